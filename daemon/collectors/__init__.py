@@ -1,0 +1,1 @@
+"""Telemetry sources, one a file: they read everything and decide nothing."""

@@ -1,0 +1,1 @@
+"""What is kept: the SQLite store, its readers and the telemetry segments."""

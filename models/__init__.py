@@ -1,0 +1,1 @@
+"""The floor: taxonomy, masking, templates and windows; knows nothing of the daemon or of training."""
