@@ -28,7 +28,7 @@ def now() -> Stamp:
 
 
 class Timeline:
-    """Turns stamps into seconds that never run backwards; starts near Unix time, then follows CLOCK_MONOTONIC.
+    """Turns stamps into seconds that never run backwards: near Unix time at first, then CLOCK_MONOTONIC.
 
     A stamp of a boot not seen before re-anchors the axis at its wall time, but never before the latest time
     already given out. `drift` tells how far the wall clock has moved away from the axis since the anchor.

@@ -106,7 +106,7 @@ class Process(Struct, frozen=True, array_like=True):
 
 
 class Snapshot(Struct, frozen=True, tag="snapshot"):
-    """The processes that matter (top by cpu, rss, io, descriptors, age) and counts by parent and socket state.
+    """The processes that matter (top by cpu, rss, io, descriptors, age) and counts by parent and socket.
 
     `counts` is keyed like metrics: `children{PID/name}`, `name{python3}`, `socket{tcp/SYN_RECV}`,
     `peer{192.0.2.7}` (connections by remote address).
@@ -261,7 +261,8 @@ class KeepFeedback(Struct, frozen=True, tag="keep-feedback"):
 class KeepSilence(Struct, frozen=True, tag="keep-silence"):
     """Do not notify about what matches, inside a window; empty fields match everything.
 
-    `recurring` is "" (from `start` to `end`, Unix seconds) or a weekly rule `Mon,Tue 02:00-04:00` in local time.
+    `recurring` is "" (from `start` to `end`, Unix seconds) or a weekly rule
+    `Mon,Tue 02:00-04:00` in local time.
     """
 
     id: Name

@@ -35,7 +35,9 @@ METRICS: dict[str, Metric] = {
     "proc.running": Metric("count", _HOST, _R),
     "proc.blocked": Metric("count", _HOST, _R),
     "proc.forks": Metric("1/s", _HOST, _R),
-    "proc.limit": Metric("ratio", _HOST, _R),  # processes and threads / min(pid_max, threads-max, cgroup limit)
+    "proc.limit": Metric(
+        "ratio", _HOST, _R
+    ),  # processes and threads / min(pid_max, threads-max, cgroup limit)
     # pressure: share of the interval in which some or all tasks stalled (kernel's PSI totals)
     "psi.cpu.some": Metric("ratio", _HOST, _R),
     "psi.memory.some": Metric("ratio", _HOST, _R),

@@ -1,0 +1,37 @@
+# `make run` and `make test` set up all they need on a fresh Debian; see README.md.
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test lint unit lab bench setup setup-test setup-bench clean
+
+run: setup
+	@exec $(BIN)/hauswart run $(ARGS)
+
+test: setup-test lint unit
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit:
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lab: setup-test
+	$(BIN)/python -m tests.lab $(ARGS)
+
+bench: setup-bench
+	$(BIN)/python -m tests.bench $(ARGS)
+
+setup:
+	@sh setup.sh run $(VENV)
+
+setup-test:
+	@sh setup.sh test $(VENV)
+
+setup-bench:
+	@sh setup.sh bench $(VENV)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,153 @@
+"""What can be configured, with defaults: plain frozen dataclasses that cost a stage nothing to import.
+
+`daemon.config` fills them from the TOML file and `HAUSWART_*` once (through pydantic-settings) and hands the
+stages the resolved result as a file; a stage reads it back with `load_resolved`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from annotated_types import Ge, Le
+
+from daemon.errors import ConfigError
+
+Switch = Literal["auto", "on", "off"]
+Ratio = Annotated[float, Ge(0.0), Le(1.0)]
+Seconds = Annotated[float, Ge(0.0)]
+_STRICT = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class Collect:
+    """What is read, and how often."""
+
+    __pydantic_config__ = _STRICT
+
+    interval_s: Annotated[float, Ge(0.1), Le(60.0)] = 1.0
+    snapshot_interval_s: Annotated[float, Ge(1.0), Le(600.0)] = 10.0
+    journal: Switch = "auto"
+    kernel_log: Switch = "auto"  # /dev/kmsg, read where there is no journal (auto) or always (on)
+    files: list[str] = field(
+        default_factory=lambda: ["/var/log/auth.log", "/var/log/syslog"]
+    )  # if no journal
+    follow: list[str] = field(default_factory=list)  # log files followed in any case; glob patterns allowed
+    devices: Switch = "auto"
+    network: Switch = "auto"
+    sessions: Switch = "auto"
+    dns_probe: str = ""  # a name to resolve every probe_interval_s; "" is off
+    gateway_probe: bool = False
+    probe_interval_s: Annotated[float, Ge(5.0)] = 30.0
+    smart: bool = False  # needs smartctl and its privileges
+    pseudonymise: bool = False  # users and addresses become keyed hashes at ingest
+    proc: str = "/proc"
+    sys: str = "/sys"
+
+
+@dataclass(frozen=True)
+class Low:
+    """The low tier: log lines and metric windows."""
+
+    __pydantic_config__ = _STRICT
+
+    learn_s: Seconds = 120.0  # no novelty is reported before a source was watched this long
+    templates_max: Annotated[int, Ge(64), Le(200000)] = 20000
+    unit_cpu_share: Ratio = 0.25  # of one core, per unit, before the cheap fallback judges its lines
+    telemetry_days: Annotated[int, Ge(0)] = 14
+    telemetry_mib: Annotated[int, Ge(1)] = 512
+    state_interval_s: Annotated[float, Ge(5.0)] = 60.0
+
+
+@dataclass(frozen=True)
+class Middle:
+    """The middle tier: situations and incidents."""
+
+    __pydantic_config__ = _STRICT
+
+    open_score: Ratio = 0.5
+    settle_s: Seconds = 1.0  # findings this close together are weighed together before an incident opens
+    close_after_s: Seconds = 120.0
+    merge_window_s: Seconds = 60.0
+    incidents_days: Annotated[int, Ge(1)] = 365
+
+
+@dataclass(frozen=True)
+class Top:
+    """The top tier: advice."""
+
+    __pydantic_config__ = _STRICT
+
+    languages: list[Literal["en", "de"]] = field(default_factory=lambda: ["en", "de"])
+
+
+@dataclass(frozen=True)
+class Notify:
+    """How the operator is told."""
+
+    __pydantic_config__ = _STRICT
+
+    hook: list[str] = field(default_factory=list)  # argv; the incident arrives as JSON on its standard input
+    targets: list[str] = field(default_factory=list)  # Apprise URLs
+    targets_file: str = ""  # a file with one Apprise URL a line, for credentials
+    floor: Literal["info", "warning", "error", "critical"] = "warning"
+    per_hour: Annotated[int, Ge(1)] = 12  # more than this go into a digest
+    digest_s: Seconds = 3600.0
+    language: Literal["en", "de"] = "en"
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The Prometheus text endpoint: "" is off, `unix:/path` or `127.0.0.1:port`."""
+
+    __pydantic_config__ = _STRICT
+
+    listen: str = ""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything; `state_dir` outlives reboots, `runtime_dir` holds sockets, locks and status files."""
+
+    state_dir: str = "/var/lib/hauswart"
+    runtime_dir: str = "/run/hauswart"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    language: Literal["en", "de"] = "en"
+    collect: Collect = field(default_factory=Collect)
+    low: Low = field(default_factory=Low)
+    middle: Middle = field(default_factory=Middle)
+    top: Top = field(default_factory=Top)
+    notify: Notify = field(default_factory=Notify)
+    metrics: Metrics = field(default_factory=Metrics)
+
+    @property
+    def state(self) -> Path:
+        """The state directory."""
+        return Path(self.state_dir)
+
+    @property
+    def runtime(self) -> Path:
+        """The runtime directory."""
+        return Path(self.runtime_dir)
+
+
+def save_resolved(settings: Settings, path: Path) -> None:
+    """Write the resolved settings where the stages find them, readable by the owner's group only."""
+    partial = path.with_suffix(".partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.encode(asdict(settings)))
+    partial.replace(path)
+
+
+def load_resolved(path: Path) -> Settings:
+    """Read the resolved settings; raises ConfigError."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Settings)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ConfigError(
+            f"resolved settings {path}: {error}", hint="start the stage through `hauswart run` or its unit"
+        ) from error

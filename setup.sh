@@ -1,0 +1,50 @@
+#!/bin/sh
+# Sets up what one make target needs: setup.sh run|test|bench VENV. Does nothing when it is already there.
+set -eu
+what=$1 venv=$2
+cd "$(dirname "$0")"
+
+packages="python3-venv python3-dev gcc pkg-config libsystemd-dev"
+case $what in
+    test) packages="$packages iproute2 e2fsprogs util-linux mount kmod udev systemd systemd-journal-remote" ;;
+    bench) packages="$packages iproute2 stress-ng netdata prometheus-node-exporter" ;;
+esac
+[ "$what" = test ] && extras="[dev]" || extras=""
+
+# The mark holds what was set up from; a changed project file sets up again.
+mark="$venv/.setup-$what" state=$(cat pyproject.toml constraints.txt setup.sh | cksum)
+[ -f "$mark" ] && [ "$(cat "$mark")" = "$state" ] && exit 0
+
+missing=""
+if command -v dpkg-query >/dev/null 2>&1; then
+    for package in $packages; do
+        status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+        [ "$status" = installed ] || missing="$missing $package"
+    done
+elif ! pkg-config --exists libsystemd 2>/dev/null; then
+    echo "setup: not a Debian system; install by hand: a C compiler, pkg-config, the headers of Python and libsystemd" >&2
+fi
+if [ -n "$missing" ]; then
+    if [ "$(id -u)" = 0 ]; then as_root=""
+    elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then as_root="sudo"
+    else
+        echo "setup: as root, first run: apt-get install -y$missing" >&2
+        exit 3
+    fi
+    echo "setup: installing$missing" >&2
+    export DEBIAN_FRONTEND=noninteractive
+    # A package's service must not start by itself: the benchmark starts its peers on loopback, and stops them.
+    policy=/usr/sbin/policy-rc.d
+    if [ "$what" = bench ] && [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' | $as_root tee $policy >/dev/null && $as_root chmod 755 $policy
+        trap '$as_root rm -f $policy' EXIT
+    fi
+    $as_root apt-get update -qq >&2
+    # shellcheck disable=SC2086
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+fi
+
+[ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+echo "setup: installing Python packages into $venv" >&2
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".$extras"
+echo "$state" >"$mark"
