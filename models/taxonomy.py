@@ -26,7 +26,7 @@ class Severity(StrEnum):
     @classmethod
     def of_priority(cls, priority: int) -> Severity:
         """Severity of a syslog priority 0 (emergency) to 7 (debug)."""
-        return cls.CRITICAL if priority <= 2 else _PRIORITY.get(priority, cls.INFO)  # noqa: PLR2004
+        return cls.CRITICAL if priority <= 2 else _PRIORITY.get(priority, cls.INFO)
 
 
 _SEVERITY_ORDER = (Severity.INFO, Severity.WARNING, Severity.ERROR, Severity.CRITICAL)
