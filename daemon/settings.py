@@ -17,6 +17,8 @@ from annotated_types import Ge, Le
 from daemon.errors import ConfigError
 
 Switch = Literal["auto", "on", "off"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+Language = Literal["en", "de"]
 Ratio = Annotated[float, Ge(0.0), Le(1.0)]
 Seconds = Annotated[float, Ge(0.0)]
 _STRICT = {"extra": "forbid"}
@@ -81,7 +83,7 @@ class Top:
 
     __pydantic_config__ = _STRICT
 
-    languages: list[Literal["en", "de"]] = field(default_factory=lambda: ["en", "de"])
+    languages: list[Language] = field(default_factory=lambda: ["en", "de"])
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Notify:
     floor: Literal["info", "warning", "error", "critical"] = "warning"
     per_hour: Annotated[int, Ge(1)] = 12  # more than this go into a digest
     digest_s: Seconds = 3600.0
-    language: Literal["en", "de"] = "en"
+    language: Language = "en"
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,8 @@ class Settings:
 
     state_dir: str = "/var/lib/hauswart"
     runtime_dir: str = "/run/hauswart"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    language: Literal["en", "de"] = "en"
+    log_level: LogLevel = "info"
+    language: Language = "en"
     collect: Collect = field(default_factory=Collect)
     low: Low = field(default_factory=Low)
     middle: Middle = field(default_factory=Middle)

@@ -1,0 +1,172 @@
+"""Reads the configuration: one TOML file, then `HAUSWART_*` from the environment; unknown keys are errors.
+
+Only the command line imports this module (pydantic costs a process 17 MB); the stages get it resolved.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from daemon import settings as plain
+from daemon.errors import ConfigError
+
+ENV_PREFIX = "HAUSWART_"
+NOT_SETTINGS = {"HAUSWART_CONFIG"}
+DEFAULT_FILE = Path("/etc/hauswart/hauswart.toml")
+
+
+class _Environment(EnvSettingsSource):
+    """The environment, with JSON lists inside sections, which the stock source leaves as text."""
+
+    def __call__(self) -> dict[str, Any]:
+        """The values of all variables that are set, nested by section."""
+        return {
+            key: {name: _parse_list(inner) for name, inner in value.items()}
+            if isinstance(value, dict)
+            else value
+            for key, value in super().__call__().items()
+        }
+
+
+def _parse_list(text: Any) -> Any:
+    if not (isinstance(text, str) and text.startswith("[")):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        hint = """lists are JSON: '["a", "b"]'"""
+        raise ConfigError(f"environment: {text!r} is not a JSON list: {error}", hint=hint) from error
+
+
+class _Sources(BaseSettings):
+    """The settings with their sources in order: environment, file, defaults."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid")
+
+    state_dir: str = plain.Settings.state_dir
+    runtime_dir: str = plain.Settings.runtime_dir
+    log_level: plain.LogLevel = "info"
+    language: plain.Language = "en"
+    collect: plain.Collect = plain.Collect()
+    low: plain.Low = plain.Low()
+    middle: plain.Middle = plain.Middle()
+    top: plain.Top = plain.Top()
+    notify: plain.Notify = plain.Notify()
+    metrics: plain.Metrics = plain.Metrics()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        **_unused: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment overrides the file, whose values arrive as the initial arguments."""
+        return _Environment(settings_cls), init_settings
+
+
+def load(file: Path | None = None, *, state_dir: Path | None = None) -> plain.Settings:
+    """The settings in force; raises ConfigError naming the key, the value and the nearest known key.
+
+    Args:
+        file: the TOML file; without one `HAUSWART_CONFIG` or the default file, which may be absent.
+        state_dir: as `--state-dir` gives it; the runtime directory then lies below it, so that a daemon runs
+            without root and beside an installed one.
+    """
+    path = file or (Path(os.environ["HAUSWART_CONFIG"]) if "HAUSWART_CONFIG" in os.environ else None)
+    document = _read(path or DEFAULT_FILE, must_exist=path is not None)
+    known = _known_keys(plain.Settings)
+    _refuse_unknown(document, known, where=str(path or DEFAULT_FILE))
+    _refuse_unknown_environment(known)
+    try:
+        merged = _Sources(**document)
+    except ValidationError as error:
+        raise _explain(error) from error
+    except SettingsError as error:
+        raise ConfigError(f"environment: {error}", hint='lists are JSON, e.g. \'["a", "b"]\'') from error
+    return _resolve(merged, state_dir)
+
+
+def _resolve(merged: _Sources, state_dir: Path | None) -> plain.Settings:
+    values = {field.name: getattr(merged, field.name) for field in fields(plain.Settings)}
+    if state_dir is not None:
+        values["state_dir"] = str(state_dir.absolute())
+    state_changed = values["state_dir"] != plain.Settings.state_dir
+    if state_changed and values["runtime_dir"] == plain.Settings.runtime_dir:
+        values["runtime_dir"] = str(Path(values["state_dir"]) / "run")
+    return plain.Settings(**values)
+
+
+def _read(path: Path, *, must_exist: bool) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if must_exist:
+            raise ConfigError(f"configuration {path} does not exist", hint="check --config") from error
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration {path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"configuration {path} is not TOML: {error}") from error
+
+
+def _known_keys(kind: type) -> dict[str, Any]:
+    """Nested names of all settings: a leaf maps to None."""
+    defaults = kind()
+    return {
+        field.name: _known_keys(type(value)) if is_dataclass(value := getattr(defaults, field.name)) else None
+        for field in fields(kind)
+    }
+
+
+def _refuse_unknown(
+    document: Mapping[str, Any], known: Mapping[str, Any], *, where: str, at: str = ""
+) -> None:
+    for key, value in document.items():
+        name = f"{at}.{key}" if at else key
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {name!r}", hint=_nearest(key, known, at))
+        inner = known[key]
+        if inner is not None and isinstance(value, Mapping):
+            _refuse_unknown(value, inner, where=where, at=name)
+
+
+def _nearest(key: str, known: Mapping[str, Any], at: str) -> str:
+    spelled = {name: f"{at}.{name}" if at else name for name in known}
+    for section, inner in known.items():
+        spelled |= {name: f"{section}.{name}" for name in inner or {} if name not in spelled}
+    close = difflib.get_close_matches(key, spelled, n=1, cutoff=0.5)
+    return f"did you mean {spelled[close[0]]!r}?" if close else f"known keys: {', '.join(sorted(known))}"
+
+
+def _refuse_unknown_environment(known: Mapping[str, Any]) -> None:
+    names = {f"{ENV_PREFIX}{key}".upper(): None for key in known}
+    for section, inner in known.items():
+        names |= {f"{ENV_PREFIX}{section}__{key}".upper(): None for key in inner or {}}
+    for name in os.environ:
+        if name.upper().startswith(ENV_PREFIX) and name not in NOT_SETTINGS and name.upper() not in names:
+            close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(names))}"
+            raise ConfigError(f"environment: unknown variable {name}", hint=hint)
+
+
+def _explain(error: ValidationError) -> ConfigError:
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return ConfigError(f"setting {name!r}: {first['msg']}, got {first['input']!r}{more}")
