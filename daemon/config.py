@@ -70,10 +70,11 @@ class _Sources(BaseSettings):
     metrics: plain.Metrics = plain.Metrics()
 
     @classmethod
-    def settings_customise_sources(
+    def settings_customise_sources(  # type: ignore[override]  # three sources go unused
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
+        *_others: PydanticBaseSettingsSource,
         **_unused: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment overrides the file, whose values arrive as the initial arguments."""
@@ -97,8 +98,6 @@ def load(file: Path | None = None, *, state_dir: Path | None = None) -> plain.Se
         merged = _Sources(**document)
     except ValidationError as error:
         raise _explain(error) from error
-    except SettingsError as error:
-        raise ConfigError(f"environment: {error}", hint='lists are JSON, e.g. \'["a", "b"]\'') from error
     return _resolve(merged, state_dir)
 
 
