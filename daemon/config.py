@@ -70,7 +70,7 @@ class _Sources(BaseSettings):
     metrics: plain.Metrics = plain.Metrics()
 
     @classmethod
-    def settings_customise_sources(  # type: ignore[override]  # three sources go unused
+    def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
