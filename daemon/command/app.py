@@ -35,6 +35,7 @@ def _root(
         Path | None,
         typer.Option("--state-dir", help="Where everything is kept; also HAUSWART_STATE_DIR. Needs no root."),
     ] = None,
+    *,
     show_version: Annotated[
         bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)
     ] = False,

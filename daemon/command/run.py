@@ -65,4 +65,4 @@ def _settle(settings: Settings, who: str) -> Path:
 def _become(*arguments: str) -> None:
     """Replace this process, whose imports (typer, pydantic) would cost memory for as long as it watches."""
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "daemon", *arguments])  # noqa: S606  # own interpreter, no shell
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "daemon", *arguments])  # noqa: S606  # no shell

@@ -1,0 +1,163 @@
+"""Runs the real daemon on this host, injects faults one after another, and scores what it said."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Thread
+
+from daemon.store.reader import StoreReader
+
+from daemon.messages import Incident
+from tests.lab.faults import Fault
+
+HAUSWART = str(Path(sys.executable).parent / "hauswart")
+SETTLE_S = 6.0  # after the incident was seen: would a second one follow?
+
+
+@dataclass
+class Daemon:
+    """A running `hauswart run` with a state directory of its own."""
+
+    state_dir: Path
+    process: subprocess.Popen
+    log: Path
+
+    def command(self, *argv: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [HAUSWART, "--state-dir", str(self.state_dir), *argv],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=environment(),
+        )
+
+    def incidents(self) -> list[Incident]:
+        """What the store holds, read as any reader does, without the cost of a command."""
+        with StoreReader(self.state_dir / "store.db") as reader:
+            return [one for one in reader.incidents() if one.state != "merged"]
+
+    def stages(self) -> dict[str, dict]:
+        """The stages' status files."""
+        directory = self.state_dir / "run" / "status"
+        return {path.stem: json.loads(path.read_text()) for path in directory.glob("*.json")}
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("HAUSWART_")}
+
+
+@contextlib.contextmanager
+def daemon(scratch: Path, extra: str = "", ready_s: float = 30.0) -> Iterator[Daemon]:
+    """Start the daemon, wait until every stage reports, stop it in order at the end."""
+    state, log = scratch / "state", scratch / "daemon.log"
+    config = scratch / "hauswart.toml"
+    config.write_text(f'[collect]\nfollow = ["{scratch}/auth.log"]\n[low]\nlearn_s = 5.0\n{extra}')
+    (scratch / "auth.log").touch()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [HAUSWART, "--config", str(config), "--state-dir", str(state), "run"],
+            stdout=output,
+            stderr=output,
+            env=environment(),
+        )
+    started = Daemon(state, process, log)
+    try:
+        wait_until(lambda: set(started.stages()) >= {"collector", "low", "middle", "top"}, ready_s)
+        yield started
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait_until(condition, seconds: float) -> bool:
+    """Ask ten times a second; False when the time is over."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@dataclass
+class Score:
+    """What came of one fault."""
+
+    fault: Fault
+    culprits: tuple[str, ...] = ()
+    effect_at: float | None = None
+    seen_at: float | None = None  # when the right incident could be read from the store
+    incidents: list[Incident] = field(default_factory=list)
+
+    @property
+    def first(self) -> Incident | None:
+        return next((one for one in self.incidents if one.fault_class in self.fault.expected), None)
+
+    @property
+    def culprit_right(self) -> bool:
+        found = self.first.culprits[:1] if self.first else []
+        return any(right in one.name for one in found for right in self.culprits)
+
+    @property
+    def delay_s(self) -> float | None:
+        return None if self.seen_at is None or self.effect_at is None else self.seen_at - self.effect_at
+
+    @property
+    def right(self) -> bool:
+        return len(self.incidents) == 1 and self.culprit_right
+
+
+def inject(watched: Daemon, fault: Fault, scratch: Path) -> Score:
+    """Inject one fault, wait for its incident, then see whether more follow."""
+    score = Score(fault)
+    before = {one.id for one in watched.incidents()}
+
+    def look() -> bool:
+        score.incidents = [one for one in watched.incidents() if one.id not in before]
+        if score.first and score.seen_at is None:
+            score.seen_at = time.time()
+        return score.seen_at is not None
+
+    with fault.make(scratch) as injection:
+        score.culprits = injection.culprits
+        starter = Thread(target=injection.start)
+        starter.start()
+        if wait_until(lambda: (look(), injection.effect())[1], 30):
+            score.effect_at = time.time()
+        wait_until(look, injection.wait_s)
+        starter.join()
+        time.sleep(SETTLE_S)
+    time.sleep(2)
+    look()
+    return score
+
+
+def table(scores: list[Score]) -> str:
+    """One line a fault."""
+    lines = [f"{'fault':<24}{'incidents':>10}  {'class':<22}{'culprit':<28}{'delay':>8}  verdict"]
+    for one in scores:
+        found = one.first or (one.incidents[0] if one.incidents else None)
+        culprit = found.culprits[0].name if found and found.culprits else "-"
+        delay = f"{one.delay_s:.1f} s" if one.delay_s is not None else "-"
+        lines.append(
+            f"{one.fault.name:<24}{len(one.incidents):>10}  {found.fault_class if found else '-':<22}"
+            f"{culprit[-26:]:<28}{delay:>8}  {'right' if one.right else 'WRONG'}"
+        )
+        lines += [
+            f"    also: {also.fault_class} {also.culprits[:1]}" for also in one.incidents if also is not found
+        ]
+    return "\n".join(lines)
