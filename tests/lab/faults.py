@@ -140,7 +140,7 @@ def full_file_system(scratch: Path) -> Iterator[Injection]:
             def start() -> None:
                 with contextlib.suppress(OSError), (mount / "log").open("wb", buffering=0) as file:
                     while True:
-                        file.write(bytes(1 << 20))
+                        file.write(bytes(16 << 10))
 
             def effect() -> bool:
                 state = os.statvfs(mount)
