@@ -1,0 +1,133 @@
+"""How incidents, stages and small plots look on a terminal; text from logs never becomes markup."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from daemon.advice.titles import title
+from daemon.command import times
+from daemon.messages import Advice, Incident
+from daemon.status import StageView
+
+STYLES = {"info": "blue", "warning": "yellow", "error": "red", "critical": "bold white on red"}
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def incident_table(incidents: Sequence[Incident], lang: str, now: float, chosen: str = "") -> Table:
+    """The list of incidents; `chosen` is the id of the one under the cursor."""
+    table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
+    for heading in ("", "id", "since", "severity", "what", "culprit"):
+        table.add_column(heading, overflow="ellipsis", no_wrap=heading != "what")
+    for one in incidents:
+        severity = Text(one.severity, style=STYLES[one.severity])
+        mark = ">" if one.id == chosen else ("●" if one.state == "open" else " ")
+        culprit = one.culprits[0].name if one.culprits else ""
+        style = "reverse" if one.id == chosen else ("dim" if one.state != "open" else "")
+        since = times.clock(one.opened_at, now)
+        table.add_row(mark, one.id, since, severity, Text(title(one, lang)), Text(culprit), style=style)
+    return table
+
+
+def incident_view(
+    incident: Incident,
+    advice: Advice | None,
+    timeline: Sequence[tuple[float, str]],
+    plots: Mapping[str, Sequence[float]],
+    *,
+    lang: str,
+    now: float,
+) -> RenderableType:
+    """Everything about one incident: what, advice, evidence, context, plots, timeline."""
+    parts: list[RenderableType] = [_headline(incident, lang), _facts(incident, now)]
+    if advice is not None:
+        parts += [Text(), Text(advice.text)]
+        if advice.action:
+            parts.append(Text.assemble(("\n  $ ", "dim"), (advice.action, "bold")))
+        parts.append(Text(f"  ({advice.origin})", style="dim"))
+    if incident.context:
+        parts += [_heading("Context"), *(Text(f"  {note.text} ({note.effect})") for note in incident.context)]
+    parts += [_heading("Evidence"), _evidence(incident, now)]
+    if plots:
+        parts += [_heading("Around it"), _plots(plots)]
+    if timeline:
+        parts.append(_heading("Timeline"))
+        parts += [Text(f"  {times.clock(at, now)}  {text}") for at, text in timeline]
+    return Group(*parts)
+
+
+def stage_table(stages: Sequence[StageView]) -> Table:
+    """What each stage says of itself."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading, justify in (("stage", "left"), ("pid", "right"), ("cpu", "right"), ("memory", "right")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    table.add_column("latency p95", justify="right")
+    table.add_column("state", overflow="fold")
+    for one in stages:
+        style = "" if one.alive else "red"
+        table.add_row(
+            one.stage,
+            str(one.pid),
+            f"{one.cpu_ratio * 100:.2f} %",
+            f"{one.pss_bytes / (1 << 20):.1f} MiB",
+            f"{one.latency_p95_s * 1000:.0f} ms" if one.latency_p95_s is not None else "",
+            Text(one.text, style=style),
+        )
+    return table
+
+
+def sparkline(values: Sequence[float], width: int = 60) -> str:
+    """A line of block characters from the smallest to the largest value, one a bucket."""
+    if not values:
+        return ""
+    size = max(1, -(-len(values) // width))
+    peaks = [max(values[start : start + size]) for start in range(0, len(values), size)]
+    low, high = min(peaks), max(peaks)
+    span = (high - low) or 1.0
+    return "".join(BARS[int((value - low) / span * (len(BARS) - 1))] for value in peaks)
+
+
+def _headline(incident: Incident, lang: str) -> Text:
+    return Text.assemble(
+        (f" {incident.severity} ", STYLES[incident.severity]),
+        " ",
+        (title(incident, lang), "bold"),
+        f"  {incident.id}",
+    )
+
+
+def _facts(incident: Incident, now: float) -> Text:
+    until = times.clock(incident.closed_at, now) if incident.closed_at is not None else "now"
+    lasted = times.ago((incident.closed_at or now) - incident.opened_at)
+    culprits = ", ".join(f"{one.kind} {one.name} ({one.score:.0%})" for one in incident.culprits[:3])
+    span = f"{times.clock(incident.opened_at, now)} to {until} ({lasted})"
+    text = f"{incident.fault_class}, {incident.state}, {span}"
+    return Text(f"{text}\n{'culprit: ' + culprits if culprits else 'no culprit'}", style="dim")
+
+
+def _heading(text: str) -> Text:
+    return Text(f"\n{text}", style="bold")
+
+
+def _evidence(incident: Incident, now: float) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for one in incident.evidence:
+        table.add_row(
+            f"  {times.clock(one.start, now)}",
+            Text(one.id, style="dim"),
+            Text(one.text),
+            Text(one.ref, style="dim"),
+        )
+    return table
+
+
+def _plots(plots: Mapping[str, Sequence[float]]) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, values in plots.items():
+        table.add_row(
+            f"  {name}", Text(sparkline(values), style="cyan"), f"{min(values):.3g} to {max(values):.3g}"
+        )
+    return table
