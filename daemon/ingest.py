@@ -68,43 +68,46 @@ def _is_selector(char: str) -> bool:
 
 def _suspicious(low: str) -> bool:
     """Whether one of the words occurs that every pattern below needs; `in` is the fastest search there is."""
-    return (  # 0.9 us a line; one regular expression over the same words takes 3 us
+    return (  # about 50 ns a word; one regular expression over the same words takes twice as long
         "pass" in low
         or "pwd" in low
         or "secret" in low
         or "token" in low
         or "key" in low
         or "authoriz" in low
-        or "auth=" in low
-        or "signature=" in low
-        or "sig=" in low
         or "credential" in low
         or "cookie" in low
         or "bearer" in low
         or "identified" in low
         or "//" in low
-        or " -u " in low
         or "eyj" in low
         or "akia" in low
         or "asia" in low
-        or (
-            "gh" in low
-            and ("ghp_" in low or "gho_" in low or "ghu_" in low or "ghs_" in low or "ghr_" in low)
-        )
-        or "github_pat" in low
-        or "glpat" in low
-        or "xox" in low
-        or "sk-" in low
-        or "sk_" in low
-        or "hvs." in low
-        or "npm_" in low
-        or "pypi-" in low
         or "aiza" in low
+        or "hvs." in low
+        or " -u " in low
+        or "sig" in low
+        or ("-" in low and ("sk-" in low or "glpat-" in low or "pypi-" in low or "xox" in low))
+        or ("_" in low and _vendor_prefix(low))
+    )
+
+
+def _vendor_prefix(low: str) -> bool:
+    return (
+        "sk_" in low
+        or "npm_" in low
+        or "ghp_" in low
+        or "gho_" in low
+        or "ghs_" in low
+        or "ghu_" in low
+        or "ghr_" in low
+        or "github_pat" in low
     )
 
 
 _KEYWORD = (
-    r"(?:pass(?:word|wd|phrase|code)|pwd|secret|token|credentials?"
+    r"(?:pass(?:word|wd|phrase|code)|pwd|secret|credentials?"
+    r"|token(?![\"']?\s{0,3}[=:]\s{0,3}[0-9]{1,9}(?:[\s,;.)\]}]|$))"  # a count of tokens is no secret
     r"|(?:api|access|private|secret|encryption|signing|auth|shared|master|account|storage)[_\- .]?key"
     r"|(?:client|app|shared)[_-]?secret)"
     r"(?:[_-]?(?:access[_-]?key|key|hash|digest|value|text|data|string|[0-9]{1,2}))?"
@@ -113,7 +116,7 @@ _KEYWORD = (
 _PROSE = (
     r"(?!(?:yes|no|none|null|nil|true|false|empty|ok|authentication|changed|expired|invalid|incorrect|wrong"
     r"|required|failed|failure|check|mismatch|not|is|for|must|too|has|was|the|all|user|unknown|missing"
-    r"|unexpected|error|cannot|can|could|no|an?|\*+|[0-9]{1,9})(?:[\s,;.:)\]}'\"]|$))"
+    r"|unexpected|error|cannot|can|could|no|an?|\*+|token)(?:[\s,;.:)\]}'\"]|$)|[{(<]|0x)"
 )
 _PATHS = r"(?!/(?:etc|run|var|home|root|usr|nix|srv|opt|tmp|mnt|dev|proc|sys)/)"
 _QUOTED = r"\"[^\"]*(?:\"|$)|'[^']*(?:'|$)"
@@ -123,7 +126,8 @@ _ASSIGNED = re.compile(
     re.IGNORECASE,
 )
 _SHORT_NAMES = re.compile(
-    r"(?<![\w-])(pass|sig|signature|auth|authtoken)=(?!\[redacted\])[^\s,;&\"')]+", re.I
+    r"(?<!\w)(pass|sig|signature|authtoken)=(?!\[redacted\]|(?:0x[0-9a-f]{1,16}|-?[0-9]{1,9})\b)[^\s,;&\"')]+",
+    re.IGNORECASE,
 )
 _OPTION = re.compile(
     rf"(?<![\w-])(--(?:[a-z]{{1,16}}-){{0,2}}{_KEYWORD}|--pass)\s{{1,3}}(?![-\[])(?:{_QUOTED}|\S+)",
@@ -132,14 +136,14 @@ _OPTION = re.compile(
 _USER_OPTION = re.compile(r"(?<!\S)(-u|--user)\s{1,3}([^\s:\[]{1,64}):(?!\d+(?:\s|$))\S+")
 _SQL = re.compile(r"\b(password|by)(\s{1,3})(?:'[^']*(?:'|$)|\"[^\"]*(?:\"|$))", re.IGNORECASE)
 _HEADER = re.compile(
-    r"(authorization\"?'?\s{0,3}[:=]\s{0,3}[\"']?)(?:(basic|bearer|digest|negotiate|ntlm|token|apikey)\s{1,3}"
-    r"(?!\[redacted\])[^\"'\r\n]+|(?!\[redacted\]|basic|bearer|digest|negotiate|ntlm|token|apikey)[^\s\"',;]+)",
+    r"(authorization[\"']?\s{0,3}[:=]\s{0,3}[\"']?)(?!\[redacted\])"
+    r"(?:digest\s[^\r\n]+|(?:(?:basic|bearer|negotiate|ntlm|token|apikey)\s{1,3})?[^\s\"',;]+)",
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"\b(bearer\s{1,3})(?=[^\s\d]{0,64}\d)[\w.~+/=-]{8,}", re.IGNORECASE | re.ASCII)
 _COOKIE = re.compile(r"\b((?:set-)?cookie2?[\"']?\s?:\s?[\"']?)(?=[\w.-]{1,64}=)[^\"'\r\n]+", re.IGNORECASE)
 _URL = re.compile(r"(//[^\s/?#:@\"'<>]{0,128}:)(?!\[redacted\])[^\s/?#\"'<>]{1,256}@")
-_URL_TOKEN = re.compile(r"(//)[^\s/?#:@\"'<>\[]{20,256}@")
+_URL_TOKEN = re.compile(r"(//)(?=[^\s/@\d]{0,64}\d)[^\s/?#:@\"'<>\[]{20,256}@")
 _PRIVATE_KEY = re.compile(
     r"(-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----).*?"
     r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|$)",
@@ -159,6 +163,22 @@ _VENDOR_WORDS = (
     *("hvs.", "npm_", "pypi-", "aiza", "age-secret"),
 )
 
+_ASSIGNED_WORDS = (
+    "passw",
+    "passp",
+    "passc",
+    "pwd",
+    "secret",
+    "token",
+    "credential",
+    "key=",
+    "key:",
+    'key"',
+    "key ",
+    "key_",
+    "key-",
+)
+
 # words of which one must occur (lower case), the pattern, what it becomes
 _RULES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
     (("private key",), _PRIVATE_KEY, rf"\1 {REDACTED}"),
@@ -173,8 +193,7 @@ _RULES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
     (("--",), _OPTION, rf"\1 {REDACTED}"),
     ((" -u ", "--user"), _USER_OPTION, rf"\1 \2:{REDACTED}"),
     (("password '", 'password "', "by '", 'by "'), _SQL, rf"\1\2{REDACTED}"),
-    (("pass=", "sig=", "signature=", "auth=", "authtoken="), _SHORT_NAMES, rf"\1={REDACTED}"),
-    (("pass", "pwd", "secret", "token", "key", "credential"), _ASSIGNED, rf"\1\2{REDACTED}"),
+    (("pass=", "sig=", "signature=", "authtoken="), _SHORT_NAMES, rf"\1={REDACTED}"),
 )
 
 
@@ -184,4 +203,6 @@ def _redact(text: str, low: str) -> str:
             if word in low:
                 text = pattern.sub(replacement, text)
                 break
+    if ("=" in low or ":" in low) and any(word in low for word in _ASSIGNED_WORDS):
+        return _ASSIGNED.sub(rf"\1\2{REDACTED}", text)  # the dearest pattern (20 us), hence the extra check
     return text
