@@ -34,6 +34,10 @@ class IntegrityError(HauswartError):
     exit_code = 4
 
 
+class StoreFullError(HauswartError):
+    """There is no space to keep something; nothing was acknowledged, and it works again when space is back."""
+
+
 class LockedError(HauswartError):
     """Another daemon holds the lock."""
 

@@ -293,7 +293,19 @@ class KeepFinding(Struct, frozen=True, tag="keep-finding"):
     finding: Finding
 
 
-Record = KeepAdvice | KeepFeedback | KeepSilence | KeepDelivery | KeepFinding
+class KeepPurge(Struct, frozen=True, tag="keep-purge"):
+    """Erase incidents and what belongs to them; both conditions must hold, None and "" match everything.
+
+    `before` is compared with an incident's last change, in Unix seconds.
+    """
+
+    user: Name
+    at: float
+    before: float | None = None
+    fault_class: Name = ""
+
+
+Record = KeepAdvice | KeepFeedback | KeepSilence | KeepDelivery | KeepFinding | KeepPurge
 
 
 class Committed(Struct, frozen=True, tag="committed"):

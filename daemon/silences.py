@@ -1,0 +1,151 @@
+"""Silences: what they match, when they hold, and the weekly rule `Mon,Tue 02:00-04:00`.
+
+A silence keeps an incident from being notified, never from being kept. Knows nothing about the store.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime, tzinfo
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from daemon.errors import ConfigError
+from daemon.messages import Culprit, Incident, KeepSilence
+from models.taxonomy import FaultClass
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_SETS = {"daily": range(7), "weekdays": range(5), "weekends": range(5, 7)}
+_RULE = re.compile(r"\s*(\S(?:[^0-9]*\S)?)\s+(\d{1,2}):(\d{2})\s*-\s*(\d{1,2}):(\d{2})\s*")
+_EXAMPLES = "examples: 'Mon,Tue 02:00-04:00', 'Mon-Fri 22:00-06:00', 'daily 02:00-04:00'"
+_PROCESS_ID = re.compile(r"\[\d+\]$")
+DAY_MINUTES = 24 * 60
+
+
+class Weekly(NamedTuple):
+    """A window on some days of the week, in minutes of the local day; it may run over midnight."""
+
+    days: frozenset[int]  # 0 is Monday: the day on which the window begins
+    begin: int
+    end: int
+
+    def covers(self, wall: float, zone: tzinfo | None = None) -> bool:
+        """Whether a time (Unix seconds) lies in the window by the local clock, or that of `zone`.
+
+        The local clock decides: an hour that daylight saving repeats is covered twice, a skipped one never.
+        """
+        day, minute = _local(wall, zone)
+        if self.begin < self.end:
+            return day in self.days and self.begin <= minute < self.end
+        return (day in self.days and minute >= self.begin) or (
+            (day - 1) % 7 in self.days and minute < self.end
+        )
+
+
+def _local(wall: float, zone: tzinfo | None) -> tuple[int, int]:
+    try:
+        if zone is not None:
+            moment = datetime.fromtimestamp(wall, zone)
+            return moment.weekday(), moment.hour * 60 + moment.minute
+        parts = time.localtime(wall)
+    except (OverflowError, ValueError, OSError):  # a clock outside the calendar is in no window
+        return -1, -1
+    return parts.tm_wday, parts.tm_hour * 60 + parts.tm_min
+
+
+def parse_recurring(text: str) -> Weekly:
+    """The weekly rule that a text means; raises ConfigError that says which part is wrong."""
+    found = _RULE.fullmatch(text) if len(text) <= 128 else None
+    if found is None:
+        raise ConfigError(f"{text[:64]!r} is not days and a window like 02:00-04:00", hint=_EXAMPLES)
+    days = _parse_days(found[1], text)
+    begin, end = _minutes(found[2], found[3], text), _minutes(found[4], found[5], text)
+    if begin == DAY_MINUTES:
+        raise ConfigError(f"{text!r}: a window cannot begin at 24:00", hint="write 00:00 on the next day")
+    if begin == end:
+        raise ConfigError(f"{text!r}: the window is empty", hint="a whole day is 00:00-24:00")
+    return Weekly(days, begin, end)
+
+
+def _parse_days(text: str, rule: str) -> frozenset[int]:
+    days: set[int] = set()
+    for part in text.lower().split(","):
+        name = part.strip()
+        if name in _SETS:
+            days.update(_SETS[name])
+            continue
+        first, dash, last = name.partition("-")
+        start = _day(first, rule)
+        stop = _day(last, rule) if dash else start
+        days.update((start + offset) % 7 for offset in range((stop - start) % 7 + 1))
+    return frozenset(days)
+
+
+def _day(text: str, rule: str) -> int:
+    name = text.strip()
+    full = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+    if len(name) >= 3:
+        for number, day in enumerate(full):
+            if day.startswith(name):
+                return number
+    raise ConfigError(f"{rule!r}: {name!r} is not a day", hint=_EXAMPLES)
+
+
+def _minutes(hours: str, minutes: str, rule: str) -> int:
+    value = int(hours) * 60 + int(minutes)
+    if int(minutes) > 59 or value > DAY_MINUTES:
+        raise ConfigError(f"{rule!r}: {hours}:{minutes} is not a time of day", hint=_EXAMPLES)
+    return value
+
+
+def check(silence: KeepSilence) -> None:
+    """Raise ConfigError if a silence can never hold or its fields mean nothing."""
+    if not silence.id:
+        raise ConfigError("a silence needs an id")
+    if silence.fault_class and silence.fault_class not in {fault.value for fault in FaultClass}:
+        raise ConfigError(f"{silence.fault_class!r} is not a fault class", hint="`hauswart show` names them")
+    ends = (silence.start,) if silence.end is None else (silence.start, silence.end)
+    if not all(math.isfinite(moment) for moment in ends):
+        raise ConfigError("a silence needs times that are numbers")
+    if silence.end is not None and silence.end <= silence.start and not silence.cancelled:
+        raise ConfigError("a silence must end after it begins")
+    if silence.recurring:
+        parse_recurring(silence.recurring)
+
+
+def holds(silence: KeepSilence, wall: float, zone: tzinfo | None = None) -> bool:
+    """Whether a silence is in force at a time (Unix seconds)."""
+    if silence.cancelled or wall < silence.start or (silence.end is not None and wall >= silence.end):
+        return False
+    if not silence.recurring:
+        return True
+    try:
+        return parse_recurring(silence.recurring).covers(wall, zone)
+    except ConfigError:  # never kept by this version; a rule not understood must not hide anything
+        return False
+
+
+def matches(silence: KeepSilence, fault_class: str, culprits: Sequence[Culprit]) -> bool:
+    """Whether a silence is about this class and these culprits; empty fields match everything."""
+    if silence.fault_class and silence.fault_class != fault_class:
+        return False
+    return not silence.unit or any(_named(silence.unit, culprit.name) for culprit in culprits)
+
+
+def _named(pattern: str, name: str) -> bool:
+    """Shell-style, on the whole name, on a unit's without `.service` or a process's without `[PID]`."""
+    if pattern == name:
+        return True
+    shorter = {name, name.removesuffix(".service"), _PROCESS_ID.sub("", name)}
+    return any(fnmatchcase(one, pattern) for one in shorter)
+
+
+def quieting(silences: Iterable[KeepSilence], incident: Incident, wall: float) -> str:
+    """The id of the first silence that keeps an incident from being notified now, or ""."""
+    for silence in silences:
+        if matches(silence, incident.fault_class.value, incident.culprits) and holds(silence, wall):
+            return silence.id
+    return ""

@@ -1,0 +1,232 @@
+"""The only way into the store: what returns without an error is committed and on the disk.
+
+Knows the tables and their rules; knows nothing about the bus, nor why an incident is what it is.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from daemon.errors import HauswartError, IntegrityError, StoreFullError
+from daemon.locks import FileLock
+from daemon.messages import Finding, Incident, KeepPurge, Record
+from daemon.store import pages, rows, salvage, schema
+from daemon.store.expiry import erase_incidents, expire
+from daemon.store.records import KEEP, first_time, save_incident
+
+MAX_CHECKPOINT_BYTES = 1 << 20  # of write-ahead log, about 250 commits of one incident
+
+
+class StoreWriter:
+    """Owns the store's file; one process at a time (LockedError names the other).
+
+    `notes` says what the operator should read about what was found at opening; `salvaged` is set if the file
+    was damaged and replaced by one with its sound rows.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.notes: list[str] = []
+        self.salvaged: salvage.Salvage | None = None
+        self.counters = {"commits": 0, "full": 0, "checkpoints": 0}
+        self._pending: dict[str, int] = {}
+        self._lock = _locked(path)
+        try:
+            self._connection = self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self) -> sqlite3.Connection:
+        schema.refuse_newer(self.path)
+        if self.path.exists() and self.path.stat().st_size:
+            report = salvage.verify(self.path)
+            if not report.usable:
+                reason = "; ".join(report.problems[:3]) or f"{report.damaged_rows} rows fail their checksum"
+                self.salvaged = salvage.salvage(self.path, reason.replace("\n", " "))
+                self.notes.append(str(self.salvaged))
+            elif report.damaged_pages:
+                self.notes.append(
+                    f"store {self.path}: all rows are sound, but the unused part of pages "
+                    f"{report.damaged_pages} changed outside the daemon"
+                )
+        try:
+            connection = schema.connect_writer(self.path)
+            schema.create(connection)
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        self._connection = connection
+        self.checkpoint()
+        return connection
+
+    # --- what the middle tier and the other stages keep ---------------------------------------------
+
+    def save(
+        self,
+        incidents: Sequence[Incident],
+        findings: Sequence[Finding],
+        edge_position: tuple[str, int] | None = None,
+    ) -> None:
+        """Keep changed incidents and findings in one transaction.
+
+        A position alone waits for the next content or `close`, so that a quiet host causes no commit: batches
+        without content may be delivered again without harm.
+        """
+        if edge_position is not None:
+            self._pending[edge_position[0]] = edge_position[1]
+        if not incidents and not findings:
+            return
+        with self._transaction() as connection:
+            connection.executemany(rows.FINDINGS.insert, [rows.finding_row(finding) for finding in findings])
+            for incident in incidents:
+                save_incident(connection, incident)
+            self._save_positions(connection)
+        self._pending.clear()
+
+    def keep(self, record: Record, client: str = "", request: int = 0) -> None:
+        """Keep a record; the same request of a client is kept once. Raises HauswartError if refused."""
+        with self._transaction() as connection:
+            if client and not first_time(connection, client, request):
+                return
+            KEEP[type(record)](connection, record)
+        if isinstance(record, KeepPurge):
+            self.compact()
+
+    def edge_position(self, edge: str) -> int | None:
+        """The last position of a bus edge that was committed, or is to be with the next content."""
+        if edge in self._pending:
+            return self._pending[edge]
+        value = self.preference(f"edge/{edge}")
+        return None if value is None else int(value)
+
+    def preference(self, key: str) -> str | None:
+        """A kept preference."""
+        row = self._connection.execute(f"{rows.PREFERENCES.select} WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(rows.checked(rows.PREFERENCES, row)[1])
+
+    def put_preference(self, key: str, value: str) -> None:
+        """Keep a preference (language, maintenance windows, ...) under a key."""
+        with self._transaction() as connection:
+            connection.execute(rows.PREFERENCES.insert, rows.sealed(rows.PREFERENCES, key, value))
+
+    def expire(self, wall: float, incidents_days: int) -> dict[str, int]:
+        """Erase what is older than the retention; counts by table. Call it about hourly."""
+        with self._transaction() as connection:
+            return expire(connection, wall, incidents_days)
+
+    def purge(self, before: float | None = None, fault_class: str = "") -> dict[str, int]:
+        """Erase incidents last changed before a time and of a class (None, "" match all); counts by table."""
+        with self._transaction() as connection:
+            counts = erase_incidents(connection, before, fault_class)
+        self.compact()
+        return counts
+
+    # --- the file -----------------------------------------------------------------------------------------
+
+    def compact(self) -> None:
+        """Give erased space back, so that nothing of what was erased remains in the file or its log."""
+        try:
+            self._connection.execute("VACUUM")
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        self.checkpoint()
+
+    def checkpoint(self) -> bool:
+        """Move the write-ahead log into the database and sum the changed pages; False if that must wait."""
+        try:
+            size = int(self._connection.execute("PRAGMA page_size").fetchone()[0])
+            changed, before = pages.pages_in_wal(self.path, size), pages.load_sums(self.path)
+            if not changed and before is not None:
+                return True
+            pages.drop_sums(self.path)
+            busy = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[0]
+            if not busy:  # readers may still hold the log: then it is only not shortened
+                self._connection.execute("PRAGMA busy_timeout=200")
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                self._connection.execute("PRAGMA busy_timeout=10000")
+            pages.save_sums(self.path, before, changed)
+        except (sqlite3.OperationalError, OSError):
+            self.counters["full"] += 1  # the commits are safe in the log; the next checkpoint tries again
+            return False
+        self.counters["checkpoints"] += 1
+        return True
+
+    def close(self) -> None:
+        """Keep pending positions, checkpoint and give the lock back."""
+        try:
+            if self._pending:
+                with self._transaction() as connection:
+                    self._save_positions(connection)
+        finally:
+            self.checkpoint()
+            if (
+                pages.wal_path(self.path).exists() and pages.wal_path(self.path).stat().st_size
+            ):  # SQLite will move them on closing, unsummed
+                pages.drop_sums(self.path)
+            self._connection.close()
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            changed = connection.total_changes
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            raise self._failure(error) from error
+        except BaseException:
+            self._roll_back()
+            raise
+        if changed:
+            self.counters["commits"] += 1
+        self._checkpoint_if_due()
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.rollback()
+
+    def _checkpoint_if_due(self) -> None:
+        try:
+            due = pages.wal_path(self.path).stat().st_size > MAX_CHECKPOINT_BYTES
+        except OSError:
+            return
+        if due:
+            self.checkpoint()
+
+    def _save_positions(self, connection: sqlite3.Connection) -> None:
+        for edge, position in self._pending.items():
+            row = rows.sealed(rows.PREFERENCES, f"edge/{edge}", str(position))
+            connection.execute(rows.PREFERENCES.insert, row)
+
+    def _failure(self, error: sqlite3.Error) -> HauswartError:
+        if schema.out_of_space(error):
+            self.counters["full"] += 1
+            return StoreFullError(f"store {self.path}: no space left ({error})", hint="free some disk space")
+        if isinstance(error, sqlite3.IntegrityError):
+            return HauswartError(f"store {self.path}: refused ({error})")
+        return IntegrityError(
+            f"store {self.path}: {error}", hint="restart the daemon: it saves the sound rows"
+        )
+
+
+def _locked(path: Path) -> FileLock:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HauswartError(
+            f"store {path}: {error.strerror}", hint="give another --state-dir, or check its owner"
+        ) from error
+    return FileLock(path.with_name(path.name + ".lock"), f"the store {path}")
