@@ -1,0 +1,200 @@
+"""Continuing conditions: reported when they begin, worsen, every 30 s while they last, and once when over.
+
+Knows nothing about what a condition means. One instance per judge; every part of the low tier that reports
+something that lasts goes through it, so that the tier above always sees the same life cycle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Literal, NamedTuple
+
+from daemon.messages import Evidence, Finding, Stamp, Subject
+from models.taxonomy import Category, FaultClass, Severity
+
+REPEAT_S = 30.0  # the findings' convention (PROTOCOL.md)
+GRACE_S = 2.0  # a sample or two below the threshold do not restart a sustain time,
+MISSES = 0.25  # unless they are more than a quarter of those above it
+CONDITIONS_MAX = 1024  # a host has a few at a time; hostile names must not grow this without end
+
+
+class Breach(NamedTuple):
+    """One condition as it holds now; `label` tells several conditions of one rule apart.
+
+    `sustain_s` and `sustain_n` are how long and in how many readings it must hold before it is reported,
+    `clear_s` how long it must be gone before it is over, `once` that it is never repeated.
+    """
+
+    rule: str
+    label: str
+    severity: Severity
+    score: float
+    subjects: Sequence[Subject]
+    hints: Mapping[FaultClass, float]
+    text: str
+    values: Mapping[str, float]
+    ref: str = ""
+    kind: Literal["line", "metric", "event", "snapshot"] = "metric"
+    sustain_s: float = 0.0
+    sustain_n: int = 1
+    clear_s: float = 10.0
+    stale_s: float = 90.0
+    once: bool = False
+    category: Category | None = None
+
+
+def finding_id(rule: str, subject: str, at: Stamp, salt: str = "") -> str:
+    """Twelve hexadecimal digits that a replay of the same observation gives again."""
+    text = f"{rule}\0{subject}\0{at.boot}\0{at.mono!r}\0{salt}"
+    return blake2b(text.encode("utf-8", "replace"), digest_size=6).hexdigest()
+
+
+class _Condition:
+    __slots__ = (
+        "breach",
+        "held_t",
+        "held_wall",
+        "misses",
+        "readings",
+        "reported",
+        "reported_t",
+        "since_t",
+        "since_wall",
+    )
+
+    def __init__(self, breach: Breach, t: float, wall: float) -> None:
+        self.breach = breach
+        self.since_t = self.held_t = t
+        self.since_wall = self.held_wall = wall
+        self.readings = 0
+        self.misses = 0
+        self.reported: Severity | None = None
+        self.reported_t = t
+
+
+class Conditions:
+    """The conditions that hold now, by rule and label."""
+
+    def __init__(self, limit: int = CONDITIONS_MAX) -> None:
+        self._limit = limit
+        self._held: dict[tuple[str, str], _Condition] = {}
+        self.dropped = 0  # conditions not tracked because of the limit
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def holds(self, rule: str, label: str) -> bool:
+        """Whether this condition is pending or open."""
+        return (rule, label) in self._held
+
+    def opened(self, rule: str, label: str) -> bool:
+        """Whether this condition was reported and is not over; thresholds use it for their hysteresis."""
+        condition = self._held.get((rule, label))
+        return condition is not None and condition.reported is not None
+
+    def held_s(self, rule: str, label: str, t: float) -> float:
+        """For how long this condition has held, 0 if it does not."""
+        condition = self._held.get((rule, label))
+        return t - condition.since_t if condition else 0.0
+
+    def subject(self, rule: str, label: str) -> Subject | None:
+        """Whom the last report of this condition blamed first."""
+        condition = self._held.get((rule, label))
+        return condition.breach.subjects[0] if condition and condition.reported else None
+
+    def hold(self, breach: Breach, at: Stamp, t: float) -> list[Finding]:
+        """The condition holds at `t`; the findings that are due now."""
+        key = (breach.rule, breach.label)
+        condition = self._held.get(key)
+        if condition is None:
+            if len(self._held) >= self._limit:
+                self.dropped += 1
+                return []
+            condition = self._held[key] = _Condition(breach, t, at.wall)
+        condition.held_t, condition.held_wall = t, at.wall
+        condition.readings += 1
+        if condition.reported is None:
+            condition.breach = breach
+            if t - condition.since_t < breach.sustain_s or condition.readings < breach.sustain_n:
+                return []
+            return [self._report(condition, breach, at, t)]
+        return self._continue(condition, breach, at, t)
+
+    def clear(self, rule: str, label: str, at: Stamp, t: float) -> list[Finding]:
+        """The condition does not hold at `t`; its end if it has been gone for long enough."""
+        condition = self._held.get((rule, label))
+        if condition is None:
+            return []
+        gone_s = t - condition.held_t
+        if condition.reported is None:
+            condition.misses += 1
+            if gone_s > GRACE_S or condition.misses > MISSES * condition.readings:
+                del self._held[rule, label]
+            return []
+        return self.end(rule, label, at) if gone_s >= condition.breach.clear_s else []
+
+    def end(self, rule: str, label: str, at: Stamp) -> list[Finding]:
+        """The condition is over, whatever its `clear_s` says."""
+        condition = self._held.pop((rule, label), None)
+        if condition is None or condition.reported is None:
+            return []
+        return [_finding(condition, condition.breach, at, ended=True)]
+
+    def sweep(self, at: Stamp, t: float) -> list[Finding]:
+        """End what nobody has spoken of for its `stale_s`: its metric or its process is gone."""
+        stale = [key for key, held in self._held.items() if t - held.held_t > held.breach.stale_s]
+        return [finding for rule, label in stale for finding in self.end(rule, label, at)]
+
+    def _report(self, condition: _Condition, breach: Breach, at: Stamp, t: float) -> Finding:
+        condition.breach, condition.reported, condition.reported_t = breach, breach.severity, t
+        return _finding(condition, breach, at)
+
+    def _continue(self, condition: _Condition, breach: Breach, at: Stamp, t: float) -> list[Finding]:
+        assert condition.reported is not None
+        worse = breach.severity.rank > condition.reported.rank
+        due = t - condition.reported_t >= REPEAT_S and not breach.once
+        before = condition.breach.subjects[0]
+        breach = breach._replace(subjects=_stay(before, breach.subjects))
+        now = breach.subjects[0]
+        moved = (before.kind, before.name) != (now.kind, now.name)
+        if not (worse or due or (moved and before.name == "")):
+            return []
+        over = [_finding(condition, condition.breach, at, ended=True)] if moved else []
+        return [*over, self._report(condition, breach, at, t)]
+
+
+def _stay(before: Subject, subjects: Sequence[Subject]) -> list[Subject]:
+    """The same subjects, led by the one blamed before while it still bears part of the blame."""
+    same = [s for s in subjects if (s.kind, s.name) == (before.kind, before.name) and s.score >= 0.3]
+    return [*same, *(s for s in subjects if s not in same)]
+
+
+def _finding(condition: _Condition, breach: Breach, at: Stamp, *, ended: bool = False) -> Finding:
+    subject = breach.subjects[0]
+    number = finding_id(
+        breach.rule, f"{subject.kind}\0{subject.name}", at, "ended" if ended else breach.label
+    )
+    evidence = Evidence(
+        id=f"{number}-1",
+        kind=breach.kind,
+        ref=breach.ref[:512],
+        start=condition.since_wall,
+        end=condition.held_wall,
+        text=breach.text[:2048],
+        values=dict(breach.values),
+    )
+    hints = dict(breach.hints)
+    main = max(hints, key=lambda fault: hints[fault]) if hints else FaultClass.UNKNOWN
+    return Finding(
+        id=number,
+        at=at,
+        rule=breach.rule,
+        category=breach.category or main.category,
+        severity=breach.severity,
+        score=breach.score,
+        subjects=list(breach.subjects)[:32],
+        hints=hints,
+        evidence=[evidence],
+        ended=ended,
+    )

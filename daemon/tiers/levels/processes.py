@@ -1,0 +1,219 @@
+"""Processes and descriptors: storms of forks, task limits, descriptor tables that run full."""
+
+from __future__ import annotations
+
+from daemon.messages import Process, Subject
+from daemon.tiers.conditions import Breach
+from daemon.tiers.view import View, host_subject, own_unit, process_subject, service, unit_subject
+from daemon.tiers.wording import percent, quantity
+from models.taxonomy import FaultClass, Severity, SubjectKind
+
+STORM, FDS, BUSY = FaultClass.PROCESS_STORM, FaultClass.FD_EXHAUSTION, FaultClass.HEAVY_BUT_NORMAL_LOAD
+TOTAL = "proc.total.level"
+CHURN = "proc.forks.level"
+LIMIT = "proc.limit.level"
+
+GROWTH = 200.0  # processes within 10 s; a container or a large Java program starts with about 100 threads
+COUNT_LEAST = 20.0  # children or namesakes that make a suspect
+KERNEL_PARENTS = ("1/", "2/")  # init adopts every orphan, kthreadd owns every kernel thread
+
+
+def storm(view: View, label: str, total: float) -> Breach | None:
+    """The number of processes multiplies within seconds and is still growing."""
+    course = view.trend("proc.total", total, 30.0)
+    opened = view.conditions.opened(TOTAL, label)
+    usual = min(view.level("proc.total", total), total)
+    grown = total - usual
+    if opened:  # over when most of what came is gone again
+        if grown < max(GROWTH / 2, 0.3 * usual):
+            return None
+    else:
+        fast, fresh = course.rise(10.0), course.rise(2.5)
+        forks = view.get("proc.forks")
+        multiplied = fast >= max(GROWTH, usual) and fresh >= GROWTH / 10
+        forked = forks >= 50.0 and fast >= max(GROWTH / 2, 0.4 * usual) and fresh >= 0.2 * fast
+        if not (multiplied or forked):
+            return None
+    share = view.get("proc.limit")
+    severity, score = (Severity.CRITICAL, 0.95) if share >= 0.9 else (Severity.ERROR, 0.85)
+    subjects, said = suspects(view)
+    text = f"The number of processes rose from about {usual:.0f} to {total:.0f}"
+    text += f", {quantity(view.get('proc.forks'))} forks a second{said}."
+    return Breach(
+        TOTAL,
+        label,
+        severity,
+        score,
+        subjects or [host_subject()],
+        {STORM: 0.9},
+        text,
+        _values(view, total),
+        ref="proc.total",
+        sustain_s=2.0,
+    )
+
+
+def churn(view: View, label: str, forks: float) -> Breach | None:
+    """Processes are started far more often than usual, though they do not pile up: a build, or a loop."""
+    usual = view.level("proc.forks", forks)
+    opened = view.conditions.opened(CHURN, label)
+    if forks < (50.0 if opened else 100.0) or (not opened and forks < 5.0 * usual):
+        return None
+    wild = forks >= 1000.0 and view.conditions.held_s(CHURN, label, view.t) > 30.0
+    subjects, said = suspects(view)
+    text = f"{quantity(forks)} processes a second are started, usually {quantity(usual)}{said}."
+    return Breach(
+        CHURN,
+        label,
+        Severity.WARNING if wild else Severity.INFO,
+        0.45 if wild else 0.3,
+        subjects or [host_subject()],
+        {STORM: 0.4 if wild else 0.2, BUSY: 0.3},
+        text,
+        _values(view, view.get("proc.total")),
+        ref="proc.forks",
+        sustain_s=5.0,
+    )
+
+
+def limit(view: View, label: str, ratio: float) -> Breach | None:
+    """Hardly any process can be started any more."""
+    if ratio < (0.7 if view.conditions.opened(LIMIT, label) else 0.8):
+        return None
+    severity, score = (Severity.CRITICAL, 0.95) if ratio >= 0.95 else (Severity.ERROR, 0.85)
+    subjects, said = suspects(view)
+    text = f"{percent(ratio)} of the processes that this host allows exist{said}."
+    values = _values(view, view.get("proc.total")) | {"used_ratio": ratio}
+    return Breach(
+        LIMIT, label, severity, score, subjects or [host_subject()], {STORM: 0.9}, text, values, "proc.limit"
+    )
+
+
+def unit_limit(view: View, label: str, ratio: float) -> Breach | None:
+    """A unit can hardly start any more tasks under its own limit."""
+    rule = "unit.tasks.level"
+    if own_unit(label) or ratio < (0.8 if view.conditions.opened(rule, label) else 0.9):
+        return None
+    tasks = view.get(f"unit.tasks{{{label}}}")
+    values = {"used_ratio": ratio, "processes_count": tasks, "limit_count": tasks / ratio}
+    subject = unit_subject(label)
+    text = f"{label} has {tasks:.0f} tasks, {percent(ratio)} of its limit."
+    ref = f"unit.tasks_limit{{{label}}}"
+    return Breach(
+        rule, label, Severity.ERROR, 0.75, [subject], {STORM: 0.8}, text, values, ref, sustain_s=2.0
+    )
+
+
+def suspects(view: View) -> tuple[list[Subject], str]:
+    """Whose children or namesakes have grown most, and a clause that says so."""
+    grown = [
+        (count - view.level(f"children{{{who}}}", 0.0), "children", who, count)
+        for who, count in _parents(view)
+    ]
+    grown += [
+        (count - view.level(f"name{{{who}}}", 0.0), "name", who, count)
+        for who, count in view.counts("name")
+        if count >= COUNT_LEAST
+    ]
+    if not grown:
+        return _crowded_unit(view)
+    most = max(grown)[0]
+    # A parent that holds at least half of the growth started it; else the name that multiplies is all we know.
+    near = [entry for entry in grown if entry[0] >= 0.5 * most]
+    _, family, who, count = max(near, key=lambda entry: (entry[1] == "children", entry[0]))
+    if family == "children":
+        pid, _, name = who.partition("/")
+        return _with_unit(view, name, int(pid) if pid.isdigit() else 0), (
+            f"; {name}[{pid}] has {count:.0f} children"
+        )
+    oldest = max((p for p in view.processes() if p.name == who), key=lambda p: p.age_s, default=None)
+    return _with_unit(view, who, oldest.pid if oldest else 0), f"; {count:.0f} processes are named {who}"
+
+
+def _parents(view: View) -> list[tuple[str, float]]:
+    return [
+        (who, count)
+        for who, count in view.counts("children")
+        if count >= COUNT_LEAST and not who.startswith(KERNEL_PARENTS)
+    ]
+
+
+def _with_unit(view: View, name: str, pid: int) -> list[Subject]:
+    process = next((p for p in view.processes() if p.pid == pid), None)
+    subjects = [Subject(SubjectKind.PROCESS, f"{name}[{pid}]"[:512] if pid else name[:512])]
+    if process is not None and service(process.unit):
+        subjects.insert(0, unit_subject(process.unit))
+        subjects[1] = process_subject(process, 0.9)
+    return subjects
+
+
+def _crowded_unit(view: View) -> tuple[list[Subject], str]:
+    """Without a telling snapshot: the unit whose number of tasks grew most."""
+    units = [
+        (count - view.level(name, count), name[11:-1], count)
+        for name, count in view.values.items()
+        if name.startswith("unit.tasks{") and not own_unit(name[11:-1])
+    ]
+    grown, unit, count = max(units, default=(0.0, "", 0.0))
+    if grown < COUNT_LEAST:
+        return [], ""
+    return [unit_subject(unit, 0.8)], f"; {unit} has {count:.0f} tasks"
+
+
+def _values(view: View, total: float) -> dict[str, float]:
+    return {"processes_count": total, "forks_per_s": view.get("proc.forks")}
+
+
+def descriptors(view: View, label: str, ratio: float) -> Breach | None:
+    """The host's table of open files runs full."""
+    rule = "fd.used.level"
+    if ratio < (0.75 if view.conditions.opened(rule, label) else 0.8):
+        return None
+    severity, score = (Severity.ERROR, 0.85) if ratio >= 0.9 else (Severity.WARNING, 0.6)
+    holders = sorted((p for p in view.processes() if p.fds > 0), key=lambda p: -p.fds)[:1]
+    text = f"{percent(ratio)} of the open files that this host allows are in use"
+    values = {"used_ratio": ratio}
+    if holders:
+        text += f"; {holders[0].name}[{holders[0].pid}] holds {holders[0].fds}"
+        values |= {"fds_count": float(holders[0].fds), "pid": float(holders[0].pid)}
+    subjects = [process_subject(p) for p in holders]
+    return Breach(
+        rule, label, severity, score, subjects or [host_subject()], {FDS: 0.9}, text + ".", values, "fd.used"
+    )
+
+
+def process_descriptors(view: View) -> list[Breach]:
+    """Processes that stand at their own descriptor limit."""
+    breaches = (_process_fds(view, process) for process in view.processes())
+    return [breach for breach in breaches if breach is not None]
+
+
+def _process_fds(view: View, process: Process) -> Breach | None:
+    # Fewer than 32: a program under a tiny limit of its own choice, not one that leaks.
+    if process.fds < 32 or process.fd_limit <= 0:
+        return None
+    ratio = process.fds / process.fd_limit
+    rule, label = "process.fds.level", str(process.pid)
+    if ratio < (0.85 if view.conditions.opened(rule, label) else 0.9):
+        return None
+    severity, score = (Severity.ERROR, 0.8) if ratio >= 0.98 else (Severity.WARNING, 0.65)
+    subjects = [process_subject(process)]
+    if service(process.unit):
+        subjects.insert(0, unit_subject(process.unit))
+    values = {"fds_count": float(process.fds), "fd_limit_count": float(process.fd_limit)}
+    values |= {"used_ratio": min(1.0, ratio), "pid": float(process.pid)}
+    text = f"{process.name}[{process.pid}] has {process.fds} of at most {process.fd_limit} files open."
+    return Breach(
+        rule,
+        label,
+        severity,
+        score,
+        subjects,
+        {FDS: 0.9},
+        text,
+        values,
+        ref=rule,
+        kind="snapshot",
+        clear_s=5.0,
+        stale_s=60.0,
+    )

@@ -1,0 +1,231 @@
+"""Processor: the whole host saturated, or one process that has taken a core for itself."""
+
+from __future__ import annotations
+
+from daemon.messages import Process, Subject
+from daemon.tiers.conditions import Breach
+from daemon.tiers.view import View, blame, host_subject, own_unit, process_subject, service, unit_subject
+from daemon.tiers.wording import percent, quantity, span
+from models.taxonomy import FaultClass, Severity
+
+CPU, BUSY = FaultClass.CPU_SATURATION, FaultClass.HEAVY_BUT_NORMAL_LOAD
+SATURATED = "cpu.busy.level"
+HOG = "process.cpu.level"
+UNIT_HOG = "unit.cpu.level"
+
+HOG_CORES = 0.9  # a single-threaded loop shows 0.95-1.0 once interrupts and neighbours took their share
+HOG_S = 15.0
+UNUSUAL = 5.0  # times its own usual use
+BATCH_S = 600.0
+
+# Programs whose purpose is to take a core for minutes and then to end. Nobody gains by borrowing such a name:
+# after BATCH_S they are judged like any other.
+BATCH_TOOLS = frozenset(
+    """apt apt-get aptitude dpkg dpkg-deb unattended-upgr apt-check dnf yum rpm zypper pacman packagekitd pip pip3
+    uv npm cargo rustc cc cc1 cc1plus lto1 gcc g++ clang clang++ ld ld.lld ld.gold go compile link javac make ninja
+    cmake nix nix-build nix-daemon nix-env nix-store nixos-rebuild mandb updatedb update-initramf mkinitramfs
+    depmod ldconfig localedef logrotate xz gzip pigz bzip2 zstd lz4 tar cpio rsync restic borg duplicity rclone
+    mysqldump pg_dump e2scrub fsck fstrim btrfs ffmpeg sha256sum md5sum find""".split()
+)
+
+
+def saturated(view: View, label: str, busy: float) -> Breach | None:
+    """No processor time left and tasks wait for it (PSI), or more tasks run than there are cores (no PSI)."""
+    opened = view.conditions.opened(SATURATED, label)
+    if busy < (0.90 if opened else 0.95):
+        return None
+    stalled = view.values.get("psi.cpu.some")
+    load = view.get("load.1")
+    # Tasks that wait a third of the time halve each other's speed; without PSI a queue says the same.
+    waiting = view.get("proc.running") > view.cores + 0.5 if stalled is None else stalled >= 0.3
+    calm = load <= view.cores if stalled is None else stalled < 0.15
+    sustain_s = 6.0
+    if not (waiting or (opened and not calm)):
+        # As many loops as cores leave nothing free but make nobody wait on an idle host.
+        if busy < 0.97 or view.level("cpu.busy", busy) > 0.6:
+            return None
+        sustain_s = 15.0
+    heavy = stalled is not None and stalled >= 0.6 and view.conditions.held_s(SATURATED, label, view.t) > 60.0
+    subjects, lead = cpu_blame(view)
+    batch = lead is not None and lead.name in BATCH_TOOLS
+    used = lead.cpu if lead else 0.0
+    text = f"All {quantity(view.cores)} cores are {percent(busy)} busy"
+    text += (
+        f" and tasks wait {percent(stalled)} of the time"
+        if stalled is not None
+        else f" at load {quantity(load)}"
+    )
+    text += f"; {lead.name}[{lead.pid}] uses {quantity(used)} cores." if lead else "."
+    values = {"busy_ratio": busy, "cores_count": view.cores, "load": load}
+    if stalled is not None:
+        values["stalled_ratio"] = stalled
+    if lead:
+        values |= {"cpu_cores": used, "cpu_ratio": used / view.cores, "pid": float(lead.pid)}
+    hints = {CPU: 0.4, BUSY: 0.4} if batch else {CPU: 0.8}
+    return Breach(
+        SATURATED,
+        label,
+        Severity.ERROR if heavy else Severity.WARNING,
+        0.4 if batch else 0.75 if heavy else 0.65,
+        subjects or [host_subject()],
+        hints,
+        text,
+        values,
+        ref="cpu.busy",
+        sustain_s=sustain_s,
+    )
+
+
+def cpu_blame(view: View) -> tuple[list[Subject], Process | None]:
+    """Who uses the processor, from the processes or else from the units' accounting."""
+    subjects, lead = blame(view, lambda process: process.cpu, 0.25)
+    if subjects:
+        return subjects, lead
+    units = [
+        (cores, name[9:-1])
+        for name, cores in view.values.items()
+        if name.startswith("unit.cpu{") and cores >= 0.5 and service(name[9:-1]) and not own_unit(name[9:-1])
+    ]
+    return ([unit_subject(max(units)[1])] if units else []), None
+
+
+def unit_hog(view: View, label: str, cores: float) -> Breach | None:
+    """A service that usually rests has taken a core."""
+    name = f"unit.cpu{{{label}}}"
+    usual = view.level(name, cores)
+    if not service(label) or own_unit(label):
+        return None
+    opened = view.conditions.opened(UNIT_HOG, label)
+    known = view.usual.get(name)
+    if cores < (0.7 if opened else HOG_CORES) or (not opened and cores < UNUSUAL * max(usual, 0.02)):
+        return None
+    if known is not None and known.seen < 30 and view.watched_s < 60.0:  # busy since before we looked
+        return None
+    values = {"cpu_cores": cores, "cpu_ratio": min(1.0, cores / view.cores), "cores_count": view.cores}
+    text = (
+        f"{label} uses {quantity(cores)} of {quantity(view.cores)} cores; usually it uses {quantity(usual)}."
+    )
+    return Breach(
+        UNIT_HOG,
+        label,
+        Severity.WARNING,
+        0.55,
+        [unit_subject(label)],
+        {CPU: 0.6, BUSY: 0.1},
+        text,
+        values,
+        ref=name,
+        sustain_s=HOG_S,
+    )
+
+
+def throttled(view: View, label: str, ratio: float) -> Breach | None:
+    """A unit stands at its own CPU quota: it is slow, the host is not."""
+    if ratio < 0.5 or own_unit(label):
+        return None
+    text = f"{label} was held back by its CPU quota in {percent(ratio)} of the periods."
+    return Breach(
+        "unit.throttled.level",
+        label,
+        Severity.INFO,
+        0.3,
+        [unit_subject(label)],
+        {CPU: 0.3},
+        text,
+        {"stalled_ratio": ratio},
+        ref=f"unit.throttled{{{label}}}",
+        sustain_s=30.0,
+    )
+
+
+class Hogs:
+    """Processes that have taken a core each, judged by what their name usually uses."""
+
+    NAMES_MAX = 512
+
+    def __init__(self) -> None:
+        self.usual: dict[str, float] = {}
+        self._since: dict[int, float] = {}  # pid -> observation time since which it has used a whole core
+        self.heavy: list[Process] = []
+        self._before: dict[int, float] = {}  # pid -> cores in the snapshot before, of those above a tenth
+        self._times = (0.0, 0.0)  # of the last two snapshots
+
+    def note(self, view: View) -> list[Breach]:
+        """Breaches of the latest snapshot; their label is the pid."""
+        processes = [process for process in view.processes() if process.cpu >= 0]
+        self.heavy = [process for process in processes if process.cpu >= HOG_CORES - 0.05]
+        self._since = {p.pid: self._since.get(p.pid, self._onset(view, p)) for p in self.heavy}
+        self._before = {p.pid: p.cpu for p in processes if p.cpu >= 0.1}
+        self._times = (self._times[1], view.t)
+        breaches = self.tick(view, trusted=True)
+        self._learn(processes)
+        return breaches
+
+    def tick(self, view: View, *, trusted: bool = False) -> list[Breach]:
+        """Breaches now; between snapshots the host's own figure must confirm that the hogs go on."""
+        taken = sum(process.cpu for process in self.heavy)
+        if not self.heavy or not (trusted or view.get("cpu.busy") * view.cores >= 0.85 * taken):
+            return []
+        breaches = [self._breach(view, p, view.t - self._since[p.pid]) for p in self.heavy]
+        return [breach for breach in breaches if breach is not None]
+
+    def _onset(self, view: View, process: Process) -> float:
+        """When a newly heavy process began: `cpu` is a mean since the last snapshot, so it fills that span.
+
+        What it used in the span before tells how much earlier it was.
+        """
+        earlier, last = self._times
+        if not last:
+            return view.t
+        early = min(1.0, self._before.get(process.pid, 0.0)) * (last - earlier) if earlier else 0.0
+        return max(view.t - process.age_s, last - early)
+
+    def _breach(self, view: View, process: Process, held_s: float) -> Breach | None:
+        label = str(process.pid)
+        opened = view.conditions.opened(HOG, label)
+        usual = self.usual.get(process.name, 0.0)
+        old = process.age_s > view.watched_s + 5.0 and view.watched_s < 300.0
+        if process.cpu < (0.7 if opened else HOG_CORES) or held_s < HOG_S:
+            return None
+        batch = process.name in BATCH_TOOLS and held_s < BATCH_S
+        known = usual * UNUSUAL > process.cpu or old  # it always does this, or did before we came
+        weak = batch or (known and not opened)
+        text = (
+            f"{process.name}[{process.pid}] has used {quantity(process.cpu)} of {quantity(view.cores)} cores"
+            f" for {span(held_s)}."
+        )
+        subjects = [process_subject(process)]
+        if service(process.unit):
+            subjects.insert(0, unit_subject(process.unit))
+        return Breach(
+            HOG,
+            label,
+            Severity.INFO if weak else Severity.WARNING,
+            0.35 if weak else 0.6,
+            subjects,
+            {CPU: 0.3, BUSY: 0.3} if weak else {CPU: 0.7},
+            text,
+            {
+                "cpu_cores": process.cpu,
+                "cpu_ratio": min(1.0, process.cpu / view.cores),
+                "cores_count": view.cores,
+                "pid": float(process.pid),
+                "window_s": held_s,
+            },
+            ref=HOG,
+            kind="snapshot",
+            clear_s=5.0,
+            stale_s=60.0,
+        )
+
+    def _learn(self, processes: list[Process]) -> None:
+        """The usual use of a name: the heaviest process of that name, averaged over about 40 snapshots."""
+        tops: dict[str, float] = {}
+        for process in processes:
+            if process.cpu > tops.get(process.name, -1.0):
+                tops[process.name] = process.cpu
+        for name, cpu in tops.items():
+            before = self.usual.pop(name, 0.0)
+            self.usual[name] = before + (cpu - before) / 40.0
+        while len(self.usual) > self.NAMES_MAX:
+            self.usual.pop(next(iter(self.usual)))
