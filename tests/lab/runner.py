@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
 
+from daemon.messages import Advice, Incident
 from daemon.store.reader import StoreReader
-
-from daemon.messages import Incident
 from tests.lab.faults import Fault
 
 HAUSWART = str(Path(sys.executable).parent / "hauswart")
@@ -46,6 +45,11 @@ class Daemon:
         with StoreReader(self.state_dir / "store.db") as reader:
             return [one for one in reader.incidents() if one.state != "merged"]
 
+    def advice(self, incident_id: str, lang: str = "en") -> Advice | None:
+        """An incident's advice, if there is any yet."""
+        with StoreReader(self.state_dir / "store.db") as reader:
+            return reader.advice(incident_id, lang)
+
     def stages(self) -> dict[str, dict]:
         """The stages' status files."""
         directory = self.state_dir / "run" / "status"
@@ -57,15 +61,18 @@ def environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def daemon(scratch: Path, extra: str = "", ready_s: float = 30.0) -> Iterator[Daemon]:
-    """Start the daemon, wait until every stage reports, stop it in order at the end."""
+def daemon(
+    scratch: Path, extra: str = "", *, ready_s: float = 30.0, core: int | None = None
+) -> Iterator[Daemon]:
+    """Start the daemon (on one core only, if asked), wait until every stage reports, stop it at the end."""
     state, log = scratch / "state", scratch / "daemon.log"
     config = scratch / "hauswart.toml"
     config.write_text(f'[collect]\nfollow = ["{scratch}/auth.log"]\n[low]\nlearn_s = 5.0\n{extra}')
     (scratch / "auth.log").touch()
     with log.open("wb") as output:
+        pinned = [] if core is None else ["taskset", "--cpu-list", str(core)]
         process = subprocess.Popen(
-            [HAUSWART, "--config", str(config), "--state-dir", str(state), "run"],
+            [*pinned, HAUSWART, "--config", str(config), "--state-dir", str(state), "run"],
             stdout=output,
             stderr=output,
             env=environment(),
@@ -101,6 +108,7 @@ class Score:
     culprits: tuple[str, ...] = ()
     effect_at: float | None = None
     seen_at: float | None = None  # when the right incident could be read from the store
+    advised_at: float | None = None  # when its advice could be
     incidents: list[Incident] = field(default_factory=list)
 
     @property
@@ -115,6 +123,10 @@ class Score:
     @property
     def delay_s(self) -> float | None:
         return None if self.seen_at is None or self.effect_at is None else self.seen_at - self.effect_at
+
+    @property
+    def advice_s(self) -> float | None:
+        return None if self.seen_at is None or self.advised_at is None else self.advised_at - self.seen_at
 
     @property
     def right(self) -> bool:
@@ -132,13 +144,19 @@ def inject(watched: Daemon, fault: Fault, scratch: Path) -> Score:
             score.seen_at = time.time()
         return score.seen_at is not None
 
+    def advised() -> bool:
+        if score.first and watched.advice(score.first.id):
+            score.advised_at = time.time()
+        return score.advised_at is not None
+
     with fault.make(scratch) as injection:
         score.culprits = injection.culprits
         starter = Thread(target=injection.start)
         starter.start()
         if wait_until(lambda: (look(), injection.effect())[1], 30):
             score.effect_at = time.time()
-        wait_until(look, injection.wait_s)
+        if wait_until(look, injection.wait_s):
+            wait_until(advised, 20)
         starter.join()
         time.sleep(SETTLE_S)
     time.sleep(2)
