@@ -1,0 +1,185 @@
+"""The catalogue of known messages: what a line of the kernel or of a service means, whom it names, with which numbers.
+
+The catalogue is data (`known/*.toml`); this file loads it, finds the few entries whose words a line contains,
+and reads subjects and values out of the line. Who wrote a line, and whether that is to be believed, is the
+caller's to say: it gives the writer's names and gets only the entries that such a writer may utter.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib import resources
+from typing import Any, NamedTuple
+
+from models.taxonomy import Category, FaultClass, Severity, SubjectKind
+
+_LETTERS = re.compile(r"[A-Za-z]+")
+_UNIT = re.compile(r"\.(?:service|scope|socket|mount|swap|timer|target|device|path|automount)$")
+_KINDS = {kind.value: kind for kind in SubjectKind}
+_ORDER = ("cgroup", "unit", "process", "device", "mount", "interface", "address", "user", "sensor", "file")
+_NAME_MAX = 200  # characters of a subject's name taken from a line
+
+Subjects = tuple[tuple[SubjectKind, str], ...]
+
+
+class Message(NamedTuple):
+    """One entry. `writer` is "kernel", "pid1" or ""; then `writers` names programs, empty for any."""
+
+    slug: str
+    writer: str
+    writers: frozenset[str]
+    privileged: bool
+    words: tuple[frozenset[str], ...]
+    regex: str
+    severity: Severity
+    score: float
+    hints: Mapping[FaultClass, float]
+    ends: str
+    repeat: str
+    session: str
+    example: str
+
+    @property
+    def category(self) -> Category:
+        """The category of what it hints at most."""
+        if not self.hints:
+            return Category.UNKNOWN
+        return max(self.hints, key=lambda fault: self.hints[fault]).category
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """The compiled expression; compiled when first needed, since most entries never are."""
+        return _compile(self.regex)
+
+
+class Reading(NamedTuple):
+    """What a line says: subjects, most to blame first, numbers, and the remaining named parts."""
+
+    subjects: Subjects
+    values: dict[str, float]
+    parts: dict[str, str]
+
+
+class Catalogue:
+    """All entries, found by the words a line contains."""
+
+    def __init__(self, messages: Iterable[Message]) -> None:
+        self.messages = tuple(messages)
+        self.by_slug = {message.slug: message for message in self.messages}
+        self._index: dict[str, list[tuple[frozenset[str], Message]]] = {}
+        for message in self.messages:
+            for words in message.words:
+                anchor = max(sorted(words), key=len)
+                self._index.setdefault(anchor, []).append((words, message))
+        self._anchors = frozenset(self._index)
+
+    def candidates(self, text: str) -> tuple[Message, ...]:
+        """The entries of which all words of one alternative occur; a few microseconds, whatever the text."""
+        words = set(_LETTERS.findall(text))
+        found: dict[str, Message] = {}
+        for anchor in self._anchors & words:
+            for needed, message in self._index[anchor]:
+                if needed <= words:
+                    found[message.slug] = message
+        return tuple(message for message in self.messages if message.slug in found) if found else ()
+
+
+def read(message: Message, text: str) -> Reading | None:
+    """What the line says if it is this message, else None."""
+    match = message.pattern.search(text)
+    if match is None:
+        return None
+    parts: dict[str, str] = {}
+    values: dict[str, float] = {}
+    for name, value in match.groupdict().items():
+        if not value:
+            continue
+        if name.startswith("v_"):
+            key, number = _value(name[2:], value)
+            values[key] = number
+        else:
+            parts.setdefault(name.rstrip("0123456789"), value[:_NAME_MAX])
+            if name[-1].isdigit():
+                parts.setdefault(name, value[:_NAME_MAX])
+    if (pid := parts.get("pid")) and len(pid) <= 10:
+        values["pid"] = float(pid)
+    return Reading(_subjects(parts), values, parts)
+
+
+def unit_of_cgroup(path: str) -> str:
+    """The unit that a control group belongs to (the first part after the slices), else the path, "" for the root."""
+    last = ""
+    for part in path.split("/"):
+        if not part:
+            continue
+        if not part.endswith(".slice"):
+            return part if _UNIT.search(part) else path
+        last = part
+    return last
+
+
+def _value(name: str, text: str) -> tuple[str, float]:
+    number = float(text[:32])
+    name = name.rstrip("0123456789")
+    if name.endswith("_kib"):
+        return name.removesuffix("_kib"), number * 1024
+    return name, number
+
+
+def _subjects(parts: Mapping[str, str]) -> Subjects:
+    found: list[tuple[SubjectKind, str]] = []
+    for name in _ORDER:
+        value = parts.get(name, "").strip()
+        if not value:
+            continue
+        if name == "cgroup":
+            name, value = "unit", unit_of_cgroup(value)
+        elif name == "process" and "pid" in parts:
+            value = f"{value}[{parts['pid']}]"
+        elif name == "mount":
+            value = value if value.startswith("/") else f"/{value}"
+        elif name == "file" and value.startswith("/dev/") and "/" not in value[5:]:
+            name, value = "device", value[5:]
+        if value:
+            found.append((_KINDS[name], value))
+    return tuple(found)
+
+
+@cache
+def _compile(regex: str) -> re.Pattern[str]:
+    return re.compile(regex)
+
+
+# --- the files ------------------------------------------------------------------------------------------
+
+
+@cache
+def load() -> Catalogue:
+    """The catalogue that ships; read once a process."""
+    messages: list[Message] = []
+    for file in sorted(resources.files("models").joinpath("known").iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".toml"):
+            content = tomllib.loads(file.read_text(encoding="utf-8"))
+            messages.extend(_message(entry, content) for entry in content["message"])
+    return Catalogue(messages)
+
+
+def _message(entry: dict[str, Any], content: dict[str, Any]) -> Message:
+    return Message(
+        slug=entry["slug"],
+        writer=entry.get("writer", content.get("writer", "")),
+        writers=frozenset(entry.get("from", ())),
+        privileged=entry.get("privileged", False),
+        words=tuple(frozenset(_LETTERS.findall(words)) for words in entry["words"]),
+        regex=entry["pattern"],
+        severity=Severity(entry["severity"]),
+        score=float(entry["score"]),
+        hints={FaultClass(fault): float(weight) for fault, weight in entry["hints"].items()},
+        ends=entry.get("ends", ""),
+        repeat=entry.get("repeat", ""),
+        session=entry.get("session", ""),
+        example=entry["example"],
+    )
