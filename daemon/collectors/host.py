@@ -1,0 +1,121 @@
+"""The host sampler: one sample a second of everything that counters and states of this host tell.
+
+It composes the readers; each knows its own families, one that fails is named once and left out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from daemon.collectors.arrays import ArrayReader
+from daemon.collectors.disks import DiskReader
+from daemon.collectors.filesystems import FileSystemReader
+from daemon.collectors.jumps import Jumps
+from daemon.collectors.kernel_files import Note, Reader, event_of, reason_of
+from daemon.collectors.network import InterfaceReader, ProtocolReader
+from daemon.collectors.sensors import SensorReader
+from daemon.collectors.smart import SmartReader
+from daemon.collectors.system import SystemReader
+from daemon.collectors.units import UnitReader
+from daemon.messages import MAX_VALUES, Event, Observation, Sample, Stamp
+
+_MAX_TOLD = 1024
+_RETRY_S = 30.0
+
+
+def readers_of(proc: Path, sys: Path, *, smart: bool = False) -> dict[str, Reader]:
+    """All readers of a host by name."""
+    readers: dict[str, Reader] = {
+        "system": SystemReader(proc),
+        "protocols": ProtocolReader(proc),
+        "interfaces": InterfaceReader(proc),
+        "filesystems": FileSystemReader(proc),
+        "disks": DiskReader(proc, sys),
+        "arrays": ArrayReader(proc, sys),
+        "units": UnitReader(sys),
+        "sensors": SensorReader(sys),
+    }
+    if smart:
+        readers["smart"] = SmartReader(sys)
+    return readers
+
+
+class HostCollector:
+    """Gives one Sample a reading, and reader events for what is lacking, each once."""
+
+    name = "host"
+
+    def __init__(
+        self, readers: dict[str, Reader], jumps: Jumps | None = None, interval_s: float = 1.0
+    ) -> None:
+        self.interval_s: float | None = interval_s
+        self._readers = readers
+        self._jumps = jumps
+        self._told: set[Note] = set()
+        self._resting: dict[str, float] = {}
+
+    def open(self) -> list[Event]:
+        """Open all readers; what is lacking comes back as events."""
+        from daemon.clock import now  # noqa: PLC0415 - only here is there no stamp to go by
+
+        notes: list[Note] = []
+        for name, reader in list(self._readers.items()):
+            try:
+                notes += reader.open()
+            except (OSError, ValueError) as error:
+                notes.append(Note(name, "absent", _reason(error)))
+                del self._readers[name]
+        return self._events(notes, now())
+
+    def fileno(self) -> int | None:
+        """Driven by time alone."""
+        return None
+
+    def read(self, now: Stamp) -> list[Observation]:
+        """One Sample, after the events that came up."""
+        values: dict[str, float] = {}
+        notes: list[Note] = []
+        for name, reader in self._readers.items():
+            if self._resting.get(name, 0.0) > now.mono:
+                continue
+            try:
+                reader.read(now.mono, values)
+            except (OSError, ValueError, IndexError) as error:
+                notes.append(Note(name, "error", _reason(error)))
+                self._resting[name] = now.mono + _RETRY_S
+            notes += reader.notes()
+        if self._jumps:
+            self._jumps.note(values, now.mono)
+        if len(values) > MAX_VALUES:
+            notes.append(
+                Note("host", "gap", f"more than {MAX_VALUES} values in a sample; the rest is left out")
+            )
+            values = dict(list(values.items())[:MAX_VALUES])
+        return [*self._events(notes, now), Sample(now, self.name, values)]
+
+    def _events(self, notes: list[Note], now: Stamp) -> list[Event]:
+        fresh = []
+        for note in notes:
+            if note not in self._told:
+                if len(self._told) >= _MAX_TOLD:
+                    self._told.clear()
+                self._told.add(note)
+                fresh.append(event_of(note, self.name, now))
+        return fresh
+
+    def pending(self) -> bool:
+        """Never: a sample is whole."""
+        return False
+
+    def position(self) -> str:
+        """Nothing to go on from."""
+        return ""
+
+    def close(self) -> None:
+        """Close all readers."""
+        for reader in self._readers.values():
+            reader.close()
+
+
+def _reason(error: Exception) -> str:
+    return reason_of(error) if isinstance(error, OSError) else f"malformed: {error}"
