@@ -72,8 +72,12 @@ class Outbox:
 
     @property
     def room(self) -> bool:
-        """Whether more lines may be read."""
-        return self.lines < ROOM_LINES and self._characters < ROOM_CHARACTERS
+        """Whether more may be read of what can wait where it is."""
+        return (
+            self.lines < ROOM_LINES
+            and self._characters < ROOM_CHARACTERS
+            and len(self._others) - self.lines < MAX_EVENTS // 2
+        )
 
     def offer(self, messages: Sequence[Struct]) -> int:
         """Take messages in; the ticket returned is acknowledged when all up to here are."""

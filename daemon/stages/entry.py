@@ -1,0 +1,39 @@
+"""Starts one stage in this process: the only place that knows which module is which stage."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+from pathlib import Path
+
+from daemon.errors import ConfigError, HauswartError
+from daemon.settings import load_resolved
+from daemon.stages.flows import describe
+from daemon.stages.log import StageLog
+
+MODULES = {name: f"daemon.stages.{name}" for name in ("collector", "low", "middle", "top", "notify")}
+_PR_SET_NAME = 15  # prctl(2)
+
+
+def run_stage(name: str, resolved: Path) -> int:
+    """Be that stage until it is stopped; the exit code. Errors become one line in its log."""
+    tell = StageLog(name)
+    if name not in MODULES:
+        tell.error(f"there is no such stage; there are {', '.join(MODULES)}")
+        return ConfigError.exit_code
+    try:
+        settings = load_resolved(resolved)
+        name_process(f"hauswart-{name}")
+        importlib.import_module(MODULES[name]).run(settings)
+    except HauswartError as error:
+        tell.failure(error)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001  # the last place where it can be said what ended a stage
+        tell.error(f"crashed: {describe(error)}")
+        return 1
+    return 0
+
+
+def name_process(name: str) -> None:
+    """Show a name in ps(1) and top(1), cut by the kernel to 15 characters."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)

@@ -1,0 +1,80 @@
+"""Findings about hauswart itself: a stage crashed, fell silent, or lost what it was offered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from daemon.clock import now
+from daemon.messages import Event, Evidence, Finding, Stamp, Subject
+from daemon.status import Status
+from daemon.tiers.conditions import finding_id
+from models.taxonomy import Category, FaultClass, Severity, SubjectKind
+
+
+def find_crash(stage: str, died: Status, at: Stamp | None = None) -> Finding:
+    """The finding that the process of a stage died without stopping."""
+    text = f"The stage {stage} (process {died.pid}) died without stopping and was started again."
+    values = {"pid": float(died.pid)}
+    return _finding("stage.crashed", stage, text, values, FaultClass.SERVICE_CRASH, at=at or now())
+
+
+def find_silence(stage: str, silent_s: float, *, ended: bool) -> Finding:
+    """The finding that nothing comes from a stage, or that something comes again."""
+    text = (
+        f"The stage {stage} is heard again."
+        if ended
+        else f"The stage {stage} has not been heard for {silent_s:.0f} s; nothing is being judged meanwhile."
+    )
+    values = {"window_s": round(silent_s, 1)}
+    return _finding("stage.silent", stage, text, values, FaultClass.SERVICE_HUNG, at=now(), ended=ended)
+
+
+def find_gap(stage: str, lost: Mapping[str, int]) -> Finding:
+    """The finding that messages had to be given up between two stages, by source."""
+    count = sum(lost.values())
+    named = ", ".join(f"{source} {n}" for source, n in sorted(lost.items(), key=lambda item: -item[1])[:5])
+    text = f"The stage {stage} had to drop {count} messages ({named}), since what follows did not keep up."
+    return _finding("stage.gap", stage, text, {"lost_count": float(count)}, FaultClass.UNKNOWN, at=now())
+
+
+def crash_event(stage: str, died: Status) -> Event:
+    """The event that the process of a stage died without stopping."""
+    return Event(
+        at=now(), source=stage, kind="stage", name=stage, action="crashed", attributes={"pid": str(died.pid)}
+    )
+
+
+def gap_event(stage: str, source: str, lost: int) -> Event:
+    """The event that a source's observations had to be given up on their way."""
+    return Event(
+        at=now(),
+        source=stage,
+        kind="reader",
+        name=source,
+        action="gap",
+        attributes={"reason": "the low tier did not keep up", "lost": str(lost)},
+    )
+
+
+def _finding(
+    rule: str,
+    stage: str,
+    text: str,
+    values: dict[str, float],
+    hint: FaultClass,
+    *,
+    at: Stamp,
+    ended: bool = False,
+) -> Finding:
+    return Finding(
+        id=finding_id(rule, stage, at),
+        at=at,
+        rule=rule,
+        category=Category.SERVICE,
+        severity=Severity.WARNING,
+        score=0.6,  # a hole in the watch is worth an incident by itself
+        subjects=[Subject(SubjectKind.STAGE, stage)],
+        hints={hint: 0.6},
+        evidence=[Evidence(f"{rule}/{stage}", "event", f"stage:{stage}", at.wall, at.wall, text, values)],
+        ended=ended,
+    )

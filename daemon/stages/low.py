@@ -1,0 +1,204 @@
+"""The low stage: observations in, findings up; acknowledges what the middle tier committed."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from daemon.bus import Arrival, FlowConsumer, FlowProducer, Wire
+from daemon.clock import now
+from daemon.codec import observation_decoder
+from daemon.messages import Event, Observation, Stamp, Upward
+from daemon.settings import Settings
+from daemon.stages.flows import count_flows, count_latency, describe, work_through
+from daemon.stages.health import find_crash, gap_event
+from daemon.stages.life import Life, Report
+
+EDGE_IN, EDGE_OUT = "low", "middle"
+MAX_STATE_BYTES = 64 << 20  # of learned state, of which the tier's own bounds allow a fraction
+DRAIN_S = 3.0
+COMPLAIN_EVERY_S = 60.0
+
+
+class Tier(Protocol):
+    """What this stage needs of the low tier."""
+
+    counters: dict[str, int]
+
+    def observe(self, batch: Sequence[Observation]) -> list[Upward]:
+        """Judge observations."""
+        ...
+
+    def snapshot(self) -> bytes:
+        """What was learned."""
+        ...
+
+
+class Telemetry(Protocol):
+    """What this stage needs of the segment writer."""
+
+    notes: list[str]
+    counters: dict[str, int]
+
+    def write(self, batch: Sequence[Observation], now: Stamp) -> None:
+        """Keep a batch."""
+        ...
+
+    def tick(self, now: Stamp) -> None:
+        """Put on disk what is due."""
+        ...
+
+    def close(self) -> None:
+        """Finish the segment."""
+        ...
+
+
+class LowStage:
+    """Takes frames in, offers what they gave, acknowledges each once all that is acknowledged above."""
+
+    def __init__(
+        self,
+        life: Life,
+        consumer: FlowConsumer[Observation],
+        producer: FlowProducer,
+        tier: Tier,
+        telemetry: Telemetry,
+    ) -> None:
+        self._life, self._consumer, self._producer = life, consumer, producer
+        self._tier, self._telemetry = tier, telemetry
+        self._state_path = life.settings.state / "low.state"
+        self._open: deque[tuple[int, Arrival[Observation]]] = deque()
+        self._state_due_s = time.monotonic() + life.settings.low.state_interval_s
+        self._errors: Counter[str] = Counter()
+        self._complained: dict[str, float] = {}
+        self._peak = 0
+        life.report = self._report
+
+    def run(self) -> None:
+        """Serve until stopped."""
+        if self._life.died is not None:
+            self._life.tell.warning("the last low tier died without stopping")
+            self._producer.offer([find_crash("low", self._life.died)])
+        self._life.ready("judging lines and metrics")
+        while not self._life.stopping:
+            self.step()
+        self._stop()
+
+    def step(self) -> None:
+        """One round: wait, judge, pass on, acknowledge."""
+        room = self._producer.room
+        self._life.listen(self._consumer.socket, wanted=room)
+        self._life.listen(self._producer.socket, wanted=self._producer.waiting)
+        self._life.wait(60.0)
+        if room:
+            self._judge()
+        self._pass_on()
+        self._tell_notes()
+        if time.monotonic() >= self._state_due_s:
+            self._state_due_s = time.monotonic() + self._life.settings.low.state_interval_s
+            self._save()
+
+    def _judge(self) -> None:
+        for arrival in self._consumer.receive():
+            batch = [*arrival.messages, *_name_gaps(arrival.gap)]
+            self._telemetry.write(batch, now())
+            upward = work_through(self._tier.observe, batch, lambda error: self._complain("judge", error))
+            self._open.append((self._producer.offer(upward), arrival))
+            self._consumer.release(arrival)
+            if batch:
+                count_latency(self._life.latency, batch[0].at, time.monotonic(), len(batch))
+        self._peak = max(self._peak, len(self._open))
+
+    def _pass_on(self) -> None:
+        self._producer.flush()
+        while self._open and (self._producer.drained or self._open[0][0] <= self._producer.acknowledged):
+            self._consumer.acknowledge(self._open.popleft()[1])
+        self._consumer.answer()
+
+    def _tell_notes(self) -> None:
+        self._telemetry.tick(now())
+        while self._telemetry.notes:
+            self._life.tell.warning(self._telemetry.notes.pop(0))
+
+    def _save(self) -> None:
+        try:
+            _write_state(self._state_path, self._tier.snapshot())
+        except OSError as error:
+            self._complain("state", error)
+
+    def _complain(self, what: str, error: Exception) -> None:
+        """Count an error, and log it about once a minute for each kind of work."""
+        self._errors[what] += 1
+        now_s = time.monotonic()
+        if now_s - self._complained.get(what, -math.inf) >= COMPLAIN_EVERY_S:
+            self._complained[what] = now_s
+            self._life.tell.warning(f"{what}: {describe(error)}")
+
+    def _stop(self) -> None:
+        """Judge what is there, wait shortly for the middle tier, and keep what was learned."""
+        self._life.announce_stop()
+        self._judge()
+        self._pass_on()
+        until_s = time.monotonic() + DRAIN_S
+        while self._open and (left_s := until_s - time.monotonic()) > 0:
+            self._producer.socket.poll(math.ceil(min(left_s, 0.1) * 1000))
+            self._pass_on()
+        self._save()
+        self._telemetry.close()
+        self._tell_notes()
+
+    def _report(self) -> Report:
+        errors = {f"errors/{what}": n for what, n in self._errors.items()}
+        telemetry = {f"telemetry/{what}": n for what, n in self._telemetry.counters.items()}
+        lost = sum(self._consumer.tally.gap.values())
+        return Report(
+            text="judging" + (f", {lost} observations lost on the way" if lost else ""),
+            flows={EDGE_IN: count_flows(self._consumer.tally), EDGE_OUT: count_flows(self._producer.tally)},
+            drops={EDGE_IN: dict(self._consumer.drops), EDGE_OUT: dict(self._producer.drops)},
+            counters=dict(self._tier.counters) | errors | telemetry | {"unacknowledged_peak": self._peak},
+            queue_peak=self._producer.outbox.peak,
+        )
+
+
+def _name_gaps(gap: dict[str, int]) -> list[Event]:
+    return [gap_event("collector", source, lost) for source, lost in gap.items()]
+
+
+def _write_state(path: Path, state: bytes) -> None:
+    partial = path.with_suffix(".partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(state)
+    partial.replace(path)
+
+
+def _read_state(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_STATE_BYTES)
+    except FileNotFoundError:
+        return None
+
+
+def run(settings: Settings) -> None:
+    """Be the low tier until stopped."""
+    from daemon.store.segments import SegmentWriter  # noqa: PLC0415  # only this stage pays for zstandard
+    from daemon.tiers.low import LowTier  # noqa: PLC0415  # and for the judges
+
+    life = Life("low", settings)
+    wire = Wire(life.runtime)
+    try:
+        consumer = FlowConsumer(wire, EDGE_IN, observation_decoder())
+        tier = LowTier(settings.low, _read_state(settings.state / "low.state"))
+        telemetry = SegmentWriter(
+            settings.state / "telemetry", settings.low.telemetry_days, settings.low.telemetry_mib
+        )
+        LowStage(life, consumer, FlowProducer(wire, EDGE_OUT), tier, telemetry).run()
+    finally:
+        wire.close()
+    life.end()

@@ -1,0 +1,261 @@
+"""The middle stage: findings in, incidents into the store, of which it is the only writer.
+
+Everything is committed before it is acknowledged, and readers are woken after that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from daemon.bus import Arrival, Asked, FlowConsumer, RecordsServer, WakePublisher, Wire
+from daemon.clock import now
+from daemon.codec import upward_decoder
+from daemon.errors import HauswartError
+from daemon.messages import (
+    Committed,
+    Finding,
+    Incident,
+    KeepAdvice,
+    KeepFeedback,
+    KeepFinding,
+    KeepSilence,
+    Record,
+    Refused,
+    Tick,
+    Upward,
+    Wake,
+)
+from daemon.settings import Settings
+from daemon.stages.flows import count_flows, count_latency, describe, work_through
+from daemon.stages.health import find_crash, find_gap, find_silence
+from daemon.stages.life import Life, Report
+
+EDGE = "middle"
+SILENT_AFTER_S = 10.0
+LOOK_S = 1.0  # while the low tier is silent, this stage keeps observation time going by itself
+RETRY_S = 1.0  # between two attempts to commit
+EXPIRE_EVERY_S = 3600.0
+MAX_UNSAVED_FINDINGS = 4096
+
+
+class Tier(Protocol):
+    """What this stage needs of the middle tier."""
+
+    def take(self, batch: Sequence[Upward]) -> list[Incident]:
+        """Group findings; the changed incidents."""
+        ...
+
+
+class Store(Protocol):
+    """What this stage needs of the store's writer."""
+
+    def save(self, incidents: Sequence[Incident], findings: Sequence[Finding]) -> None:
+        """Commit incidents and findings."""
+        ...
+
+    def keep(self, record: Record, client: str = "", request: int = 0) -> None:
+        """Commit a record once."""
+        ...
+
+    def expire(self, wall: float, incidents_days: int) -> dict[str, int]:
+        """Erase what is older than the retention."""
+        ...
+
+
+class MiddleStage:
+    """Takes frames in, commits what they change, acknowledges, wakes; answers requests to keep records."""
+
+    def __init__(
+        self,
+        life: Life,
+        consumer: FlowConsumer[Upward],
+        records: RecordsServer,
+        wake: WakePublisher,
+        *,
+        tier: Tier,
+        store: Store,
+    ) -> None:
+        self._life, self._consumer, self._records, self._wake = life, consumer, records, wake
+        self._tier, self._store = tier, store
+        self._unsaved: dict[str, Incident] = {}
+        self._unsaved_findings: list[Finding] = []
+        self._waiting: Arrival[Upward] | None = None  # the newest frame whose content is not committed
+        self._retry_s = 0.0
+        self._expire_s = time.monotonic()
+        self._began_s = time.monotonic()
+        self._silent = False
+        self._counts: Counter[str] = Counter()
+        life.listen(records.socket, wanted=True)
+        life.report = self._report
+
+    def run(self) -> None:
+        """Serve until stopped."""
+        if self._life.died is not None:
+            self._life.tell.warning("the last middle tier died without stopping")
+            self._take([find_crash("middle", self._life.died), Tick(now())])
+        self._life.ready("grouping findings")
+        while not self._life.stopping:
+            self.step()
+        self._life.announce_stop()
+        self._receive()
+        self._commit()
+        self._answer_all()
+
+    def step(self) -> None:
+        """One round: wait, group, commit, acknowledge, wake, answer."""
+        blocked = self._blocked
+        self._life.listen(self._consumer.socket, wanted=not blocked)
+        self._life.wait(RETRY_S if blocked else LOOK_S if self._silent else SILENT_AFTER_S / 2)
+        if not blocked:
+            self._receive()
+        self._watch_silence()
+        self._commit()
+        self._answer_all()
+        if time.monotonic() >= self._expire_s:
+            self._expire_s = time.monotonic() + EXPIRE_EVERY_S
+            self._expire()
+
+    @property
+    def _blocked(self) -> bool:
+        """Whether commits fail at present; then nothing more is taken in, and the low tier waits."""
+        return self._retry_s > 0.0
+
+    def _receive(self) -> None:
+        for arrival in self._consumer.receive():
+            extra = [find_gap("low", arrival.gap)] if arrival.gap else []
+            self._take([*arrival.messages, *extra])
+            self._waiting = arrival
+            if arrival.messages:
+                count_latency(
+                    self._life.latency, arrival.messages[0].at, time.monotonic(), len(arrival.messages)
+                )
+
+    def _take(self, batch: Sequence[Upward]) -> None:
+        findings = [message for message in batch if type(message) is Finding]
+        self._unsaved_findings += findings[: MAX_UNSAVED_FINDINGS - len(self._unsaved_findings)]
+        self._counts["findings"] += len(findings)
+        for incident in work_through(self._tier.take, batch, self._complain):
+            if incident.revision <= 1 and incident.id not in self._unsaved:
+                self._counts["incidents_opened"] += 1
+            self._unsaved[incident.id] = incident
+
+    def _commit(self) -> None:
+        """Commit what changed, then acknowledge, then wake; on failure keep it and try again."""
+        if self._blocked and time.monotonic() < self._retry_s:
+            return
+        incidents = list(self._unsaved.values())
+        if incidents or self._unsaved_findings:
+            try:
+                self._store.save(incidents, self._unsaved_findings)
+            except HauswartError as error:
+                self._fail(error)
+                return
+            self._counts["commits"] += 1
+        self._retry_s = 0.0
+        self._unsaved, self._unsaved_findings = {}, []
+        if self._waiting is not None:
+            self._consumer.acknowledge(self._waiting)
+            self._waiting = None
+        self._consumer.answer()
+        for incident in incidents:
+            self._wake.publish(Wake("incidents", incident.id))
+
+    def _fail(self, error: HauswartError) -> None:
+        if not self._blocked:
+            self._life.tell.error(f"cannot commit: {error}; trying again")
+        self._counts["commits_failed"] += 1
+        self._retry_s = time.monotonic() + RETRY_S
+
+    def _watch_silence(self) -> None:
+        """Say when the low tier falls silent and when it comes back; meanwhile keep time going."""
+        heard_s = max(self._consumer.heard_s or self._began_s, self._began_s)
+        silent_s = time.monotonic() - heard_s
+        if (silent_s > SILENT_AFTER_S) != self._silent and not self._blocked:
+            self._silent = not self._silent
+            self._life.tell.warning(f"the low tier is {'silent' if self._silent else 'heard again'}")
+            self._take([find_silence("low", silent_s, ended=not self._silent)])
+        if self._silent:
+            self._take([Tick(now())])
+
+    def _answer_all(self) -> None:
+        for asked in self._records.receive():
+            try:
+                self._keep(asked)
+            except HauswartError as error:
+                self._counts["records_refused"] += 1
+                self._records.reply(asked, Refused(asked.number, str(error)[:500]))
+            else:
+                self._counts["records_kept"] += 1
+                self._records.reply(asked, Committed(asked.number))
+
+    def _keep(self, asked: Asked) -> None:
+        record = asked.record
+        self._store.keep(record, f"{asked.epoch:x}", asked.number)
+        if isinstance(record, KeepFinding):
+            self._take([record.finding])
+            self._commit()
+        elif isinstance(record, KeepAdvice):
+            self._wake.publish(Wake("advice", record.incident_id))
+        elif isinstance(record, KeepFeedback):
+            self._wake.publish(Wake("feedback", record.incident_id))
+        elif isinstance(record, KeepSilence):
+            self._wake.publish(Wake("silences", record.id))
+
+    def _expire(self) -> None:
+        try:
+            erased = self._store.expire(time.time(), self._life.settings.middle.incidents_days)
+        except HauswartError as error:
+            self._life.tell.warning(f"cannot erase what is older than the retention: {error}")
+            return
+        if any(erased.values()):
+            self._life.tell.info(f"erased after the retention: {erased}")
+
+    def _complain(self, error: Exception) -> None:
+        self._counts["errors/judge"] += 1
+        if self._counts["errors/judge"] in {1, 10, 100, 1000, 10000}:
+            self._life.tell.error(f"judge: {describe(error)}")
+
+    def _report(self) -> Report:
+        text = "grouping"
+        if self._blocked:
+            text = "the store cannot be written; nothing is acknowledged meanwhile"
+        elif self._silent:
+            text = "the low tier is silent"
+        return Report(
+            text=text,
+            flows={EDGE: count_flows(self._consumer.tally)},
+            drops={EDGE: dict(self._consumer.drops), "records": dict(self._records.drops)},
+            counters=dict(self._counts),
+        )
+
+
+def run(settings: Settings) -> None:
+    """Be the middle tier until stopped."""
+    from daemon.store.reader import StoreReader  # noqa: PLC0415  # only this stage and the top pay for SQLite
+    from daemon.store.writer import StoreWriter  # noqa: PLC0415
+    from daemon.tiers.middle import MiddleTier  # noqa: PLC0415
+
+    life = Life("middle", settings)
+    wire = Wire(life.runtime)
+    path: Path = settings.state / "store.db"
+    try:
+        with StoreWriter(path) as store:
+            for note in store.notes:
+                life.tell.warning(note)
+            with StoreReader(path) as reader:
+                open_incidents, silences = reader.incidents(state="open"), reader.silences()
+            MiddleStage(
+                life,
+                FlowConsumer(wire, EDGE, upward_decoder()),
+                RecordsServer(wire),
+                WakePublisher(wire),
+                tier=MiddleTier(settings.middle, open_incidents, silences),
+                store=store,
+            ).run()
+    finally:
+        wire.close()
+    life.end()

@@ -1,0 +1,172 @@
+"""The top stage: incidents that lack advice get it; sleeps, and holds next to nothing, in between."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from daemon.bus import LOOK_EVERY_S, RecordsClient, WakeListener, Wire
+from daemon.errors import HauswartError
+from daemon.messages import Advice, Incident, KeepAdvice, KeepFinding
+from daemon.settings import Settings
+from daemon.stages.flows import describe
+from daemon.stages.health import find_crash
+from daemon.stages.life import Life, Report
+
+KEEP_TIMEOUT_S = 5.0
+PAUSE_S = 0.25  # between two looks, so that a burst of revisions is read once
+MAX_GIVEN_UP = 256
+ROUNDS = 16  # of the reader's list at one look
+
+
+class Tier(Protocol):
+    """What this stage needs of the top tier."""
+
+    def advise(self, incident: Incident) -> list[Advice]:
+        """Advice in each language."""
+        ...
+
+
+class TopStage:
+    """Looks into the store when woken and every LOOK_EVERY_S; has the middle tier keep what it advises."""
+
+    def __init__(
+        self,
+        life: Life,
+        listener: WakeListener,
+        client: RecordsClient,
+        *,
+        needing: Callable[[], Sequence[Incident]],
+        tier: Callable[[], Tier],
+    ) -> None:
+        self._life, self._listener, self._client = life, listener, client
+        self._needing, self._make_tier = needing, tier
+        self._tier: Tier | None = None
+        self._look_s = self._looked_s = 0.0
+        self._given_up: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._crash = None if life.died is None else KeepFinding(find_crash(life.stage, life.died))
+        self._counts: Counter[str] = Counter()
+        self._trouble = ""
+        life.listen(listener.socket, wanted=True)
+        life.report = self._report
+
+    def run(self) -> None:
+        """Serve until stopped."""
+        self._life.ready("waiting for incidents")
+        while not self._life.stopping:
+            self.step()
+        self._life.announce_stop()
+
+    def step(self) -> None:
+        """One round: wait, and look if it is time."""
+        self._life.wait(max(0.0, self._look_s - time.monotonic()))
+        if any(hint.table == "incidents" for hint in self._listener.drain()):
+            self._look_s = min(self._look_s, max(time.monotonic(), self._looked_s + PAUSE_S))
+        if time.monotonic() < self._look_s or self._life.stopping:
+            return
+        self._looked_s = time.monotonic()
+        self._look_s = self._looked_s + LOOK_EVERY_S
+        try:
+            self._report_crash()
+            self._advise_all()
+            self._trouble = ""
+        except HauswartError as error:
+            if str(error) != self._trouble:
+                self._life.tell.warning(str(error))
+            self._trouble = str(error)
+            self._counts["failed"] += 1
+
+    def _report_crash(self) -> None:
+        if self._crash is not None:
+            self._client.keep(self._crash, KEEP_TIMEOUT_S)
+            self._crash = None
+
+    def _advise_all(self) -> None:
+        for _ in range(ROUNDS):
+            found = [one for one in self._needing() if (one.id, one.revision) not in self._given_up]
+            if not found or self._life.stopping:
+                return
+            for incident in found:
+                self._advise(incident)
+
+    def _advise(self, incident: Incident) -> None:
+        try:
+            self._tier = self._tier or self._make_tier()
+            advice = self._tier.advise(incident)
+            self._client.keep(KeepAdvice(incident.id, incident.revision, advice), KEEP_TIMEOUT_S)
+            self._counts["advised"] += 1
+        except HauswartError as error:
+            self._give_up(incident, str(error))
+        except Exception as error:  # noqa: BLE001  # one incident's text must not keep the others from advice
+            self._give_up(incident, describe(error))
+
+    def _give_up(self, incident: Incident, reason: str) -> None:
+        """Leave this revision alone; the next one is tried again."""
+        self._life.tell.warning(f"no advice for incident {incident.id}: {reason}")
+        self._counts["given_up"] += 1
+        self._given_up[incident.id, incident.revision] = None
+        if len(self._given_up) > MAX_GIVEN_UP:
+            self._given_up.popitem(last=False)
+
+    def _report(self) -> Report:
+        return Report(
+            text=self._trouble or "waiting for incidents",
+            drops={"wake": dict(self._listener.drops), "records": dict(self._client.drops)},
+            counters=dict(self._counts),
+        )
+
+
+class _Store:
+    """Incidents that need advice; the store is opened only when its files changed since the last look."""
+
+    def __init__(self, path: Path, languages: Sequence[str]) -> None:
+        self._path, self._languages = path, languages
+        self._seen: tuple[tuple[int, int], ...] | None = None
+
+    def needing_advice(self) -> list[Incident]:
+        """The next few, the worst first."""
+        mark = tuple(_mark(Path(f"{self._path}{suffix}")) for suffix in ("", "-wal"))
+        if mark == self._seen:
+            return []
+        from daemon.store.reader import StoreReader  # noqa: PLC0415  # SQLite only once there is a store to read
+
+        with StoreReader(self._path) as reader:
+            found = reader.needing_advice(self._languages)
+        if not found:
+            self._seen = mark
+        return found
+
+
+def _mark(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return (0, 0)
+    return (found.st_mtime_ns, found.st_size)
+
+
+def run(settings: Settings) -> None:
+    """Be the top tier until stopped."""
+
+    def make_tier() -> Tier:
+        from daemon.tiers.top import TopTier  # noqa: PLC0415  # the catalogue is read with the first incident
+
+        return TopTier(settings.top)
+
+    life = Life("top", settings)
+    wire = Wire(life.runtime)
+    store = _Store(settings.state / "store.db", settings.top.languages)
+    try:
+        TopStage(
+            life,
+            WakeListener(wire),
+            RecordsClient(life.runtime, wire),
+            needing=store.needing_advice,
+            tier=make_tier,
+        ).run()
+    finally:
+        wire.close()
+    life.end()
