@@ -41,6 +41,9 @@ _RUN = re.compile(r"-?0+")
 _SEGMENT = re.compile(r"[0A-Za-z]+")
 _SWITCH = re.compile(r"(?<=[A-Za-z])0|(?<=0)[A-Za-z]")
 _DAY = frozenset(
+    ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun", "Jan", "Feb", "Mar", "Apr", "May"]
+    + ["Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+)
     [
         "Mon",
         "Tue",
@@ -63,7 +66,8 @@ _DAY = frozenset(
         "Dec",
     ]
 )
-_METHOD = frozenset(
+# RFC 9110, section 9
+_METHOD = frozenset(["GET", "POST", "PUT", "HEAD", "DELETE", "PATCH", "OPTIONS", "CONNECT"])
     ["GET", "POST", "PUT", "HEAD", "DELETE", "PATCH", "OPTIONS", "CONNECT"]
 )  # RFC 9110, section 9
 _LABEL = r"(?:[\w-]+\.)"
