@@ -72,7 +72,7 @@ def _topics() -> tuple[tuple[FaultClass, tuple[str, ...]], ...]:
 
 
 def word_weight(text: str) -> float:
-    """The strongest word's weight in 0..1, raised a little by further ones and lowered by words of success."""
+    """The words' combined weight in 0..1, lowered where a word of success stands beside them."""
     pattern, weights = _stems()
     words = set(_LETTERS.findall(text.lower()))
     rest = 1.0
@@ -92,7 +92,7 @@ def speaks_for(text: str) -> dict[FaultClass, float]:
 
 
 def line_score(text: str) -> float:
-    """Rank of one line by alert-worthiness in 0..1: the catalogue where it knows the line, words elsewhere."""
+    """Rank of one line by alert-worthiness in 0..1: by the catalogue if it knows the line, and by words."""
     catalogue = load()
     score = word_weight(text)
     for message in catalogue.candidates(text):

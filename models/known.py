@@ -1,4 +1,4 @@
-"""The catalogue of known messages: what a line of the kernel or of a service means, whom it names, with which numbers.
+"""The catalogue of known messages: what a line of the kernel or of a service means, whom and what it names.
 
 The catalogue is data (`known/*.toml`); this file loads it, finds the few entries whose words a line contains,
 and reads subjects and values out of the line. Who wrote a line, and whether that is to be believed, is the
@@ -110,7 +110,7 @@ def read(message: Message, text: str) -> Reading | None:
 
 
 def unit_of_cgroup(path: str) -> str:
-    """The unit that a control group belongs to (the first part after the slices), else the path, "" for the root."""
+    """The unit of a control group (the first part after the slices), else the path, "" for the root."""
     last = ""
     for part in path.split("/"):
         if not part:
@@ -130,22 +130,21 @@ def _value(name: str, text: str) -> tuple[str, float]:
 
 
 def _subjects(parts: Mapping[str, str]) -> Subjects:
-    found: list[tuple[SubjectKind, str]] = []
-    for name in _ORDER:
-        value = parts.get(name, "").strip()
-        if not value:
-            continue
-        if name == "cgroup":
-            name, value = "unit", unit_of_cgroup(value)
-        elif name == "process" and "pid" in parts:
-            value = f"{value}[{parts['pid']}]"
-        elif name == "mount":
-            value = value if value.startswith("/") else f"/{value}"
-        elif name == "file" and value.startswith("/dev/") and "/" not in value[5:]:
-            name, value = "device", value[5:]
-        if value:
-            found.append((_KINDS[name], value))
-    return tuple(found)
+    named = [(name, parts[name].strip()) for name in _ORDER if name in parts]
+    found = [_subject(name, value, parts) for name, value in named if value]
+    return tuple(subject for subject in found if subject[1])
+
+
+def _subject(name: str, value: str, parts: Mapping[str, str]) -> tuple[SubjectKind, str]:
+    if name == "cgroup":
+        return SubjectKind.UNIT, unit_of_cgroup(value)
+    if name == "process" and "pid" in parts:
+        return SubjectKind.PROCESS, f"{value}[{parts['pid']}]"
+    if name == "mount":
+        return SubjectKind.MOUNT, value if value.startswith("/") else f"/{value}"
+    if name == "file" and value.startswith("/dev/") and "/" not in value[5:]:
+        return SubjectKind.DEVICE, value[5:]
+    return _KINDS[name], value
 
 
 @cache

@@ -40,36 +40,10 @@ _LETTER_MAC = re.compile(r"(?:[a-fA-F]{2}:){5}[a-fA-F]{2}")
 _RUN = re.compile(r"-?0+")
 _SEGMENT = re.compile(r"[0A-Za-z]+")
 _SWITCH = re.compile(r"(?<=[A-Za-z])0|(?<=0)[A-Za-z]")
-_DAY = frozenset(
-    ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun", "Jan", "Feb", "Mar", "Apr", "May"]
-    + ["Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
-)
-    [
-        "Mon",
-        "Tue",
-        "Wed",
-        "Thu",
-        "Fri",
-        "Sat",
-        "Sun",
-        "Jan",
-        "Feb",
-        "Mar",
-        "Apr",
-        "May",
-        "Jun",
-        "Jul",
-        "Aug",
-        "Sep",
-        "Oct",
-        "Nov",
-        "Dec",
-    ]
-)
+_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+_DAY = frozenset(["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun", *_MONTHS])
 # RFC 9110, section 9
 _METHOD = frozenset(["GET", "POST", "PUT", "HEAD", "DELETE", "PATCH", "OPTIONS", "CONNECT"])
-    ["GET", "POST", "PUT", "HEAD", "DELETE", "PATCH", "OPTIONS", "CONNECT"]
-)  # RFC 9110, section 9
 _LABEL = r"(?:[\w-]+\.)"
 _HOST = re.compile(
     rf"(?:{_LABEL}{{1,9}}(?:com|net|org|edu|gov|local|lan|internal|localdomain|home|arpa)"
