@@ -1,0 +1,189 @@
+"""Where a finding belongs: keeps the situations, puts each finding into one, and unites those that are one.
+
+Owns the table of situations (bounded) and the weak findings that wait for a strong one. When a situation
+becomes an incident is not decided here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from daemon.grouping import View, affinity, on_stage, supports, view_of_finding, view_of_situation
+from daemon.messages import Finding, Incident
+from daemon.situations import ConditionKey, Situation, began_at, condition_key, incident_id
+from daemon.subjects import split_pid
+from models.taxonomy import FaultClass
+
+SITUATIONS_MAX = 128  # open incidents and what may become one; beyond it findings are counted and dropped
+WEAK_MAX = 64
+
+Label = tuple[FaultClass, str, str]  # class, kind and name (without pid) of the first culprit
+
+
+class Gathering:
+    """The situations by id, oldest first."""
+
+    def __init__(self, window_s: float) -> None:
+        self.situations: dict[str, Situation] = {}
+        self.dropped = 0  # findings for which there was no room
+        self._window_s = window_s
+        self._where: dict[ConditionKey, str] = {}
+        self._tops: dict[str, FaultClass] = {}
+        self._views: dict[str, View] = {}
+        self._weak: deque[tuple[Finding, View, float]] = deque(maxlen=WEAK_MAX)
+
+    def put(self, finding: Finding, t: float) -> Situation | None:
+        """Put a strong finding where it belongs; the situation if that learned something new from it."""
+        where = condition_key(finding)
+        situation = self.situations.get(self._where.get(where, ""))
+        if situation is None or where[1][0] == "host":
+            view = view_of_finding(finding, t)
+            situation = self._nearest(view) or self._begin(finding, view, t)
+            if situation is None:
+                self.dropped += 1
+                return None
+        news = situation.add(finding, t)
+        self._where[where] = situation.id
+        if not news:
+            return None
+        self._views.pop(situation.id, None)
+        self._draw(situation)
+        return situation
+
+    def support(self, finding: Finding, t: float) -> None:
+        """Give a weak finding to the situation that it fits, or let it wait for one."""
+        view = view_of_finding(finding, t)
+        for situation in self.situations.values():
+            if supports(view, self.view(situation), self._window_s):
+                situation.add(finding, t)
+                return
+        self._weak.append((finding, view, t))
+
+    def end(self, finding: Finding, t: float) -> None:
+        """A condition is over, wherever it was put."""
+        found = [one for one in self.situations.values() if one.end(finding, t)]
+        if not found:
+            for situation in self.situations.values():
+                situation.end_restored(finding, t)
+
+    def restore(self, situation: Situation, top: FaultClass) -> None:
+        """Take a situation that was an incident before."""
+        self.situations[situation.id] = situation
+        self._where.update(dict.fromkeys(situation.conditions, situation.id))
+        self._tops[situation.id] = top
+
+    def set_top(self, situation: Situation, top: FaultClass) -> bool:
+        """Tell the present fault class of a situation; True if it is another one than before."""
+        changed = self._tops.get(situation.id) is not top
+        if changed:
+            self._tops[situation.id] = top
+            self._views.pop(situation.id, None)
+        return changed
+
+    def unite(self, situation: Situation, label: Callable[[Situation], Label]) -> list[Situation]:
+        """Merge what turned out to be one with `situation`; the survivor first, then those that it absorbed.
+
+        `label` gives what no two open incidents may have in common.
+        """
+        absorbed: list[Situation] = []
+        survivor = situation
+        while (other := self._twin(survivor, label(survivor))) is not None:
+            survivor, loser = (survivor, other) if _elder(survivor, other) else (other, survivor)
+            survivor.absorb(loser)
+            self.remove(loser)
+            self._where.update(dict.fromkeys(survivor.conditions, survivor.id))
+            self._views.pop(survivor.id, None)
+            absorbed.append(loser)
+        return [survivor, *absorbed]
+
+    def remove(self, situation: Situation) -> None:
+        """Forget a situation that is over."""
+        del self.situations[situation.id]
+        self._tops.pop(situation.id, None)
+        self._views.pop(situation.id, None)
+        for where in situation.conditions:
+            if self._where.get(where) == situation.id:
+                del self._where[where]
+
+    def expire(self, t: float) -> None:
+        """Forget weak findings that nothing strong followed."""
+        while self._weak and t - self._weak[0][2] > self._window_s:
+            self._weak.popleft()
+
+    def view(self, situation: Situation) -> View:
+        """The situation as grouping sees it now."""
+        view = self._views.get(situation.id)
+        if view is None:
+            view = view_of_situation(situation, self._tops[situation.id])
+            self._views[situation.id] = view
+        if (view.last_t, view.over_t) != (situation.last_t, situation.over_t):
+            view = view._replace(last_t=situation.last_t, over_t=situation.over_t)
+        return view
+
+    def _nearest(self, view: View) -> Situation | None:
+        best, nearest = 0.0, None
+        for situation in self.situations.values():
+            found = affinity(view, self.view(situation), self._window_s)
+            if found > best or (
+                nearest is not None and found == best > 0.0 and situation.last_t > nearest.last_t
+            ):
+                best, nearest = found, situation
+        return nearest
+
+    def _begin(self, finding: Finding, view: View, t: float) -> Situation | None:
+        if len(self.situations) >= SITUATIONS_MAX and not self._make_room():
+            return None
+        boot = finding.at.boot
+        number = incident_id(boot, finding.id)
+        situation = Situation(number, boot, t, began_at(finding), t, on_stage(finding))
+        self.situations[number] = situation
+        self._tops[number] = view.top
+        return situation
+
+    def _make_room(self) -> bool:
+        waiting = [one for one in self.situations.values() if not one.open]
+        if waiting:
+            self.remove(min(waiting, key=lambda one: (one.ripe, one.last_t, one.id)))
+        return bool(waiting)
+
+    def _draw(self, situation: Situation) -> None:
+        """Give a situation the waiting weak findings that fit it."""
+        if not self._weak:
+            return
+        view = self.view(situation)
+        kept = [one for one in self._weak if not supports(one[1], view, self._window_s)]
+        if len(kept) < len(self._weak):
+            for finding, odd, t in self._weak:
+                if supports(odd, view, self._window_s):
+                    situation.add(finding, t)
+            self._weak = deque(kept, WEAK_MAX)
+
+    def _twin(self, situation: Situation, label: Label) -> Situation | None:
+        view = self.view(situation)
+        for other in self.situations.values():
+            if other is situation:
+                continue
+            if affinity(view, self.view(other), self._window_s) > 0.0:
+                return other
+            if other.open and other.stage == situation.stage and label == label_of(other.incident):
+                return other
+        return None
+
+
+def label_of(incident: Incident | None) -> Label | None:
+    """Class and first culprit as they were told."""
+    if incident is None:
+        return None
+    first = incident.culprits[0]
+    return (incident.fault_class, first.kind, split_pid(first.name)[0])
+
+
+def _elder(one: Situation, other: Situation) -> bool:
+    """Whether `one` survives a merge: an open incident before a mere situation, then the older one."""
+    return _age(one) <= _age(other)
+
+
+def _age(situation: Situation) -> tuple[bool, float, float, str]:
+    opened = situation.incident.opened_at if situation.open and situation.incident else 0.0
+    return (not situation.open, opened, situation.first_t, situation.id)

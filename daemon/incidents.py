@@ -1,0 +1,161 @@
+"""The life of an incident: opened, revised, reopened, merged, closed.
+
+Pure functions from one revision to the next. It knows nothing about findings' grouping:
+what it writes down was judged in `daemon.verdicts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from daemon.messages import ContextNote, Culprit, Evidence, Incident, Stamp
+from daemon.situations import Condition, Situation
+from daemon.verdicts import NOTES_MAX, Verdict
+
+EVIDENCE_MAX = 32  # what a person reads, and what a store row can bear at every revision
+_FIRST_CULPRITS = 3  # an operator looks at the first few; the order of the rest is noise
+
+
+def opened(situation: Situation, verdict: Verdict, at: Stamp) -> Incident:
+    """The first revision of an incident."""
+    return Incident(
+        id=situation.id,
+        revision=1,
+        state="open",
+        fault_class=verdict.fault_class,
+        severity=verdict.severity,
+        score=verdict.score,
+        culprits=verdict.culprits,
+        opened_at=at.wall,
+        updated_at=at.wall,
+        closed_at=None,
+        boot_id=situation.boot,
+        context=verdict.notes,
+        evidence=evidence(situation),
+        finding_ids=list(situation.ids),
+        findings_count=situation.count,
+        evidence_at=situation.first_wall,
+        scores=verdict.scores,
+    )
+
+
+def revised(incident: Incident, situation: Situation, verdict: Verdict, at: Stamp) -> Incident:
+    """The next revision; a severity never falls and a context note never disappears while it is open."""
+    severity = max(incident.severity, verdict.severity, key=lambda one: one.rank)
+    return replace(
+        incident,
+        revision=incident.revision + 1,
+        fault_class=verdict.fault_class,
+        severity=severity,
+        score=max(incident.score, verdict.score),
+        culprits=verdict.culprits,
+        updated_at=max(incident.opened_at, at.wall),
+        context=_notes(incident.context, verdict.notes),
+        evidence=evidence(situation),
+        finding_ids=list(situation.ids),
+        findings_count=situation.count,
+        evidence_at=situation.first_wall,
+        scores=verdict.scores,
+    )
+
+
+def reopened(incident: Incident, situation: Situation, verdict: Verdict, at: Stamp) -> Incident:
+    """An incident that came back soon after it was closed goes on under its own id, and says so."""
+    times = situation.reopened
+    situation.back = Evidence(
+        id=f"{incident.id}-back{times}",
+        kind="event",
+        ref="incident.reopened",
+        start=at.wall,
+        end=at.wall,
+        text="It came back after it had ended" + ("." if times == 1 else f", {times} times."),
+        values={"reopened_count": float(times)},
+    )
+    again = revised(incident, situation, verdict, at)
+    return replace(again, state="open", closed_at=None, severity=verdict.severity)
+
+
+def closed(incident: Incident, situation: Situation, at: Stamp) -> Incident:
+    """The revision that says it is over."""
+    wall = max(incident.opened_at, at.wall)
+    return replace(
+        incident,
+        revision=incident.revision + 1,
+        state="closed",
+        updated_at=wall,
+        closed_at=wall,
+        evidence=evidence(situation),
+        finding_ids=list(situation.ids),
+        findings_count=situation.count,
+    )
+
+
+def merged(incident: Incident, into: Incident, at: Stamp) -> Incident:
+    """The last revision of an incident that turned out to be part of another one."""
+    wall = max(incident.opened_at, at.wall)
+    return replace(
+        incident,
+        revision=incident.revision + 1,
+        state="merged",
+        merged_into=into.id,
+        updated_at=wall,
+        closed_at=wall,
+    )
+
+
+def with_silence(incident: Incident, silence_id: str) -> Incident:
+    """The same revision under the silence that keeps it from being notified ("" for none)."""
+    return incident if incident.quieted == silence_id else replace(incident, quieted=silence_id)
+
+
+def quieted(incident: Incident, silence_id: str, at: Stamp) -> Incident:
+    """The revision that says which silence keeps it from being notified ("" for none)."""
+    return replace(
+        incident,
+        revision=incident.revision + 1,
+        quieted=silence_id,
+        updated_at=max(incident.opened_at, at.wall),
+    )
+
+
+def differs(incident: Incident, verdict: Verdict) -> bool:
+    """Whether an operator would care about what changed."""
+    return (
+        graver(incident, verdict)
+        or _names(incident.culprits) != _names(verdict.culprits)
+        or len(_notes(incident.context, verdict.notes)) != len(incident.context)
+    )
+
+
+def graver(incident: Incident, verdict: Verdict) -> bool:
+    """Whether the class changed or the severity rose: told at once."""
+    return incident.fault_class is not verdict.fault_class or verdict.severity.rank > incident.severity.rank
+
+
+def evidence(situation: Situation) -> list[Evidence]:
+    """The evidence of all conditions in the order of time, at most EVIDENCE_MAX, one entry a text."""
+    found: dict[str, Evidence] = {}
+    ranked = sorted(situation.conditions.values(), key=_weight, reverse=True)
+    for depth in range(max((len(one.evidence) for one in ranked), default=0)):
+        for condition in ranked:  # the best piece of every condition before the second of any
+            if depth < len(condition.evidence) and len(found) < EVIDENCE_MAX:
+                piece = condition.evidence[depth]
+                found.setdefault(piece.text, piece)
+    pieces = sorted(found.values(), key=lambda one: (one.start, one.id))
+    return pieces if situation.back is None else [*pieces[: EVIDENCE_MAX - 1], situation.back]
+
+
+def _weight(condition: Condition) -> tuple[bool, int, float, float]:
+    finding = condition.finding
+    return (not condition.weak, finding.severity.rank, finding.score, -condition.first_t)
+
+
+def _names(culprits: Sequence[Culprit]) -> list[tuple[str, str]]:
+    return [(one.kind, one.name) for one in culprits[:_FIRST_CULPRITS]]
+
+
+def _notes(told: Sequence[ContextNote], now: Sequence[ContextNote]) -> list[ContextNote]:
+    known = {(one.kind, one.name, one.started): one for one in (*told, *now)}
+    return list(known.values())[-NOTES_MAX:]

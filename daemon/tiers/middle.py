@@ -1,0 +1,326 @@
+"""The middle tier's baseline path: findings of one situation become exactly one incident.
+
+Pure judgement on observation time: no I/O, no clock, no randomness. Weak findings wait until a strong one
+needs them; strong ones form situations; a situation that is believed for `settle_s` opens as an incident.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from daemon import incidents
+from daemon.clock import Timeline
+from daemon.context import Contexts, weak
+from daemon.gathering import Gathering, Label
+from daemon.messages import Event, Finding, Incident, KeepSilence, Stamp, Upward
+from daemon.settings import Middle
+from daemon.silences import quieting
+from daemon.situations import Situation, restored
+from daemon.subjects import expand, split_pid
+from daemon.verdicts import Verdict, judge
+from models.causes import rootless
+from models.taxonomy import Category, FaultClass, Severity
+
+OPEN_MAX = 64  # a host with more incidents than this at a time has one that is not understood
+CLOSED_MAX = 32
+SEEN_MAX = 16384  # ids of findings, so that a delivery repeated after a crash is not counted twice
+HOLD_S = 10.0  # between the end of the last condition and closing: links and services flap
+REOPEN_S = 180.0  # the same trouble within three minutes after closing is the same incident
+RECOVERY_S = 30.0  # a service that is restarted on purpose has this long to come up before it is news
+REVISION_S = 2.0  # between revisions that are not urgent
+COUNT_S = 60.0  # before mere counts are told; doubled each time up to COUNT_MAX_S, as each is a store commit
+COUNT_MAX_S = 3600.0
+SILENCE_S = 10.0  # silences begin and end by the wall clock; they are looked at this often
+AT_ONCE = 0.9
+SLACK = 0.1  # share of settle_s by which a tick may be early
+REPORTED_S = 35.0  # what still holds was reported again this long after a restart
+
+_COUNTED = ("findings", "weak", "repeated", "dropped", "refused", "opened", "merged", "closed")
+_CRASHES = frozenset({FaultClass.SERVICE_CRASH, FaultClass.CRASH_LOOP})
+
+
+class MiddleTier:
+    """Groups findings into incidents; `take` gives every incident that changed, newest revision only.
+
+    `open_incidents` may also hold incidents closed in the last minutes: they are reopened if they come back.
+    """
+
+    def __init__(
+        self,
+        settings: Middle,
+        open_incidents: Sequence[Incident] = (),
+        silences: Sequence[KeepSilence] = (),
+    ) -> None:
+        self.counters = dict.fromkeys(
+            ("findings", "weak", "repeated", "dropped", "opened", "merged", "closed"), 0
+        )
+        self._settings = settings
+        self._time = Timeline()
+        self._at = Stamp("", 0.0, 0.0)
+        self._t = 0.0
+        self._contexts = Contexts()
+        self._gathering = Gathering(settings.merge_window_s)
+        self._closed: dict[str, Situation] = {}
+        self._seen: dict[str, None] = {}
+        self._silences = {one.id: one for one in silences if not one.cancelled}
+        self._silences_t: float | None = None
+        self._changed: dict[str, Incident] = {}
+        self._stored: list[Incident] = [one for one in open_incidents if one.state != "merged"]
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether findings are held that will become an incident: acknowledge their batch only afterwards."""
+        soon = self._t - 2.0 * self._settings.settle_s  # a long wait for a recovery holds nothing up
+        return any(
+            one.ripe and not one.open and (one.strong_t or 0.0) > soon
+            for one in self._gathering.situations.values()
+        )
+
+    def take(self, batch: Sequence[Upward]) -> list[Incident]:
+        """Judge a batch in observation order; every changed incident, newest revision only."""
+        self._changed = {}
+        for item in batch:
+            self._reach(item.at)
+            if isinstance(item, Finding):
+                self._find(item)
+            elif isinstance(item, Event):
+                self._contexts.note(item, self._t)
+            else:
+                self._tick()
+        return list(self._changed.values())
+
+    def keep(self, silence: KeepSilence) -> None:
+        """A silence was made, changed or cancelled; open incidents are looked at with the next tick."""
+        self._silences.pop(silence.id, None)
+        if not silence.cancelled:
+            self._silences[silence.id] = silence
+        self._silences_t = None
+
+    # --- what comes in ------------------------------------------------------------------------------------
+
+    def _reach(self, at: Stamp) -> None:
+        self._at, self._t = at, self._time.at(at)
+        if self._stored:
+            stored, self._stored = self._stored, []
+            for incident in stored:
+                self._restore(incident)
+
+    def _find(self, finding: Finding) -> None:
+        if finding.id in self._seen:
+            self.counters["repeated"] += 1
+            return
+        self._see(finding.id)
+        self.counters["findings"] += 1
+        if finding.ended:
+            self._gathering.end(finding, self._t)
+        elif weak(finding):
+            self.counters["weak"] += 1
+            self._gathering.support(finding, self._t)
+        else:
+            situation = self._gathering.put(finding, self._t)
+            self.counters["dropped"] = self._gathering.dropped
+            if situation is not None:
+                self._step(situation)
+
+    def _tick(self) -> None:
+        self._contexts.expire(self._t)
+        self._gathering.expire(self._t)
+        for number in list(self._gathering.situations):
+            situation = self._gathering.situations.get(number)
+            if situation is not None:
+                self._step(situation)
+        if self._closed:
+            self._forget()
+        if self._silences_t is None or (self._silences and self._t - self._silences_t >= SILENCE_S):
+            self._look_at_silences()
+
+    # --- the life of a situation --------------------------------------------------------------------------
+
+    def _step(self, situation: Situation) -> None:
+        if situation.open:
+            self._go_on(situation)
+        else:
+            self._consider(situation)
+
+    def _consider(self, situation: Situation) -> None:
+        """Open a situation that is believed for long enough; forget one that nothing followed."""
+        if self._t - situation.last_t > self._settings.merge_window_s:
+            self._gathering.remove(situation)
+            return
+        verdict = self._judge(situation)
+        situation.ripe = (
+            verdict.score >= self._settings.open_score
+            and verdict.severity.rank >= Severity.WARNING.rank
+            and not verdict.benign
+        )
+        if situation.ripe and self._settled(situation, verdict):
+            self._open(self._unite(situation))
+
+    def _settled(self, situation: Situation, verdict: Verdict) -> bool:
+        since = self._t - (self._t if situation.strong_t is None else situation.strong_t)
+        if verdict.lowered and verdict.fault_class.category is Category.SERVICE:
+            return since >= RECOVERY_S
+        if since >= self._settings.settle_s * (1.0 - SLACK):
+            return True
+        return rootless(verdict.fault_class) and any(
+            one.finding.score >= AT_ONCE and one.finding.severity.rank >= Severity.ERROR.rank
+            for one in situation.strong()
+        )
+
+    def _open(self, situation: Situation) -> None:
+        if situation.open:  # it was united with an incident
+            self._go_on(situation)
+            return
+        verdict = self._judge(situation)
+        former = self._former(situation, verdict)
+        if former is not None:
+            self._reopen(former, situation)
+            return
+        if sum(one.open for one in self._gathering.situations.values()) >= OPEN_MAX:
+            self.counters["refused"] += 1
+            self._gathering.remove(situation)
+            return
+        self.counters["opened"] += 1
+        self._tell(situation, incidents.opened(situation, verdict, self._at))
+
+    def _go_on(self, situation: Situation) -> None:
+        """Revise an open incident if there is news or enough has been counted; close it when it is over."""
+        counted = self._counted(situation)
+        if situation.stale or counted:
+            situation = self._unite(situation)
+            self._revise(situation, counted=counted)
+        if self._over(situation):
+            self._close(situation)
+
+    def _counted(self, situation: Situation) -> bool:
+        if situation.incident is None or situation.count <= situation.incident.findings_count:
+            return False
+        wait_s = max(COUNT_S, situation.told_s)
+        if self._t - situation.told_t < wait_s:
+            return False
+        situation.told_s = min(COUNT_MAX_S, 2.0 * wait_s)
+        return True
+
+    def _revise(self, situation: Situation, *, counted: bool) -> None:
+        assert situation.incident is not None
+        verdict = self._judge(situation)
+        cared = incidents.differs(situation.incident, verdict) or _rules(situation) > situation.told_rules
+        rested = self._t - situation.told_t >= REVISION_S
+        if incidents.graver(situation.incident, verdict) or counted or (cared and rested):
+            self._tell(situation, incidents.revised(situation.incident, situation, verdict, self._at))
+        else:
+            situation.stale = cared  # told with a later tick
+
+    def _over(self, situation: Situation) -> bool:
+        if situation.restored_t is not None and self._t - situation.restored_t < REPORTED_S:
+            return False
+        over_t = situation.over_t
+        if over_t is not None and self._t - over_t >= HOLD_S:
+            return True
+        return self._t - situation.last_t >= self._settings.close_after_s
+
+    def _close(self, situation: Situation) -> None:
+        assert situation.incident is not None
+        self.counters["closed"] += 1
+        self._tell(situation, incidents.closed(situation.incident, situation, self._at))
+        self._gathering.remove(situation)
+        situation.close(self._t)
+        self._closed[situation.id] = situation
+        while len(self._closed) > CLOSED_MAX:
+            del self._closed[next(iter(self._closed))]
+
+    def _reopen(self, former: Situation, situation: Situation) -> None:
+        assert former.incident is not None
+        del self._closed[former.id]
+        self._gathering.remove(situation)
+        former.absorb(situation)
+        self._gathering.restore(former, former.incident.fault_class)
+        survivor = self._unite(former)
+        if survivor is not former:
+            self._go_on(survivor)
+            return
+        former.closed_t, former.reopened, former.told_s = None, former.reopened + 1, 0.0
+        verdict = self._judge(former)
+        self._tell(former, incidents.reopened(former.incident, former, verdict, self._at))
+
+    def _former(self, situation: Situation, verdict: Verdict) -> Situation | None:
+        """The incident of the same trouble that was closed a short while ago."""
+        tied = self._gathering.view(situation).tied
+        for former in reversed(self._closed.values()):
+            if former.incident is None or former.stage != situation.stage:
+                continue
+            faults = {former.incident.fault_class, verdict.fault_class}
+            if (len(faults) == 1 or faults <= _CRASHES) and self._shared(former, tied):
+                return former
+        return None
+
+    def _shared(self, former: Situation, tied: frozenset[tuple[str, str]]) -> bool:
+        subjects = [one for condition in former.strong() for one in condition.finding.subjects]
+        known = expand(subjects, 0.3)
+        return bool(known & tied) or not (known or tied)
+
+    # --- verdicts and what is told ------------------------------------------------------------------------
+
+    def _judge(self, situation: Situation) -> Verdict:
+        verdict = judge(situation, self._contexts, self._t, self._settings.merge_window_s)
+        self._gathering.set_top(situation, verdict.fault_class)
+        return verdict
+
+    def _unite(self, situation: Situation) -> Situation:
+        """Merge the situation with those that turned out to be the same; the one that is left."""
+        survivor, *absorbed = self._gathering.unite(situation, self._label)
+        for loser in absorbed:
+            if loser.incident is not None and survivor.incident is not None and loser.open:
+                self.counters["merged"] += 1
+                self._changed[loser.id] = incidents.merged(loser.incident, survivor.incident, self._at)
+        return survivor
+
+    def _label(self, situation: Situation) -> Label:
+        verdict = self._judge(situation)
+        first = verdict.culprits[0]
+        return (verdict.fault_class, first.kind, split_pid(first.name)[0])
+
+    def _tell(self, situation: Situation, incident: Incident) -> None:
+        silence = quieting(self._silences.values(), incident, self._at.wall)
+        incident = incidents.with_silence(incident, silence)
+        situation.incident, situation.told_t, situation.stale = incident, self._t, False
+        situation.told_rules = _rules(situation)
+        self._changed[incident.id] = incident
+
+    def _look_at_silences(self) -> None:
+        self._silences_t = self._t
+        for situation in self._gathering.situations.values():
+            incident = situation.incident
+            if incident is None or not situation.open:
+                continue
+            silence = quieting(self._silences.values(), incident, self._at.wall)
+            if silence != incident.quieted:
+                situation.incident = self._changed[incident.id] = incidents.quieted(
+                    incident, silence, self._at
+                )
+
+    # --- bounded memory -----------------------------------------------------------------------------------
+
+    def _restore(self, incident: Incident) -> None:
+        for finding_id in incident.finding_ids:
+            self._see(finding_id)
+        situation = restored(incident, self._t)
+        if incident.state == "open":
+            self._gathering.restore(situation, incident.fault_class)
+        elif incident.closed_at is not None and self._at.wall - incident.closed_at <= REOPEN_S:
+            situation.close(self._t)
+            self._closed[situation.id] = situation
+
+    def _see(self, finding_id: str) -> None:
+        self._seen[finding_id] = None
+        if len(self._seen) > SEEN_MAX:
+            del self._seen[next(iter(self._seen))]
+
+    def _forget(self) -> None:
+        over = [one.id for one in self._closed.values() if self._t - (one.closed_t or self._t) > REOPEN_S]
+        for number in over:
+            del self._closed[number]
+
+
+def _rules(situation: Situation) -> int:
+    return len({rule for rule, _ in situation.conditions})

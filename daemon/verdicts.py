@@ -1,0 +1,218 @@
+"""What a situation adds up to: fault class, severity, score, culprits and context notes.
+
+Pure derivations from a situation's conditions and the contexts (the baseline path of the middle tier),
+without state of its own, so that a model can stand in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from daemon.context import Contexts, Effect, Weighing, Window, describe, main_class
+from daemon.messages import ContextNote, Culprit
+from daemon.situations import Condition, Situation, family
+from daemon.subjects import Key, generic
+from models.causes import correct, effect
+from models.taxonomy import FaultClass, Severity, SubjectKind
+
+FULL_HINT = (
+    0.5  # from here on a hint is no oddity but a statement, and the finding's own score counts in full
+)
+FRESH_S = 5.0  # evidence of the same few seconds counts in full
+RECOVERED = 0.5  # what ended before an incident opened counts half
+CRASHES_IN_LOOP = 3  # the third crash in one situation is a loop; systemd gives up at the fifth by default
+LOOP_SCORE = 0.95
+CULPRITS_MAX = 8
+NOTES_MAX = 8
+
+_F, _K = FaultClass, SubjectKind
+_EXECUTED = frozenset({_K.UNIT, _K.PROCESS})
+# Which kinds of culprit are actionable for a class, best first; the kinds of one set compete by their blame.
+_CRASH = (frozenset({_K.UNIT}), frozenset({_K.PROCESS}))
+_PLACE = (frozenset({_K.MOUNT}), frozenset({_K.DEVICE}), _EXECUTED)
+_DISK = (frozenset({_K.DEVICE}), frozenset({_K.MOUNT}), _EXECUTED)
+_LINK = (frozenset({_K.INTERFACE}), frozenset({_K.DEVICE}))
+_PEER = (frozenset({_K.ADDRESS}), frozenset({_K.USER}), _EXECUTED)
+_ACTIONABLE: dict[FaultClass, tuple[frozenset[SubjectKind], ...]] = {
+    _F.DISK_FULL: _PLACE,
+    _F.INODE_EXHAUSTION: _PLACE,
+    _F.DISK_FAILING: _DISK,
+    _F.FILESYSTEM_CORRUPT: _DISK,
+    _F.DEVICE_LOST: _DISK,
+    _F.IO_SATURATION: (_EXECUTED, frozenset({_K.DEVICE}), frozenset({_K.MOUNT})),
+    _F.HARDWARE_ERROR: (frozenset({_K.DEVICE, _K.SENSOR}),),
+    _F.LINK_DOWN: _LINK,
+    _F.PACKET_LOSS: _LINK,
+    _F.AUTH_BRUTEFORCE: _PEER,
+    _F.CONNECTION_FLOOD: _PEER,
+    _F.PRIVILEGE_MISUSE: (frozenset({_K.USER}), _EXECUTED),
+    _F.CERTIFICATE_EXPIRED: (frozenset({_K.FILE}), _EXECUTED),
+    _F.SERVICE_CRASH: _CRASH,
+    _F.CRASH_LOOP: _CRASH,
+    _F.SERVICE_HUNG: _CRASH,
+    _F.CONFIG_ERROR: (frozenset({_K.UNIT}), frozenset({_K.FILE}), frozenset({_K.PROCESS})),
+    _F.DEPENDENCY_FAILED: _CRASH,
+}
+_USUAL = (_EXECUTED,)
+_PIDLESS = frozenset({_F.SERVICE_CRASH, _F.CRASH_LOOP})  # the pid of what crashed is gone
+_GENERIC_TIER, _HOST_TIER = 8, 9
+_EFFECT_RANK: dict[Effect, int] = {"noted": 0, "lowered": 1, "explained": 2}
+
+
+class Verdict(NamedTuple):
+    """The judgement of a situation; `opens` is False where context or oddity alone speaks."""
+
+    fault_class: FaultClass
+    severity: Severity
+    score: float
+    scores: dict[FaultClass, float]
+    culprits: list[Culprit]
+    notes: list[ContextNote]
+    lowered: bool  # everything that speaks for it was lowered by context
+    benign: bool  # what speaks most is that the host did it on purpose
+
+
+class _Weighed(NamedTuple):
+    condition: Condition
+    weighing: Weighing
+    factor: float
+
+
+def judge(situation: Situation, contexts: Contexts, t: float, fresh_s: float) -> Verdict:
+    """The verdict at observation time `t`; before it is open, evidence halves in weight every `fresh_s`."""
+    weighed = [_weigh(one, situation, contexts, t, fresh_s) for one in situation.conditions.values()]
+    raw = _combine(weighed)
+    scores = correct(raw)
+    fault = max(
+        (one for one in scores if not one.benign), key=lambda one: (scores[one], one), default=_F.UNKNOWN
+    )
+    strong = [one for one in weighed if not one.condition.weak and not one.weighing.explained]
+    return Verdict(
+        fault_class=fault,
+        severity=max((one.weighing.severity for one in strong), key=lambda s: s.rank, default=Severity.INFO),
+        score=round(_support(weighed), 3),
+        scores={one: round(score, 3) for one, score in scores.items() if score >= 0.01},
+        culprits=_rank(fault, weighed),
+        notes=_notes(weighed, situation.first_wall),
+        lowered=bool(strong) and all(one.weighing.factor < 1.0 for one in strong),
+        benign=any(one.benign and scores[one] >= scores[fault] for one in scores),
+    )
+
+
+def classes(situation: Situation) -> dict[FaultClass, float]:
+    """How strongly each class is spoken for, without context or causality."""
+    found: dict[FaultClass, float] = {}
+    for condition in situation.conditions.values():
+        finding = condition.finding
+        for fault, hint in finding.hints.items():
+            found[fault] = max(found.get(fault, 0.0), hint * finding.score)
+    return found
+
+
+def _weigh(
+    condition: Condition, situation: Situation, contexts: Contexts, t: float, fresh_s: float
+) -> _Weighed:
+    weighing = contexts.weigh(condition.finding, condition.first_t, condition.last_t)
+    before = condition.weighing
+    if situation.open and before is not None and before.factor >= weighing.factor:
+        weighing = before
+    condition.weighing = weighing
+    factor = weighing.factor
+    if not situation.open:
+        factor *= 0.5 ** (max(0.0, t - condition.last_t - FRESH_S) / fresh_s)
+        factor *= RECOVERED if condition.ended_t is not None else 1.0
+    return _Weighed(condition, weighing, factor)
+
+
+def _combine(weighed: Iterable[_Weighed]) -> dict[FaultClass, float]:
+    """Noisy-or over families of rules; inside a family only the strongest counts."""
+    families: dict[str, dict[FaultClass, float]] = {}
+    for condition, _, factor in weighed:
+        finding = condition.finding
+        best = families.setdefault(family(finding.rule), {})
+        for fault, hint in finding.hints.items():
+            best[fault] = max(best.get(fault, 0.0), hint * finding.score * factor)
+        if _loops(condition):
+            loop = families.setdefault("crashes", {})
+            loop[_F.CRASH_LOOP] = max(loop.get(_F.CRASH_LOOP, 0.0), LOOP_SCORE * factor)
+    combined: dict[FaultClass, float] = {}
+    for best in families.values():
+        for fault, weight in best.items():
+            combined[fault] = 1.0 - (1.0 - combined.get(fault, 0.0)) * (1.0 - min(1.0, weight))
+    return combined
+
+
+def _loops(condition: Condition) -> bool:
+    if main_class(condition.finding) not in _PIDLESS:
+        return False
+    told = max((one.values.get("failures_count", 0.0) for one in condition.evidence), default=0.0)
+    return max(condition.happened, told) >= CRASHES_IN_LOOP
+
+
+def _support(weighed: Iterable[_Weighed]) -> float:
+    """How sure it is that something is wrong at all, whatever it is."""
+    families: dict[str, float] = {}
+    for condition, _, factor in weighed:
+        finding = condition.finding
+        hint = max((weight for fault, weight in finding.hints.items() if not fault.benign), default=0.0)
+        name = family(finding.rule)
+        families[name] = max(families.get(name, 0.0), finding.score * min(1.0, hint / FULL_HINT) * factor)
+    doubt = 1.0
+    for support in families.values():
+        doubt *= 1.0 - support
+    return 1.0 - doubt
+
+
+def _rank(fault: FaultClass, weighed: Iterable[_Weighed]) -> list[Culprit]:
+    """Culprits by how actionable their kind is for the class, then by accumulated blame."""
+    blame: dict[Key, float] = {}
+    names: dict[Key, set[str]] = {}
+    for condition, _, factor in weighed:
+        weight = condition.finding.score * factor * _relevance(fault, condition)
+        weight *= 0.3 if condition.weak else 1.0
+        for who, blamed in condition.subjects.items():
+            blame[who] = 1.0 - (1.0 - blame.get(who, 0.0)) * (1.0 - blamed.score * weight)
+            names.setdefault(who, set()).add(blamed.name if blamed.single else who[1])
+    order = {who: place for place, who in enumerate(blame)}
+    ranked = sorted(blame, key=lambda who: (_tier(fault, who), -round(blame[who], 2), order[who]))
+    most = max(blame.values(), default=0.0)
+    found = [
+        Culprit(SubjectKind(who[0]), _shown(fault, who, names[who]), round(min(1.0, blame[who] / most), 2))
+        for who in ranked
+        if most > 0.0 and blame[who] >= 0.1 * most
+    ]
+    return found[:CULPRITS_MAX] or [Culprit(_K.HOST, "", 1.0)]
+
+
+def _shown(fault: FaultClass, who: Key, names: set[str]) -> str:
+    return who[1] if fault in _PIDLESS or len(names) != 1 else next(iter(names))
+
+
+def _tier(fault: FaultClass, who: Key) -> int:
+    kind = SubjectKind(who[0])
+    if kind is _K.HOST:
+        return _HOST_TIER
+    if kind is _K.UNIT and generic(who[1]):
+        return _GENERIC_TIER
+    wanted = _ACTIONABLE.get(fault, _USUAL)
+    return next((tier for tier, kinds in enumerate(wanted) if kind in kinds), len(wanted))
+
+
+def _relevance(fault: FaultClass, condition: Condition) -> float:
+    """How much a finding says about the class: its own hint, or half of what the class explains."""
+    best = 0.1
+    for hinted, hint in condition.finding.hints.items():
+        edge = effect(fault, hinted)
+        best = max(best, hint if hinted is fault else hint * edge.weight / 2.0 if edge else 0.0)
+    return best if not _loops(condition) else max(best, LOOP_SCORE)
+
+
+def _notes(weighed: Iterable[_Weighed], began: float) -> list[ContextNote]:
+    strongest: dict[Window, Effect] = {}
+    for _, weighing, _ in weighed:
+        for window, told in weighing.notes:
+            known = strongest.get(window)
+            if known is None or _EFFECT_RANK[told] > _EFFECT_RANK[known]:
+                strongest[window] = told
+    return [describe(window, told, began) for window, told in strongest.items()][-NOTES_MAX:]
