@@ -35,6 +35,7 @@ _WATCHED = {
 }
 _FALL_BYTES = 0.02  # share of all memory that went within the memory above
 _SOCKETS = {"sock.tcp_established", "sock.tcp_time_wait", "net.syn_received", "net.listen_drops"}
+_URGENT = {"mem.oom_kills", "proc.total", "fd.used"}
 _MANY_SOCKETS = 200  # from here on a snapshot looks at the connections themselves
 
 
@@ -76,6 +77,11 @@ class Jumps:
     def waiting(self) -> bool:
         """Whether something has jumped since the last `take`."""
         return bool(self._jumped)
+
+    @property
+    def urgent(self) -> bool:
+        """Whether a jump waits whose culprit is gone soon, or whose harm grows by the second."""
+        return not self._jumped.isdisjoint(_URGENT)
 
     def take(self) -> tuple[frozenset[str], bool]:
         """What has jumped, and whether the connections are worth a look; starts over."""

@@ -21,6 +21,8 @@ from daemon.messages import Event, Observation, Process, Snapshot, Stamp
 
 _SLICE_S = 0.015
 _JUMP_GAP_S = 2.0
+_JUMPS_MAX = 4.0  # jumps in a row that get a snapshot at once; then one for every _JUMP_REFILL_S
+_JUMP_REFILL_S = 15.0
 _TOP = 10
 _MIN_CHILDREN = 3
 _KERNEL_THREAD = 0x00200000
@@ -99,6 +101,7 @@ class ProcessCollector:
         self._begun_at = 0.0
         self._next_at = 0.0
         self._biggest: list[int] = []
+        self._credit = _JUMPS_MAX
         self._notes: list[Note] = []
         self._told: set[str] = set()
 
@@ -126,10 +129,18 @@ class ProcessCollector:
         return [*events, *([self._result] if self._result else [])]
 
     def _due(self, mono: float) -> bool:
-        return mono >= self._next_at or (self._jumps.waiting and mono - self._begun_at >= _JUMP_GAP_S - 0.1)
+        if mono >= self._next_at:
+            return True
+        if not self._jumps.waiting or mono - self._begun_at < _JUMP_GAP_S - 0.1:
+            return False
+        return self._jumps.urgent or self._credit >= 1.0
 
     def _begin(self, now: Stamp) -> None:
         jumped, sockets = self._jumps.take()
+        if jumped:
+            self._credit = max(0.0, self._credit - 1.0)
+        elapsed = now.mono - self._begun_at if self._begun_at else 0.0
+        self._credit = min(_JUMPS_MAX, self._credit + elapsed / _JUMP_REFILL_S)
         self._begun_at = now.mono
         self._next_at = now.mono + self._every_s - 0.1  # a tenth of slack against a loop that wakes early
         self._result = None
