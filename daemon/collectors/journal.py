@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 INTERVAL_S = 5.0  # besides the descriptor, for file systems without inotify
 QUIET_REOPEN_S = 300.0  # a journal directory made after the start is seen only by a new reader
 BACKLOG = 50_000  # entries after which the reader's memory maps (up to 64 x 8 MiB) are given back
+LARGE_BYTES = 1 << 20
 MAX_FAILURES = 3  # at one place, before what lies there is given up
 _FIELD_BYTES = 64 << 10  # libsystemd's default; caps what is decompressed of one field
 _CHECK_TIME = 31  # the clock is read every 32 entries
@@ -58,14 +59,11 @@ class JournalCollector:
     def open(self) -> list[Event]:
         """Open the journal at the saved cursor, or at its end; raises SourceError where there is none."""
         self._require()
+        readable, unreadable = self._count_files()
+        if not readable:
+            hint = "the user needs the group systemd-journal" if unreadable else "is journald running?"
+            raise SourceError(f"no readable journal file, {unreadable} unreadable", hint=hint)
         self._start()
-        reader = self._reader
-        if reader is None or not (reader.has_persistent_files() or reader.has_runtime_files()):
-            raise SourceError(
-                "no readable journal file",
-                hint="the user needs the group systemd-journal; is journald running?",
-            )
-        unreadable = self._count_unreadable()
         reason = f"{unreadable} journal files cannot be read" if unreadable else "all journal files readable"
         return [reader_event(self.name, "present", reason, unreadable=unreadable)]
 
@@ -156,10 +154,12 @@ class JournalCollector:
             reader._previous()  # noqa: SLF001 - the saved entry is gone: the next one has not been read
         return True
 
-    def _count_unreadable(self) -> int:
+    def _count_files(self) -> tuple[int, int]:
+        """Journal files that can be read, and that cannot."""
         roots = [self._path] if self._path else [self._run / "log/journal", Path("/var/log/journal")]
-        files = (file for root in roots if root.is_dir() for file in root.rglob("*.journal"))
-        return sum(1 for file in files if not os.access(file, os.R_OK))
+        files = [file for root in roots if root.is_dir() for file in root.rglob("*.journal")]
+        readable = sum(1 for file in files if os.access(file, os.R_OK))
+        return readable, len(files) - readable
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -211,6 +211,8 @@ class JournalCollector:
             return None
         if "MESSAGE" not in entry:
             return None
+        if len(entry["MESSAGE"]) > LARGE_BYTES:
+            self._since_open = BACKLOG + 1  # libsystemd keeps its decompressed copy until the file is closed
         return line_of(entry, stamp_of(cursor), text, self._clean)
 
     def _is_duplicate(self, cursor: Cursor) -> bool:
