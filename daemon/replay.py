@@ -1,0 +1,92 @@
+"""Runs recorded observations through the same tiers as the daemon, in one process, as fast as the machine.
+
+No clock of the machine is asked: observation time comes from the recording, so the same recording gives the
+same findings every time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from daemon.messages import Finding, Incident, Observation, Sample, Stamp, Tick, Upward
+from daemon.settings import Settings
+from daemon.tiers.low import LowTier
+from daemon.tiers.middle import MiddleTier
+
+BATCH = 512
+AFTERMATH_S = 5  # of observation time after the last observation, so that what was found can settle
+
+
+class Replay:
+    """The low and the middle tier in a row; `incidents` holds the newest revision of each."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.low = LowTier(settings.low)
+        self.middle = MiddleTier(settings.middle)
+        self.incidents: dict[str, Incident] = {}
+        self.counts: Counter[str] = Counter()
+        self._last: Stamp | None = None
+
+    def feed(self, batch: Sequence[Observation]) -> list[Finding]:
+        """Judge a batch in the order of its time; the findings that it gave."""
+        findings: list[Finding] = []
+        for second in _by_second(batch):
+            upward = self.low.observe(second)
+            found = [one for one in upward if isinstance(one, Finding)]
+            if not any(isinstance(one, Sample) for one in second):
+                upward.append(Tick(second[-1].at))
+            self._take(upward)
+            findings += found
+            self._last = second[-1].at
+            self.counts.update(type(one).__name__.lower() for one in second)
+        self.counts["findings"] += len(findings)
+        return findings
+
+    def finish(self) -> None:
+        """Let the last findings settle."""
+        if self._last is not None:
+            boot, mono, wall = self._last.boot, self._last.mono, self._last.wall
+            self._take([Tick(Stamp(boot, mono + step, wall + step)) for step in range(1, AFTERMATH_S + 1)])
+
+    def _take(self, upward: Sequence[Upward]) -> None:
+        for incident in self.middle.take(upward):
+            self.incidents[incident.id] = incident
+
+
+def _by_second(batch: Sequence[Observation]) -> Iterator[list[Observation]]:
+    """Cut where a second ends, since the middle tier's time moves with ticks."""
+    group: list[Observation] = []
+    for one in batch:
+        if group and (int(one.at.mono) != int(group[0].at.mono) or one.at.boot != group[0].at.boot):
+            yield group
+            group = []
+        group.append(one)
+    if group:
+        yield group
+
+
+def batched(observations: Iterable[Observation]) -> Iterator[list[Observation]]:
+    """Batches of a stream of single observations."""
+    batch: list[Observation] = []
+    for one in observations:
+        batch.append(one)
+        if len(batch) >= BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def within(
+    batches: Iterable[list[Observation]], since: float | None, until: float | None
+) -> Iterator[list[Observation]]:
+    """Only what was observed between two Unix times."""
+    for batch in batches:
+        kept = [
+            one
+            for one in batch
+            if (since is None or one.at.wall >= since) and (until is None or one.at.wall <= until)
+        ]
+        if kept:
+            yield kept
