@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from daemon.command import times
 from daemon.command.checks import examine
-from daemon.command.session import console, print_json, session_of
+from daemon.command.session import console, operator, print_json, session_of
+from daemon.errors import ConfigError, SourceError
+from daemon.messages import KeepPurge
+from daemon.store.segments import segment_paths
+from models.taxonomy import FaultClass
 
 MARKS = {"ok": "[green]ok[/]", "absent": "[yellow]absent[/]", "problem": "[red]problem[/]"}
 
@@ -40,3 +47,57 @@ def doctor(
     if any(check.state == "problem" for check in checks):
         sys.stdout.flush()
         raise typer.Exit(1)
+
+
+def purge(
+    context: typer.Context,
+    *,
+    before: Annotated[str, typer.Option(help="Older than this: 30d, 2026-01-01")] = "",
+    fault_class: Annotated[
+        FaultClass | None, typer.Option("--class", help="Only incidents of this class.")
+    ] = None,
+    telemetry: Annotated[bool, typer.Option("--telemetry", help="Telemetry instead of incidents.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All incidents and all telemetry.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Asks before it erases; what is erased is gone."""
+    if not (before or fault_class or telemetry or everything):
+        raise ConfigError(
+            "nothing was named to be erased", hint="--before 30d, --class, --telemetry or --all"
+        )
+    if telemetry and fault_class:
+        raise ConfigError("telemetry has no fault class", hint="--class goes with incidents")
+    now = time.time()
+    limit = times.parse_when(before, now) if before else None
+    what = (
+        "all that was kept"
+        if everything
+        else "telemetry"
+        if telemetry
+        else f"{fault_class or 'all'} incidents"
+    )
+    if not yes:
+        typer.confirm(f"Erase {what}{f' older than {before}' if before else ''} for good?", abort=True)
+    session = session_of(context)
+    if everything or not telemetry:
+        session.keep(KeepPurge(user=operator(), at=now, before=limit, fault_class=fault_class or ""))
+    if everything or telemetry:
+        files, freed = _erase_segments(session.settings.state / "telemetry", limit)
+        sys.stdout.write(f"erased {files} telemetry segments, {freed / 1e6:.1f} MB\n")
+    sys.stdout.write(f"erased: {what}\n")
+
+
+def _erase_segments(directory: Path, before: float | None) -> tuple[int, int]:
+    """Files and bytes that went; the segment being written goes on without its name and ends with its hour."""
+    files = freed = 0
+    for path in segment_paths(directory) if directory.is_dir() else ():
+        try:
+            state = path.stat()
+            if before is None or state.st_mtime < before:
+                path.unlink()
+                files, freed = files + 1, freed + state.st_size
+        except OSError as error:
+            raise SourceError(
+                f"telemetry {path}: {error.strerror}", hint="run as the daemon's user"
+            ) from error
+    return files, freed

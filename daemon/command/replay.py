@@ -150,7 +150,9 @@ def _tell(
         out = console()
         out.print(render.incident_table(incidents, chosen, time.time()) if incidents else "No incident.")
     seen = sum(run.counts[kind] for kind in ("sample", "line", "event", "snapshot"))
-    said = f"{seen} observations, {run.counts['findings']} findings, {len(incidents)} incidents in {took_s:.1f} s"
+    said = (
+        f"{seen} observations, {run.counts['findings']} findings, {len(incidents)} incidents, {took_s:.1f} s"
+    )
     sys.stderr.write(f"hauswart: {source.name}: {said}\n")
     for note in source.notes():
         sys.stderr.write(f"hauswart: {note}\n")
