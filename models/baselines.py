@@ -66,16 +66,21 @@ class Baseline:
             self.t = t
             self.settled = True
             return False
-        if self.settled and self.t and t - self.t > 2.0 * step_s:  # what was left out sat at the level
-            self.deviation *= max(0.0, 1.0 - (t - self.t) / SLOW_S)
-            self.fast = self.level
+        gap = t - self.t
+        if gap > 2.0 * step_s:
+            if self.settled and self.t:  # what was left out sat at the level
+                self.seen += int(gap / step_s) - 1
+                self.deviation *= max(0.0, 1.0 - gap / SLOW_S)
+                self.fast = self.level
+            elif self.t:  # a reader that leaves out what is idle
+                step_s = min(gap, 2.0 * FAST_S)
         self.t = t
         gain = step_s / SLOW_S
         if gain * self.seen < 1.0:
             gain = 1.0 / self.seen  # the first values count in full: useful after seconds
         pace = step_s / FAST_S
-        self.fast += (value - self.fast) * (pace if pace < 1.0 else 1.0)
-        scale = self.deviation if self.deviation > self.floor else self.floor
+        self.fast += (value - self.fast) * (pace if pace < 1.0 else 1.0)  # noqa: FURB136  min() is slow
+        scale = self.deviation if self.deviation > self.floor else self.floor  # noqa: FURB136  max() is slow
         step, reach = value - self.level, CLIP * scale
         if step > reach:
             step = reach
@@ -88,6 +93,10 @@ class Baseline:
             gap = -gap
         self.settled = gap < self.floor and -self.floor < value - self.level < self.floor
         return gap > SHIFT * SIGMA * scale
+
+    def readings(self, t: float) -> int:
+        """About how many readings came until `t`, counting one a second where they were left out."""
+        return self.seen + (int(t - self.t) if self.settled and self.t and t > self.t else 0)
 
     def state(self) -> tuple[float, float, int]:
         """What a restart needs: level, deviation, values seen."""

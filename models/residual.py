@@ -1,14 +1,15 @@
 """How far a row of metrics lies from how these metrics usually move together.
 
-The score is a regularised Mahalanobis distance: with the identity added to the covariance of the standardised
-metrics (a ridge; Friedman 1989), directions that hardly ever move count about as plain z-scores and correlated
-ones are not counted twice. `CovarianceScorer` streams in pure Python; `score_rows` does the same and a
-principal component residual offline, with numpy.
+The score is a regularised Mahalanobis distance: with the identity added to the covariance of the
+standardised metrics (a ridge; Friedman 1989), directions that hardly ever move count about as plain z-scores
+and correlated ones are not counted twice. `CovarianceScorer` streams in pure Python; `score_rows` does the
+same, and a principal component residual, offline with numpy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from math import sqrt
 from operator import mul
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ class CovarianceScorer:
     def score(self, row: Sequence[float]) -> float:
         """The squared distance of a row; a row that is usual in every way scores below its width."""
         solved = self._forward(row)
-        return sum(map(mul, solved, solved))
+        return float(sum(map(mul, solved, solved)))
 
     def shares(self, row: Sequence[float]) -> list[float]:
         """How much each metric contributes to the score; the shares add up to it (some may be negative)."""
@@ -107,11 +108,11 @@ _KEPT_VARIANCE = 0.9
 
 
 def score_rows(train: Any, test: Any) -> Any:
-    """Scores, (test rows,) float64: higher is stranger; causal, from unlabelled `train` and earlier test rows.
+    """Scores, (test rows,) float64, higher is stranger; from unlabelled `train` and earlier rows of `test`.
 
     `train` and `test` are (rows, metrics) arrays; a single series may be one-dimensional. Needs numpy.
     """
-    import numpy as np  # noqa: PLC0415  the resident stages import this module and must not load numpy
+    np = import_module("numpy")  # here: the resident stages import this module and must not load numpy
 
     known = np.asarray(train, dtype=np.float64).reshape(len(train), -1)
     asked = np.asarray(test, dtype=np.float64).reshape(len(test), -1)

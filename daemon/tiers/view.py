@@ -60,7 +60,7 @@ class View:
     def level(self, name: str, value: float) -> float:
         """The usual level of a metric, or the value itself while nothing is known."""
         known = self.usual.get(name)
-        return known.level if known is not None and known.seen > 1 else value
+        return known.level if known is not None and known.seen > 0 else value
 
     def trend(self, name: str, value: float, span_s: float = 30.0) -> Trend:
         """The course of a metric, with its present value added."""
@@ -138,7 +138,7 @@ def blame(
     for process in processes:
         groups[process.name] = groups.get(process.name, 0.0) + max(0.0, measure(process))
     ranked = sorted(
-        (name for name in groups if groups[name] >= least), key=lambda name: (-groups[name], name)
+        (name for name in groups if groups[name] >= max(least, 1e-9)), key=lambda name: (-groups[name], name)
     )
     if not ranked:
         return [], None

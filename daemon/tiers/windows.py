@@ -167,7 +167,7 @@ class MetricJudge:
         return findings
 
     def _group(self, group: str, breaches: list[Breach], *, partial: bool = False) -> list[Finding]:
-        """Hold what a group of rules yields and clear what it no longer yields (unless it looked only in part)."""
+        """Hold what a group of rules yields; clear the rest of it, unless only part was looked at."""
         view = self._view
         findings: list[Finding] = []
         before = self._held.get(group, set())
@@ -211,11 +211,12 @@ class MetricJudge:
     # --- learned state ------------------------------------------------------------------------------------
 
     def snapshot(self) -> bytes:
-        """What was learned, bounded: levels and deviations, habits of processes, what was full at installation."""
-        learned = [series for series in self._series.values() if series.seen >= 60]
+        """What was learned, bounded: levels, habits of processes, what was full from the start."""
+        t = self._view.t
+        learned = [series for series in self._series.values() if series.readings(t) >= 60]
         state: dict[str, Any] = {
             "version": STATE_VERSION,
-            "series": {series.name: series.state() for series in learned},
+            "series": {s.name: (s.level, s.deviation, s.readings(t)) for s in learned},
             "counts": {name: known.state() for name, known in self._counts.items() if known.seen >= 6},
             "hogs": self._hogs.usual,
             "full": sorted(self._view.known_full),

@@ -26,7 +26,7 @@ def low(view: View, label: str, ratio: float) -> Breach | None:
     dire = ratio < 0.02
     text = f"{octets(left)} of memory are available ({percent(ratio)} of {octets(view.get('mem.total'))})"
     severity, score = (Severity.CRITICAL, 0.9) if dire else (Severity.ERROR, 0.75)
-    return _breach(view, LOW, label, (severity, score), text, {}, sustain_s=1.0 if dire else 3.0)
+    return _breach(view, LOW, label, (severity, score), text=text, values={}, sustain_s=1.0 if dire else 3.0)
 
 
 def forecast(view: View, label: str, ratio: float) -> Breach | None:
@@ -40,7 +40,9 @@ def forecast(view: View, label: str, ratio: float) -> Breach | None:
         return None
     text = f"At the pace of the last 20 s the available memory ({percent(ratio)}) is gone in {span(left_s)}"
     severity, score = (Severity.ERROR, 0.7) if ratio < 0.15 else (Severity.WARNING, 0.55)
-    return _breach(view, FORECAST, label, (severity, score), text, {"window_s": left_s}, sustain_s=3.0)
+    return _breach(
+        view, FORECAST, label, (severity, score), text=text, values={"window_s": left_s}, sustain_s=3.0
+    )
 
 
 def stalled(view: View, label: str, full: float) -> Breach | None:
@@ -50,7 +52,9 @@ def stalled(view: View, label: str, full: float) -> Breach | None:
         return None
     severity, score = (Severity.CRITICAL, 0.9) if full >= 0.4 else (Severity.ERROR, 0.7)
     text = f"All tasks stood still for memory {percent(full)} of the time"
-    return _breach(view, STALLED, label, (severity, score), text, {"stalled_ratio": full}, sustain_s=4.0)
+    return _breach(
+        view, STALLED, label, (severity, score), text=text, values={"stalled_ratio": full}, sustain_s=4.0
+    )
 
 
 def thrash(view: View, label: str, faults: float) -> Breach | None:
@@ -64,7 +68,13 @@ def thrash(view: View, label: str, faults: float) -> Breach | None:
     )
     values = {"rate_per_s": faults, "used_ratio": view.get("mem.swap_used")}
     return _breach(
-        view, "mem.major_faults.level", label, (Severity.WARNING, 0.65), text, values, sustain_s=5.0
+        view,
+        "mem.major_faults.level",
+        label,
+        (Severity.WARNING, 0.65),
+        text=text,
+        values=values,
+        sustain_s=5.0,
     )
 
 
@@ -79,7 +89,14 @@ def killed(view: View, label: str, rate: float) -> Breach | None:
     subjects = [unit_subject(unit) for unit in units if not own_unit(unit)][:3]
     text = "The kernel killed a process because memory ran out"
     return _breach(
-        view, "mem.oom_kills.level", label, (severity, score), text, {}, clear_s=60.0, subjects=subjects
+        view,
+        "mem.oom_kills.level",
+        label,
+        (severity, score),
+        text=text,
+        values={},
+        clear_s=60.0,
+        subjects=subjects,
     )
 
 
@@ -93,8 +110,8 @@ def unit_killed(view: View, label: str, rate: float) -> Breach | None:
         "unit.oom_kills.level",
         label,
         (Severity.ERROR, 0.8),
-        text,
-        _unit_values(view, label),
+        text=text,
+        values=_unit_values(view, label),
         clear_s=60.0,
         subjects=[unit_subject(label)],
     )
@@ -118,8 +135,8 @@ def unit_limit(view: View, label: str, ratio: float) -> Breach | None:
         UNIT,
         label,
         (Severity.ERROR, 0.7),
-        text,
-        values,
+        text=text,
+        values=values,
         sustain_s=5.0,
         subjects=[unit_subject(label)],
     )
@@ -137,9 +154,9 @@ def _breach(
     rule: str,
     label: str,
     grade: tuple[Severity, float],
+    *,
     text: str,
     values: dict[str, float],
-    *,
     sustain_s: float = 0.0,
     clear_s: float = 10.0,
     subjects: list[Subject] | None = None,

@@ -81,7 +81,7 @@ def _busiest_link(view: View) -> Subject:
 
 
 def carrier(view: View, label: str, value: float) -> Breach | None:
-    """An interface that had a carrier lost it (the events of the network say so sooner where there are any)."""
+    """An interface that had a carrier lost it; the network's events say so sooner."""
     rule, name = "link.carrier.level", f"link.carrier{{{label}}}"
     known = view.usual.get(name)
     holds = view.conditions.holds(rule, label)
@@ -185,7 +185,8 @@ def sockets(view: View) -> list[Breach]:
         half = label.endswith("SYN_RECV")
         if not half and not label.endswith("ESTABLISHED"):
             continue
-        usual = view.level(f"socket{{{label}}}", count)
+        # Snapshots look at sockets only when something jumped; the samples count the open ones always.
+        usual = view.level(f"socket{{{label}}}", 0.0) if half else view.level("sock.tcp_established", count)
         rule = "socket.half_open.level" if half else "socket.open.level"
         opened = view.conditions.opened(rule, label)
         # 128 was the kernel's default SYN backlog; 500 open connections are ten busy browsers.
@@ -234,7 +235,7 @@ def _connections(view: View) -> dict[str, float]:
     return {} if count is None else {"connections_count": count}
 
 
-def dns(view: View, label: str, ok: float) -> Breach | None:
+def dns(_view: View, label: str, ok: float) -> Breach | None:
     """Names do not resolve."""
     if ok >= 0.5:
         return None
@@ -242,7 +243,7 @@ def dns(view: View, label: str, ok: float) -> Breach | None:
     return _probe("probe.dns_ok", label, text, {DNS: 0.9})
 
 
-def gateway(view: View, label: str, ok: float) -> Breach | None:
+def gateway(_view: View, label: str, ok: float) -> Breach | None:
     """The gateway does not answer."""
     if ok >= 0.5:
         return None

@@ -13,7 +13,8 @@ TOTAL = "proc.total.level"
 CHURN = "proc.forks.level"
 LIMIT = "proc.limit.level"
 
-GROWTH = 200.0  # processes within 10 s; a container or a large Java program starts with about 100 threads
+GROWTH = 100.0  # processes within 10 s; a pod or a pool of workers starts with some tens
+GROWTH_A_CORE = 6.0  # a parallel build runs about four a job (make, sh, driver, compiler)
 COUNT_LEAST = 20.0  # children or namesakes that make a suspect
 KERNEL_PARENTS = ("1/", "2/")  # init adopts every orphan, kthreadd owns every kernel thread
 
@@ -25,20 +26,21 @@ def storm(view: View, label: str, total: float) -> Breach | None:
     usual = min(view.level("proc.total", total), total)
     grown = total - usual
     if opened:  # over when most of what came is gone again
-        if grown < max(GROWTH / 2, 0.3 * usual):
+        if grown < GROWTH / 2:
             return None
     else:
         fast, fresh = course.rise(10.0), course.rise(2.5)
-        forks = view.get("proc.forks")
-        multiplied = fast >= max(GROWTH, usual) and fresh >= GROWTH / 10
-        forked = forks >= 50.0 and fast >= max(GROWTH / 2, 0.4 * usual) and fresh >= 0.2 * fast
-        if not (multiplied or forked):
+        least = max(GROWTH, GROWTH_A_CORE * view.cores)
+        # Some hosts have thousands of processes: to double them is too late a sign, a burst of forks is not.
+        part = 0.4 if view.get("proc.forks") >= 50.0 else 1.0
+        if fast < max(least, part * usual) or fresh < max(10.0, 0.15 * fast):
             return None
     share = view.get("proc.limit")
     severity, score = (Severity.CRITICAL, 0.95) if share >= 0.9 else (Severity.ERROR, 0.85)
     subjects, said = suspects(view)
     text = f"The number of processes rose from about {usual:.0f} to {total:.0f}"
-    text += f", {quantity(view.get('proc.forks'))} forks a second{said}."
+    forks = view.get("proc.forks")
+    text += (f", {quantity(forks)} forks a second" if forks >= 10.0 else "") + f"{said}."
     return Breach(
         TOTAL,
         label,
@@ -118,7 +120,7 @@ def suspects(view: View) -> tuple[list[Subject], str]:
     if not grown:
         return _crowded_unit(view)
     most = max(grown)[0]
-    # A parent that holds at least half of the growth started it; else the name that multiplies is all we know.
+    # A parent that holds at least half of the growth started it; else the name that multiplies must do.
     near = [entry for entry in grown if entry[0] >= 0.5 * most]
     _, family, who, count = max(near, key=lambda entry: (entry[1] == "children", entry[0]))
     if family == "children":

@@ -14,18 +14,90 @@ HOG = "process.cpu.level"
 UNIT_HOG = "unit.cpu.level"
 
 HOG_CORES = 0.9  # a single-threaded loop shows 0.95-1.0 once interrupts and neighbours took their share
-HOG_S = 15.0
+HOG_S = 20.0  # shorter ones are what any tool does once in a while
+HOG_SOON_S = 10.0  # from here on it is worth a line beside other findings
 UNUSUAL = 5.0  # times its own usual use
 BATCH_S = 600.0
 
 # Programs whose purpose is to take a core for minutes and then to end. Nobody gains by borrowing such a name:
 # after BATCH_S they are judged like any other.
 BATCH_TOOLS = frozenset(
-    """apt apt-get aptitude dpkg dpkg-deb unattended-upgr apt-check dnf yum rpm zypper pacman packagekitd pip pip3
-    uv npm cargo rustc cc cc1 cc1plus lto1 gcc g++ clang clang++ ld ld.lld ld.gold go compile link javac make ninja
-    cmake nix nix-build nix-daemon nix-env nix-store nixos-rebuild mandb updatedb update-initramf mkinitramfs
-    depmod ldconfig localedef logrotate xz gzip pigz bzip2 zstd lz4 tar cpio rsync restic borg duplicity rclone
-    mysqldump pg_dump e2scrub fsck fstrim btrfs ffmpeg sha256sum md5sum find""".split()
+    {
+        "apt",
+        "apt-get",
+        "aptitude",
+        "dpkg",
+        "dpkg-deb",
+        "unattended-upgr",
+        "apt-check",
+        "dnf",
+        "yum",
+        "rpm",
+        "zypper",
+        "pacman",
+        "packagekitd",
+        "pip",
+        "pip3",
+        "uv",
+        "npm",
+        "cargo",
+        "rustc",
+        "cc",
+        "cc1",
+        "cc1plus",
+        "lto1",
+        "gcc",
+        "g++",
+        "clang",
+        "clang++",
+        "ld",
+        "ld.lld",
+        "ld.gold",
+        "go",
+        "compile",
+        "link",
+        "javac",
+        "make",
+        "ninja",
+        "cmake",
+        "nix",
+        "nix-build",
+        "nix-daemon",
+        "nix-env",
+        "nix-store",
+        "nixos-rebuild",
+        "mandb",
+        "updatedb",
+        "update-initramf",
+        "mkinitramfs",
+        "depmod",
+        "ldconfig",
+        "localedef",
+        "logrotate",
+        "xz",
+        "gzip",
+        "pigz",
+        "bzip2",
+        "zstd",
+        "lz4",
+        "tar",
+        "cpio",
+        "rsync",
+        "restic",
+        "borg",
+        "duplicity",
+        "rclone",
+        "mysqldump",
+        "pg_dump",
+        "e2scrub",
+        "fsck",
+        "fstrim",
+        "btrfs",
+        "ffmpeg",
+        "sha256sum",
+        "md5sum",
+        "find",
+    }
 )
 
 
@@ -119,7 +191,7 @@ def unit_hog(view: View, label: str, cores: float) -> Breach | None:
     )
 
 
-def throttled(view: View, label: str, ratio: float) -> Breach | None:
+def throttled(_view: View, label: str, ratio: float) -> Breach | None:
     """A unit stands at its own CPU quota: it is slow, the host is not."""
     if ratio < 0.5 or own_unit(label):
         return None
@@ -185,11 +257,11 @@ class Hogs:
         opened = view.conditions.opened(HOG, label)
         usual = self.usual.get(process.name, 0.0)
         old = process.age_s > view.watched_s + 5.0 and view.watched_s < 300.0
-        if process.cpu < (0.7 if opened else HOG_CORES) or held_s < HOG_S:
+        if process.cpu < (0.7 if opened else HOG_CORES) or held_s < HOG_SOON_S:
             return None
         batch = process.name in BATCH_TOOLS and held_s < BATCH_S
         known = usual * UNUSUAL > process.cpu or old  # it always does this, or did before we came
-        weak = batch or (known and not opened)
+        weak = batch or known or held_s < HOG_S
         text = (
             f"{process.name}[{process.pid}] has used {quantity(process.cpu)} of {quantity(view.cores)} cores"
             f" for {span(held_s)}."

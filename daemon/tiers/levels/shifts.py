@@ -85,6 +85,7 @@ def shift(view: View, name: str, known: Baseline, learn_s: float) -> Breach | No
         ref=name,
         sustain_s=SUSTAIN_S,
         clear_s=30.0,
+        once=True,
         category=metric.category,
     )
 
@@ -137,7 +138,7 @@ class Together:
         if known is None or known.seen < 2:
             return 0.0
         z = (known.last - known.level) / known.scale
-        return CLIP if z > CLIP else -CLIP if z < -CLIP else z
+        return max(-CLIP, min(CLIP, z))
 
     def _breach(self, view: View) -> Breach:
         shares = self.scorer.shares(self._row)

@@ -31,9 +31,12 @@ def inodes(view: View, label: str, ratio: float) -> Breach | None:
 def _filling(view: View, family: str, label: str, ratio: float, free: float | None) -> Breach | None:
     name, rule = f"{family}{{{label}}}", f"{family}.level"
     fresh = view.watched_s <= INSTALLED_S and not view.conditions.holds(rule, label)
-    course = view.trend(name, ratio, 600.0)
     if free is not None and ratio < 1.0:
         view.smooth(f"size{{{label}}}", free / (1.0 - ratio), 1.0)
+    if ratio < 0.5:
+        view.known_full.discard(name)
+        return None
+    course = view.trend(name, ratio, 600.0)
     if view.get(f"fs.readonly{{{label}}}") >= 1.0 and not view.conditions.opened(rule, label):
         return None  # an image is full by nature
     if ratio < 0.88:
@@ -44,13 +47,13 @@ def _filling(view: View, family: str, label: str, ratio: float, free: float | No
     if fresh and ratio >= 0.90 and name not in view.known_full:
         view.known_full.add(name)
         old = (Severity.WARNING, 0.55) if _grade(ratio, free, rising=False) else _OLD
-        return _full(view, family, label, ratio, free, old, once=True)
-    rising = course.rise(600.0) >= STEADY_RISE
+        return _full(view, family, label, ratio, free=free, grade=old, once=True)
+    rising = max(course.rise(600.0), ratio - view.level(name, ratio)) >= STEADY_RISE
     if name in view.known_full and not rising:
         held = view.conditions.opened(rule, label)
-        return _full(view, family, label, ratio, free, _OLD, once=True) if held else None
+        return _full(view, family, label, ratio, free=free, grade=_OLD, once=True) if held else None
     grade = _grade(ratio, free, rising=rising or opened)
-    return _full(view, family, label, ratio, free, grade, once=False) if grade else None
+    return _full(view, family, label, ratio, free=free, grade=grade, once=False) if grade else None
 
 
 def _grade(ratio: float, free: float | None, *, rising: bool) -> tuple[Severity, float] | None:
@@ -69,9 +72,9 @@ def _full(
     family: str,
     label: str,
     ratio: float,
+    *,
     free: float | None,
     grade: tuple[Severity, float],
-    *,
     once: bool,
 ) -> Breach:
     blocks = family == "fs.used"
@@ -106,6 +109,8 @@ def forecast(view: View, label: str, ratio: float) -> Breach | None:
     """A file system fills so steadily that it is full within minutes."""
     rule = "fs.used.forecast"
     opened = view.conditions.opened(rule, label)
+    if ratio < 0.5:
+        return None
     course = view.trend(f"pace{{{label}}}", ratio, 20.0)
     if ratio < 0.7 or ratio >= 0.995:
         return None
@@ -162,7 +167,15 @@ def saturated(view: View, label: str, some: float) -> Breach | None:
     if not opened and not slow and (full < 0.5 or some < 0.6):
         return None
     severity, score = (Severity.ERROR, 0.7) if full >= 0.6 else (Severity.WARNING, 0.6)
-    return _io(view, rule, label, (severity, score), device, {"stalled_ratio": some}, 8.0 if slow else 15.0)
+    return _io(
+        view,
+        rule,
+        label,
+        (severity, score),
+        device=device,
+        values={"stalled_ratio": some},
+        sustain_s=8.0 if slow else 15.0,
+    )
 
 
 def busy(view: View, label: str, ratio: float) -> Breach | None:
@@ -172,7 +185,7 @@ def busy(view: View, label: str, ratio: float) -> Breach | None:
         return None
     if not _slower(view, label) or view.get("proc.blocked") < 1.0:
         return None
-    return _io(view, rule, label, (Severity.WARNING, 0.55), label, {}, 15.0)
+    return _io(view, rule, label, (Severity.WARNING, 0.55), device=label, values={}, sustain_s=15.0)
 
 
 def _slower(view: View, device: str) -> bool:
@@ -194,6 +207,7 @@ def _io(
     rule: str,
     label: str,
     grade: tuple[Severity, float],
+    *,
     device: str,
     values: dict[str, float],
     sustain_s: float,
@@ -222,32 +236,34 @@ def _io(
     )
 
 
-def io_errors(view: View, label: str, rate: float) -> Breach | None:
+def io_errors(_view: View, label: str, rate: float) -> Breach | None:
     """A disk failed to read or write."""
     if rate <= 0.0:
         return None
     text = f"{label} reported I/O errors ({quantity(rate)} a second)."
-    return _failing("disk.io_errors.level", label, 0.8, text, {"errors_per_s": rate}, clear_s=120.0)
+    return _failing("disk.io_errors.level", label, 0.8, text, values={"errors_per_s": rate}, clear_s=120.0)
 
 
-def smart(view: View, label: str, value: float) -> Breach | None:
+def smart(_view: View, label: str, value: float) -> Breach | None:
     """The disk itself says that it is failing."""
     if value < 1.0:
         return None
     return _failing(
-        "disk.smart_failing.level", label, 0.8, f"{label} reports by SMART that it is failing.", {}
+        "disk.smart_failing.level", label, 0.8, f"{label} reports by SMART that it is failing.", values={}
     )
 
 
-def degraded(view: View, label: str, value: float) -> Breach | None:
+def degraded(_view: View, label: str, value: float) -> Breach | None:
     """An array has lost a member or its redundancy."""
     if value < 1.0:
         return None
-    return _failing("array.degraded.level", label, 0.8, f"The array {label} is degraded.", {}, clear_s=30.0)
+    return _failing(
+        "array.degraded.level", label, 0.8, f"The array {label} is degraded.", values={}, clear_s=30.0
+    )
 
 
 def _failing(
-    rule: str, label: str, score: float, text: str, values: dict[str, float], clear_s: float = 60.0
+    rule: str, label: str, score: float, text: str, *, values: dict[str, float], clear_s: float = 60.0
 ) -> Breach:
     return Breach(
         rule,

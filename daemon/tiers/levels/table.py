@@ -40,7 +40,7 @@ WATCHES: dict[str, Watch] = {
     "mem.oom_kills": _above(0.0, ("mem.oom_kills.level", memory.killed)),
     "unit.oom_kills": _above(0.0, ("unit.oom_kills.level", memory.unit_killed)),
     "unit.memory": _above(0.89, (memory.UNIT, memory.unit_limit)),
-    "fs.used": _above(0.5, ("fs.used.level", storage.used), ("fs.used.forecast", storage.forecast)),
+    "fs.used": _above(-1.0, ("fs.used.level", storage.used), ("fs.used.forecast", storage.forecast)),
     "fs.inodes_used": _above(0.5, ("fs.inodes_used.level", storage.inodes)),
     "fs.readonly": _above(0.5, ("fs.readonly.level", storage.readonly)),
     "psi.io.some": _above(0.14, ("psi.io.level", storage.saturated)),
