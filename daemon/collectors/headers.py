@@ -1,0 +1,71 @@
+"""The head of a line in a log file: when, who, how bad (RFC 3164, RFC 5424 and common variants).
+
+Nothing here is trusted: whoever can write to the file can write any head.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+_TIME = (
+    rb"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,6})?"
+    rb"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"
+)
+_SYSLOG = re.compile(
+    rb"(?:<(\d{1,3})>)?(" + _TIME + rb") ([^\s:]{1,255}) ([^\s:\[\]]{1,64})(?:\[(\d{1,9})\])?: ?"
+)
+_MODERN = re.compile(
+    rb"<(\d{1,3})>1 (\S{1,40}) (\S{1,255}) (\S{1,64}) (\S{1,128}) \S{1,64} (?:-|(?:\[(?:[^\]\\]|\\.)*\])+) ?"
+    rb"(?:\xef\xbb\xbf)?"
+)
+_PRIORITY_ONLY = re.compile(rb"<(\d{1,3})>")
+_KERNEL_TIME = re.compile(rb"\[ {0,8}\d{1,9}\.\d{6}\] ")
+_MAX_PRIORITY = 191  # 23 facilities * 8 + 7
+_DEFAULT = 6
+
+
+class Header(NamedTuple):
+    """Who wrote a line, and where its text begins; `when` is the undecoded time, b"" if there is none."""
+
+    text_at: int
+    when: bytes = b""
+    identifier: str = ""
+    pid: int = 0
+    priority: int = _DEFAULT
+
+
+_NONE = Header(0)
+
+
+def parse_header(line: bytes) -> Header:
+    """The head of a syslog line; a line without one is all text."""
+    match = _SYSLOG.match(line)
+    if match:
+        pri, when, _, identifier, pid = match.groups()
+        end = match.end()
+        if identifier == b"kernel":
+            stamp = _KERNEL_TIME.match(line, end)
+            end = stamp.end() if stamp else end
+        return Header(end, when, _decode(identifier), int(pid or 0), _priority(pri))
+    if not line.startswith(b"<"):
+        return _NONE
+    match = _MODERN.match(line)
+    if match:
+        pri, when, _, identifier, pid = match.groups()
+        number = int(pid) if pid.isdigit() and len(pid) < 10 else 0
+        return Header(match.end(), when, _decode(identifier), number, _priority(pri))
+    match = _PRIORITY_ONLY.match(line)
+    return Header(match.end(), priority=_priority(match[1])) if match else _NONE
+
+
+@lru_cache(1024)
+def _decode(identifier: bytes) -> str:
+    text = identifier.decode("utf-8", "backslashreplace")
+    return "" if text == "-" or not text.isprintable() else text
+
+
+def _priority(pri: bytes | None) -> int:
+    value = int(pri) if pri else _MAX_PRIORITY + 1
+    return value & 7 if value <= _MAX_PRIORITY else _DEFAULT
