@@ -9,7 +9,7 @@ is just a name that keeps one writer's templates apart from another's. The cost 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -20,6 +20,7 @@ Words = tuple[str | None, ...]  # None: varies
 MAX_CHARS = 512  # of a line that are mined; what follows is data, not structure
 MAX_WORDS = 40
 CANDIDATES = 12  # templates compared per key of the index; bounds the work on a crafted prefix
+SHAPES = 8  # sets of varying positions remembered for one writer and length
 CACHE = 4096  # entries of each of the two generations of a cache
 ORIGIN_SHARE = 4  # one writer may hold a quarter of all templates, so that it cannot drive out the others
 
@@ -111,14 +112,19 @@ def _is_value(word: str) -> bool:
 class Miner:
     """Gives every line its template; holds at most `templates_max` of them."""
 
-    def __init__(self, templates_max: int = 20000) -> None:
+    def __init__(
+        self, templates_max: int = 20000, on_merge: Callable[[Template, Template], None] | None = None
+    ) -> None:
         self.work = 0  # about microseconds of a 2020s core
         self.evicted = 0
+        self.fresh = False  # whether the last `add` saw a form that it did not remember
         self._max = templates_max
+        self._on_merge = on_merge  # (heir, other), before the other's state is dropped
         self._masker = Masker()
         self._lines = _Generations(CACHE)
         self._forms = _Generations(CACHE)
         self._index: dict[int, list[Template]] = {}
+        self._varying: dict[tuple[str, int], list[tuple[int, ...]]] = {}  # positions, by origin and length
         self._origins: dict[str, list[Template]] = {}
         self._total = 0
         self._number = 0
@@ -146,6 +152,7 @@ class Miner:
             text = text[:MAX_CHARS].rpartition(" ")[0] or text[:MAX_CHARS]
         self._clock += 1
         self.work += 1
+        self.fresh = False
         normal = normalise(text)
         key = f"{origin}\0{normal}"
         found = self._lines.find(key)
@@ -161,6 +168,8 @@ class Miner:
         template._key = key  # noqa: SLF001 - the miner makes templates
         for index in _index_keys(origin, tuple(word or "" for word in words)):
             self._enter(index, template)
+        if None in words:
+            self._enter_varying(template)
         return template
 
     def _touch(self, found: Template) -> Template:
@@ -176,15 +185,18 @@ class Miner:
         form = hash((origin, words))
         found = self._forms.find(form)
         if found is None:
+            self.fresh = True
             found = self._place(origin, words)
             self._forms.put(form, found)
         return found
 
     def _place(self, origin: str, words: tuple[str, ...]) -> Template:
+        self.work += 12
+        template = self._find_varying(origin, words)
+        if template is not None:
+            return template
         keys = _index_keys(origin, words)
         groups = self._compare(words, keys)
-        self.work += 12
-        template = None
         for differing in sorted(groups, key=len):
             if _vary(words, differing, groups[differing]):
                 template = self._merge(words, differing, groups[differing])
@@ -220,10 +232,33 @@ class Miner:
         heir.words = tuple(None if i in varying else word for i, word in enumerate(words))
         for other in others:
             if other is not heir:
+                if self._on_merge is not None:
+                    self._on_merge(heir, other)
                 other.heir = heir
                 heir.count += other.count
                 self._drop(other)
+        self._enter_varying(heir)
         return heir
+
+    def _find_varying(self, origin: str, words: tuple[str, ...]) -> Template | None:
+        """The template whose constant words these are, whatever the words in its varying positions."""
+        for positions in self._varying.get((origin, len(words)), ()):
+            for listed in self._index.get(_varying_key(origin, words, positions), ()):
+                template = listed.newest()
+                pairs = zip(words, template.words, strict=False)
+                if not template.dead and all(a == b or b is None for a, b in pairs):
+                    return template
+        return None
+
+    def _enter_varying(self, template: Template) -> None:
+        """Make a template findable by its constant words alone."""
+        words = template.words
+        positions = tuple(i for i, word in enumerate(words) if word is None)
+        known = self._varying.setdefault((template.origin, len(words)), [])
+        if positions not in known:
+            known.insert(0, positions)
+            del known[SHAPES:]
+        self._enter(_varying_key(template.origin, words, positions), template)
 
     def _enter(self, key: int, template: Template) -> None:
         listed = self._index.get(key)
@@ -272,6 +307,8 @@ class Miner:
         self.evicted += len(doomed)
         self._lines.clear()
         self._forms.clear()
+        if len(self._varying) > CACHE:
+            self._varying.clear()
         self._index = {
             key: alive
             for key, listed in self._index.items()
@@ -290,6 +327,13 @@ def _index_keys(origin: str, words: tuple[str, ...]) -> list[int]:
         keys.append(hash((origin, length, 2, words[:2])))
         keys.append(hash((origin, length, 3, words[0], words[-2:])))
     return keys
+
+
+def _varying_key(origin: str, words: Words, positions: tuple[int, ...]) -> int:
+    constant = list(words)
+    for position in positions:
+        constant[position] = None
+    return hash((origin, 4, tuple(constant)))
 
 
 def _vary(words: tuple[str, ...], differing: tuple[int, ...], others: list[Template]) -> bool:

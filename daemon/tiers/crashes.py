@@ -1,0 +1,67 @@
+"""Crashes counted by program or unit: one is a crash, three within ten minutes are a loop.
+
+Pure, on observation time, bounded.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+
+from daemon.messages import Subject
+from daemon.tiers.conditions import Breach
+from models.taxonomy import FaultClass, Severity
+
+WINDOW_S = 600.0
+LOOP = 3
+PROGRAMS_MAX = 512
+RULE = "known.crash-loop"
+
+
+class Crashes:
+    """When each program or unit crashed lately, and how often it was restarted."""
+
+    def __init__(self) -> None:
+        self._times: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def crashed(self, subject: Subject, label: str, t: float) -> Breach | None:
+        """One crash; the loop's breach if there were enough of them."""
+        times = self._recent(label, t)
+        times.append(t)
+        return _loop(subject, label, len(times), 0) if len(times) >= LOOP else None
+
+    def restarted(self, subject: Subject, label: str, restarts: int, t: float) -> Breach | None:
+        """The service manager restarts it once more; a service may also exit cleanly over and over."""
+        times = self._recent(f"restart {label}", t)
+        times.append(t)
+        return _loop(subject, label, len(times), restarts) if min(len(times), restarts) >= LOOP else None
+
+    def _recent(self, label: str, t: float) -> deque[float]:
+        times = self._times.get(label)
+        if times is None:
+            if len(self._times) >= PROGRAMS_MAX:
+                self._times.popitem(last=False)
+            times = self._times[label] = deque(maxlen=256)
+        self._times.move_to_end(label)
+        while times and t - times[0] > WINDOW_S:
+            times.popleft()
+        return times
+
+
+def _loop(subject: Subject, label: str, count: int, restarts: int) -> Breach:
+    text = f"{subject.name} failed {count} times within {WINDOW_S / 60:.0f} min"
+    values = {"failures_count": float(count), "window_s": WINDOW_S}
+    if restarts:
+        text = f"{subject.name} was restarted {count} times within {WINDOW_S / 60:.0f} min, {restarts} in all"
+        values = {"restarts_count": float(restarts), "failures_count": float(count), "window_s": WINDOW_S}
+    return Breach(
+        rule=RULE,
+        label=label,
+        severity=Severity.ERROR,
+        score=0.85,
+        subjects=[subject],
+        hints={FaultClass.CRASH_LOOP: 0.95, FaultClass.SERVICE_CRASH: 0.2},
+        text=text,
+        values=values,
+        kind="event",
+        stale_s=180.0,  # systemd's default back-off and the slowest RestartSec= in common use stay below
+    )

@@ -1,0 +1,394 @@
+"""The log path of the low tier: each template is judged once, then its novelty, rate and silence are watched.
+
+Pure: no I/O, no clock but the observations' own time. Known messages come from the catalogue and count only
+from the writer that may utter them; everything statistical hints weakly and cannot open an incident alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+
+import msgspec
+
+from daemon.messages import MAX_TEXT, Event, Finding, Line, Stamp, Subject
+from daemon.settings import Low
+from daemon.tiers.conditions import Breach, Conditions
+from daemon.tiers.meanings import Meanings
+from daemon.tiers.rates import MISSED, SUSTAINED_WINDOWS, WINDOW_S, Watch
+from daemon.tiers.wording import quantity, span
+from daemon.tiers.writers import Writer, Writers
+from models.alertness import speaks_for, word_weight
+from models.known import load
+from models.taxonomy import Category, FaultClass, Severity, SubjectKind
+from models.templates import Miner, Template
+
+STATE_VERSION = 1
+STATE_TEMPLATES = 8192
+HEARTBEATS_MAX = 256
+FALLBACK = "\0"  # a form that no line has: the fallback's template of each writer
+WORK_PER_SECOND = 1_000_000  # a unit of work is about a microsecond
+ALL_UNITS = 2.0  # all units together may spend twice a single one's share
+WEAK_PER_SECOND, WEAK_PER_MINUTE, KNOWN_PER_SECOND = 10, 60, 50
+NOVEL_PER_MINUTE = 5  # of one writer; more novelties at once are one event: a new release, a new service
+
+
+class LineJudge:
+    """Judges lines of one host in the order of observation time."""
+
+    def __init__(self, settings: Low) -> None:
+        self._settings = settings
+        self._catalogue = load()
+        self._conditions = Conditions()
+        self._meanings = Meanings(self._conditions)
+        self._miner = Miner(settings.templates_max, on_merge=_share_meaning)
+        self._writers = Writers()
+        self._beats: dict[int, Template] = {}
+        self._own_pids: frozenset[int] = frozenset()
+        self._boot = ""
+        self._began_t = -1.0
+        self._ticked_t = 0.0
+        self._share = int(settings.unit_cpu_share * WORK_PER_SECOND)
+        self._second, self._spent = 0, 0
+        self._gate = Gate()
+        self.counters = dict.fromkeys(("lines", "own", "fallback", "novel", "known", "capped"), 0)
+
+    @property
+    def events(self) -> list[Event]:
+        """Sessions that lines spoke of since the last call."""
+        events, self._meanings.events = self._meanings.events, []
+        return events
+
+    def own(self, pids: frozenset[int]) -> None:
+        """Tell which processes are hauswart's own, where no unit says so."""
+        self._own_pids = pids
+
+    def judge(self, line: Line, t: float) -> list[Finding]:
+        """Findings of one line."""
+        self.counters["lines"] += 1
+        if line.trusted and (line.unit.startswith("hauswart") or line.pid in self._own_pids):
+            self.counters["own"] += 1
+            return []
+        if line.at.boot != self._boot:
+            self._begin_boot(line.at.boot, t)
+        writer = self._writers.of(line, t)
+        template = self._template(line, writer, t)
+        watch: Watch | None = template.state
+        findings: list[Finding] = []
+        if watch is None:
+            watch = self._admit(template, line, t)
+            novel = True
+        else:
+            novel = False
+        if self._miner.fresh:
+            self._learn_meaning(watch, writer, line.text)
+        if watch.known:
+            known, findings = self._meanings.judge(watch.known, line, t)
+            if known:
+                self.counters["known"] += 1
+                watch.arrive(t)
+                return self._pass(findings, t, template)
+        if novel:
+            findings = self._novel(template, watch, writer, line, t)
+        burst = watch.arrive(t)
+        if burst or watch.silent:
+            findings += self._rate(template, watch, line, t)
+        if watch.beating and template.number not in self._beats and len(self._beats) < HEARTBEATS_MAX:
+            self._beats[template.number] = template
+        return self._pass(findings, t, template) if findings else findings
+
+    def tick(self, t: float, at: Stamp) -> list[Finding]:
+        """Observation time has come to `t`: silences, ends of conditions, what was held back."""
+        if t - self._ticked_t < 1.0:
+            return []
+        self._ticked_t = t
+        findings = self._conditions.sweep(at, t)
+        if t - self._began_t >= self._settings.learn_s:
+            findings += self._silences(t, at)
+        held_back = self._gate.held_back(t)
+        if held_back:
+            findings += self._conditions.hold(_overflow(held_back), at, t)
+        return findings
+
+    # --- templates --------------------------------------------------------------------------------------
+
+    def _template(self, line: Line, writer: Writer, t: float) -> Template:
+        """The line's template, or the writer's fallback once its share of this second is spent."""
+        miner, budget, second = self._miner, writer.budget, int(t)
+        if second != self._second:
+            self._second, self._spent = second, 0
+        if second != budget.second:
+            budget.second, budget.spent = second, 0
+        before = miner.work
+        if budget.spent < self._share and self._spent < ALL_UNITS * self._share:
+            template = miner.add(line.text, writer.name)
+        else:
+            template = self._cheap(line, writer)
+        work = miner.work - before
+        budget.spent += work
+        self._spent += work
+        return template
+
+    def _cheap(self, line: Line, writer: Writer) -> Template:
+        found = self._miner.find(line.text, writer.name)
+        if found is not None:
+            self._miner.fresh = False
+            return found
+        self.counters["fallback"] += 1
+        fallback = self._miner.add(FALLBACK, writer.name)
+        if fallback.state is None:
+            fallback.state = Watch(0.0, 0.0, 7)
+        self._miner.fresh = True  # its known messages are looked up for every line
+        fallback.state.known = ()
+        return fallback
+
+    def _admit(self, template: Template, line: Line, t: float) -> Watch:
+        watch = template.state = Watch(t, round(word_weight(line.text[:512]), 3), line.priority)
+        self._miner.work += 8
+        return watch
+
+    def _learn_meaning(self, watch: Watch, writer: Writer, text: str) -> None:
+        self._miner.work += 6
+        found = self._catalogue.candidates(text)
+        if found:
+            allowed = [one for one in found if writer.may_say(one) and one not in watch.known]
+            watch.known = (*watch.known, *allowed)
+
+    def _begin_boot(self, boot: str, t: float) -> None:
+        self._boot = boot
+        if self._began_t < 0.0:
+            self._began_t = t
+        for template in self._miner:
+            if template.state is not None:
+                template.state.forget_windows(t)
+        self._beats.clear()
+
+    # --- statistics -------------------------------------------------------------------------------------
+
+    def _novel(self, template: Template, watch: Watch, writer: Writer, line: Line, t: float) -> list[Finding]:
+        grave = line.priority <= 3
+        if t - self._began_t < self._settings.learn_s and line.priority > 2:
+            return []
+        if t - writer.first_t < self._settings.learn_s and not grave:
+            return []
+        self.counters["novel"] += 1
+        if t - writer.novel_t > 60.0:
+            writer.novel_t, writer.novel_count = t, 0
+        writer.novel_count += 1
+        if writer.novel_count > NOVEL_PER_MINUTE + 1:
+            return []
+        if writer.novel_count > NOVEL_PER_MINUTE:
+            return self._conditions.hold(_many_novel(writer, line), line.at, t)
+        return self._conditions.hold(_novel(template, watch, line), line.at, t)
+
+    def _rate(self, template: Template, watch: Watch, line: Line, t: float) -> list[Finding]:
+        findings: list[Finding] = []
+        if watch.silent:
+            watch.silent = False
+            findings += self._conditions.end("line.silence", template.key, line.at)
+        if watch.now >= watch.limit and t - self._began_t >= self._settings.learn_s:
+            findings += self._conditions.hold(_burst(template, watch, line), line.at, t)
+        return findings
+
+    def _silences(self, t: float, at: Stamp) -> list[Finding]:
+        findings: list[Finding] = []
+        for number, template in list(self._beats.items()):
+            watch: Watch | None = template.state
+            if watch is None or not watch.beating or t - watch.last_t > 100.0 * watch.gap_s:
+                del self._beats[number]
+                continue
+            late = t - watch.last_t > MISSED * watch.gap_s + 1.0
+            if late and watch.last_t - watch.first_t >= self._settings.learn_s:
+                watch.silent = True
+                findings += self._conditions.hold(_silence(template, watch, t), at, t)
+        return findings
+
+    def _pass(self, findings: list[Finding], t: float, template: Template) -> list[Finding]:
+        passed = [finding for finding in findings if self._gate.open(finding, t)]
+        self.counters["capped"] += len(findings) - len(passed)
+        return [msgspec.structs.replace(finding, template=template.key) for finding in passed]
+
+    # --- learned state ----------------------------------------------------------------------------------
+
+    def snapshot(self) -> bytes:
+        """The templates and their usual rates, the most used first, bounded."""
+        kept = sorted(self._miner, key=lambda template: (-template.count, template.number))
+        saved = [
+            (template.origin, list(template.words), template.count, template.key, template.state.state())
+            for template in kept[:STATE_TEMPLATES]
+            if template.state is not None and template.words != (FALLBACK,)
+        ]
+        return msgspec.msgpack.encode([STATE_VERSION, self._began_t, saved])
+
+    def restore(self, state: bytes) -> bool:
+        """Take up a saved state; False (and a fresh start) if it is damaged or of another version."""
+        try:
+            version, began_t, saved = msgspec.msgpack.decode(state, type=_State)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return False
+        if version != STATE_VERSION or not isfinite(began_t):
+            return False
+        for origin, words, count, key, watch in saved[: min(STATE_TEMPLATES, self._settings.templates_max)]:
+            if words and all(map(isfinite, watch)):
+                template = self._miner.restore(origin[:256], tuple(words[:64]), max(0, count), key[:64])
+                template.state = Watch.resume(watch, began_t)
+        self._began_t = began_t
+        return True
+
+
+_Saved = tuple[str, list[str | None], int, str, tuple[float, float, float, float, float, float, float]]
+_State = tuple[int, float, list[_Saved]]
+
+
+def _share_meaning(heir: Template, other: Template) -> None:
+    """What lines of a merged template may mean, lines of its heir may mean."""
+    ours, theirs = heir.state, other.state
+    if ours is not None and theirs is not None:
+        ours.known = (*ours.known, *(one for one in theirs.known if one not in ours.known))
+
+
+class Gate:
+    """Lets a bounded number of findings through, so that nobody floods the tier above with a clever log."""
+
+    def __init__(self) -> None:
+        self._second = self._minute = 0
+        self._weak_s = self._weak_m = self._known_s = 0
+        self._refused = 0
+        self._told_t = 0.0
+
+    def open(self, finding: Finding, t: float) -> bool:
+        """Whether this finding may pass; one that ends a condition always may."""
+        if finding.ended:
+            return True
+        if int(t) != self._second:
+            self._second, self._weak_s, self._known_s = int(t), 0, 0
+        if int(t) // 60 != self._minute:
+            self._minute, self._weak_m = int(t) // 60, 0
+        if finding.rule.startswith("line."):
+            self._weak_s += 1
+            self._weak_m += 1
+            passed = self._weak_s <= WEAK_PER_SECOND and self._weak_m <= WEAK_PER_MINUTE
+        else:
+            self._known_s += 1
+            passed = self._known_s <= KNOWN_PER_SECOND
+        self._refused += not passed
+        return passed
+
+    def held_back(self, t: float) -> int:
+        """How many were refused since this was last asked with an answer, at most once in ten seconds."""
+        if not self._refused or t - self._told_t < 10.0:
+            return 0
+        self._told_t = t
+        refused, self._refused = self._refused, 0
+        return refused
+
+
+# --- breaches ---------------------------------------------------------------------------------------------
+
+
+def subject_of(line: Line) -> Subject:
+    """The line's own writer as a subject: its unit, else its program, else the host."""
+    if line.trusted and line.unit:
+        return Subject(SubjectKind.UNIT, line.unit)
+    if line.identifier and line.identifier != "kernel":
+        return Subject(SubjectKind.PROCESS, line.identifier)
+    return Subject(SubjectKind.HOST, "")
+
+
+def _faint(line: Line, text: str) -> Mapping[FaultClass, float]:
+    """What an oddity hints at: little, whatever its words, unless its priority says alert."""
+    if line.priority <= 2 and line.trusted:
+        return dict.fromkeys(speaks_for(text), 0.5) or {FaultClass.UNKNOWN: 0.5}
+    return speaks_for(text)
+
+
+def _novel(template: Template, watch: Watch, line: Line) -> Breach:
+    grave = 0.3 if line.priority <= 2 and line.trusted else 0.1 if line.priority <= 3 else 0.0
+    return Breach(
+        rule="line.novel",
+        label=template.key,
+        severity=Severity.of_priority(line.priority),
+        score=round(min(0.6, 0.2 + grave + 0.1 * (watch.weight >= 0.4)), 2),
+        subjects=[subject_of(line)],
+        hints=_faint(line, line.text),
+        text=line.text[:MAX_TEXT],
+        values={},
+        ref=line.cursor or line.source,
+        kind="line",
+        once=True,
+        category=Category.UNKNOWN,
+    )
+
+
+def _many_novel(writer: Writer, line: Line) -> Breach:
+    return Breach(
+        rule="line.novel",
+        label=f"many {writer.name}",
+        severity=Severity.INFO,
+        score=0.25,
+        subjects=[subject_of(line)],
+        hints={},
+        text=f"more than {NOVEL_PER_MINUTE} kinds of lines within a minute that were never seen before",
+        values={"window_s": 60.0},
+        ref=line.cursor or line.source,
+        kind="event",
+        once=True,
+        category=Category.UNKNOWN,
+    )
+
+
+def _burst(template: Template, watch: Watch, line: Line) -> Breach:
+    rate, usual = watch.now / WINDOW_S, watch.mean / WINDOW_S
+    sustained = watch.over >= SUSTAINED_WINDOWS
+    bad = line.priority <= 4 or watch.weight >= 0.4
+    return Breach(
+        rule="line.rate" if sustained else "line.burst",
+        label=template.key,
+        severity=Severity.WARNING if bad else Severity.INFO,
+        score=0.35 if bad else 0.2,
+        subjects=[subject_of(line)],
+        hints=speaks_for(line.text),
+        text=f"{quantity(rate)} lines/s of one kind, usually {quantity(usual)}: {line.text[:256]}",
+        values={"rate_per_s": rate, "usual_per_s": usual, "window_s": WINDOW_S},
+        ref=line.cursor or line.source,
+        kind="line",
+        stale_s=3.0 * WINDOW_S,
+        category=Category.UNKNOWN,
+    )
+
+
+def _silence(template: Template, watch: Watch, t: float) -> Breach:
+    unit = template.origin.partition("/")[0]
+    subject = (
+        Subject(SubjectKind.UNIT, unit) if "." in unit and "<" not in unit else Subject(SubjectKind.HOST, "")
+    )
+    silent_s = t - watch.last_t
+    return Breach(
+        rule="line.silence",
+        label=template.key,
+        severity=Severity.INFO,
+        score=0.3,
+        subjects=[subject],
+        hints={FaultClass.SERVICE_HUNG: 0.25},
+        text=f"no line of a kind that came every {span(watch.gap_s)} for {span(silent_s)}: {template}"[:512],
+        values={"duration_s": silent_s, "period_s": watch.gap_s},
+        kind="line",
+        once=True,
+        stale_s=600.0,
+        category=Category.UNKNOWN,
+    )
+
+
+def _overflow(count: int) -> Breach:
+    return Breach(
+        rule="line.overflow",
+        label="",
+        severity=Severity.INFO,
+        score=0.2,
+        subjects=[Subject(SubjectKind.HOST, "")],
+        hints={},
+        text=f"{count} findings about log lines were held back because there were too many",
+        values={"lost_count": float(count)},
+        kind="event",
+        category=Category.UNKNOWN,
+    )

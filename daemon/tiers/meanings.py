@@ -1,0 +1,171 @@
+"""What known messages amount to: conditions that last or end, logins that add up, sessions that begin.
+
+Pure, on observation time. The catalogue says what a message means; here it becomes findings and events.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+from daemon.messages import MAX_NAME, MAX_TEXT, Event, Finding, Line, Subject
+from daemon.subjects import split_pid
+from daemon.tiers.conditions import Breach, Conditions
+from daemon.tiers.crashes import Crashes
+from daemon.tiers.logins import Logins
+from daemon.tiers.writers import privileged
+from models.known import Message, Reading, load, read
+from models.taxonomy import SubjectKind
+
+LASTS_S = 3600.0  # what ends by a message of its own, such as a link that comes up
+STALE_S = 60.0
+EVENTS_MAX = 256
+VICTIMS_MAX = 64
+COUNTS_MAX = 1024
+_SOFT = frozenset({"login-unknown-user", "login-probe", "login-attempts-exceeded"})
+
+
+class Meanings:
+    """Turns lines that the catalogue knows into findings; keeps what has to be added up."""
+
+    def __init__(self, conditions: Conditions) -> None:
+        self.events: list[Event] = []
+        self._conditions = conditions
+        self._logins = Logins()
+        self._crashes = Crashes()
+        self._lasting = frozenset(message.ends for message in load().messages if message.ends)
+        self._victims: OrderedDict[int, Subject] = OrderedDict()  # units of processes the kernel names by pid
+        self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
+
+    def judge(self, known: Sequence[Message], line: Line, t: float) -> tuple[bool, list[Finding]]:
+        """Whether the line is one of these messages, and the findings that are due."""
+        for message in known:
+            if message.privileged and not privileged(line):
+                continue
+            reading = read(message, line.text)
+            if reading is not None:
+                return True, self._mean(message, reading, line, t)
+        return False, []
+
+    def _mean(self, message: Message, reading: Reading, line: Line, t: float) -> list[Finding]:
+        if message.session:
+            self._tell_session(message, reading, line)
+            return []
+        if message.repeat.startswith(("login", "pam")):
+            return self._login(message, reading, line, t)
+        subjects = self._subjects(message, reading, line)
+        label = _label(subjects[0])
+        if message.ends:
+            return self._conditions.end(f"known.{message.ends}", label, line.at)
+        if message.score <= 0.1:
+            return []
+        findings = self._conditions.hold(self._breach(message, reading, line, subjects, label), line.at, t)
+        if message.repeat:
+            breach = self._loop(message, reading, subjects[0], label, t)
+            if breach is not None:
+                findings += self._conditions.hold(breach, line.at, t)
+        return findings
+
+    def _breach(
+        self, message: Message, reading: Reading, line: Line, subjects: list[Subject], label: str
+    ) -> Breach:
+        rule = f"known.{message.slug}"
+        values = dict(reading.values)
+        trust = 1.0 if line.trusted else 0.8  # anybody may write a file
+        hints = message.hints
+        if not believed(message, line):
+            trust, hints = 0.5, {fault: min(0.3, 0.4 * weight) for fault, weight in hints.items()}
+        count = self._count(rule, label)
+        if count > 1:
+            values.setdefault("errors_count", float(count))
+        return Breach(
+            rule=rule,
+            label=label,
+            severity=message.severity,
+            score=message.score
+            if line.trusted
+            else round(0.8 * message.score, 3),  # anybody may write a file
+            subjects=subjects,
+            hints=message.hints,
+            text=line.text[:MAX_TEXT],
+            values=values,
+            ref=line.cursor or line.source,
+            kind="line",
+            stale_s=LASTS_S if message.slug in self._lasting else STALE_S,
+            category=message.category,
+        )
+
+    def _count(self, rule: str, label: str) -> int:
+        """Lines of this condition since it began."""
+        key = (rule, label)
+        count = self._counts.get(key, 0) + 1 if self._conditions.holds(rule, label) else 1
+        self._counts[key] = count
+        self._counts.move_to_end(key)
+        if len(self._counts) > COUNTS_MAX:
+            self._counts.popitem(last=False)
+        return count
+
+    def _loop(
+        self, message: Message, reading: Reading, subject: Subject, label: str, t: float
+    ) -> Breach | None:
+        if message.repeat == "restart":
+            restarts = int(min(reading.values.get("restarts_count", 0.0), 1e9))
+            return self._crashes.restarted(subject, label, restarts, t)
+        return self._crashes.crashed(subject, label, t) if message.repeat == "crash" else None
+
+    def _login(self, message: Message, reading: Reading, line: Line, t: float) -> list[Finding]:
+        address, user = reading.parts.get("address", ""), reading.parts.get("user", "")
+        if message.repeat == "login-accepted":
+            breach = self._logins.accepted(address, user, t)
+        else:
+            service = reading.parts.get("service", line.identifier)
+            soft = message.slug in _SOFT or (message.repeat == "pam" and service.startswith("ssh"))
+            if message.repeat == "login-probe" and not address:
+                return []
+            breach = self._logins.failed(address, user, line.pid, t, hard=not soft)
+        return self._conditions.hold(breach, line.at, t) if breach else []
+
+    def _tell_session(self, message: Message, reading: Reading, line: Line) -> None:
+        attributes = {
+            key: value
+            for key, value in reading.parts.items()
+            if key in {"service", "tty", "target", "command", "address"}
+        }
+        if len(self.events) < EVENTS_MAX and (line.trusted or message.session != "sudo"):
+            name = reading.parts.get("user", "")[:MAX_NAME]
+            self.events.append(Event(line.at, line.source, "session", name, message.session, attributes))
+
+    def _subjects(self, message: Message, reading: Reading, line: Line) -> list[Subject]:
+        subjects = [
+            Subject(kind, name, 1.0 if i == 0 else 0.6) for i, (kind, name) in enumerate(reading.subjects)
+        ]
+        if message.writer == "kernel":
+            self._add_victim(subjects, reading.values)
+        elif message.writer == "pid1":
+            if line.subject_unit and all(one.kind is not SubjectKind.UNIT for one in subjects):
+                subjects.insert(0, Subject(SubjectKind.UNIT, line.subject_unit))
+        elif line.trusted and line.unit:
+            if all(one.name != line.unit for one in subjects):
+                subjects.append(Subject(SubjectKind.UNIT, line.unit, 0.6 if subjects else 1.0))
+        elif not subjects and line.identifier:
+            subjects.append(Subject(SubjectKind.PROCESS, line.identifier))
+        return subjects or [Subject(SubjectKind.HOST, "")]
+
+    def _add_victim(self, subjects: list[Subject], values: Mapping[str, float]) -> None:
+        """The kernel names a killed process's unit in a line of its own; tie the two by pid."""
+        pid = int(values.get("pid", 0.0))
+        if not pid:
+            return
+        units = [one for one in subjects if one.kind is SubjectKind.UNIT]
+        if units:
+            self._victims[pid] = units[0]
+            if len(self._victims) > VICTIMS_MAX:
+                self._victims.popitem(last=False)
+        elif pid in self._victims:
+            subjects.append(Subject(SubjectKind.UNIT, self._victims[pid].name, 0.8))
+
+
+def _label(subject: Subject) -> str:
+    """What a condition is about; a program that dies again under another pid is the same condition."""
+    name = split_pid(subject.name)[0] if subject.kind is SubjectKind.PROCESS else subject.name
+    return f"{subject.kind}:{name}"
