@@ -20,7 +20,8 @@ from pathlib import Path
 
 import daemon.bus
 import daemon.stages.entry
-import daemon.stages.health  # imported here once, so that the stages share its pages
+import daemon.stages.health
+import daemon.store.reader  # these two are imported here so that the stages share their pages
 from daemon.errors import HauswartError
 from daemon.locks import FileLock
 from daemon.settings import Settings, load_resolved
@@ -141,7 +142,7 @@ class Supervisor:
             child.pid = 0
 
     def _report(self) -> Report:
-        down = [child.stage for child in self._children.values() if child.pid == 0]
+        down = [child.stage for child in self._children.values() if child.pid == 0 < child.start_s]
         return Report(
             text=f"waiting to start {', '.join(down)}" if down else "all stages run",
             counters={"restarts": self._restarts},

@@ -87,6 +87,10 @@ class FlowProducer:
         self._flushing = len(self.outbox) > 0
         self.pump()
 
+    def ask(self) -> None:
+        """Have the consumer say what it acknowledged, without waiting for its next round."""
+        self._greet()
+
     def pump(self) -> None:
         """Read what the consumer says, then send what may be sent; never blocks."""
         while (parts := receive_parts(self.socket)) is not None:

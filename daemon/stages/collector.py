@@ -137,6 +137,7 @@ class CollectorStage:
         while not self._producer.drained and (left_s := until_s - time.monotonic()) > 0:
             self._producer.socket.poll(math.ceil(min(left_s, 0.1) * 1000))
             self._producer.flush()
+            self._producer.ask()
         self._positions.settle(self._acknowledged())
         self._save()
 
