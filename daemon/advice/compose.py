@@ -1,0 +1,133 @@
+"""Puts an advice together from the catalogue, and keeps only one that passes the fact check."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from daemon.advice import catalogue
+from daemon.advice.actions import render
+from daemon.advice.catalogue import Group, Section
+from daemon.advice.check import LENGTH_MAX, Violation, check_advice
+from daemon.advice.facts import gap_to, over
+from daemon.advice.fill import Filled, Scene, Sentence
+from daemon.advice.formats import Lang, write
+from daemon.advice.subjects import display, sections
+from daemon.messages import Advice, ContextNote, Culprit, Incident
+
+_PHRASES = Path(__file__).with_name("phrases.toml")
+_LOOK = {"en": "Check:", "de": "Prüfen:"}
+_HELP = {"en": "What usually helps:", "de": "Was meist hilft:"}
+_MINIMAL = {
+    "en": "No explanation could be verified for this incident. The evidence listed with it is what is known.",
+    "de": "Für diesen Vorfall ließ sich keine Erklärung bestätigen. Bekannt ist, was die Belege dazu zeigen.",
+}
+
+
+def catalogue_advice(incident: Incident, lang: Lang) -> Advice:
+    """The catalogue's advice, unchecked; raises IntegrityError when the catalogue is broken."""
+    section, culprit = choose(incident)
+    scene = Scene(incident, lang, culprit)
+    words = section.words[lang]
+    means = [*_fill(scene, words.means), *_circumstances(scene)]
+    look, helps = _fill(scene, words.look), _fill(scene, words.help)
+    _shorten(means, look, helps, lang)
+    action = render(section.action, incident) or ""
+    sources: dict[str, str] = {}
+    for part in (*means, *look, *helps):
+        sources |= part.sources
+    return Advice(_layout(means, look, helps, lang), lang, "catalogue", action, sources)
+
+
+def minimal_advice(lang: Lang) -> Advice:
+    """What is left to say when nothing else passed the check."""
+    return Advice(_MINIMAL[lang], lang, "catalogue")
+
+
+def first_true(candidates: Iterable[Advice], incident: Incident) -> tuple[Advice | None, list[Violation]]:
+    """The first candidate that passes the fact check, and what was wrong with those before it."""
+    refused: list[Violation] = []
+    for candidate in candidates:
+        violations = check_advice(candidate, incident)
+        if not violations:
+            return candidate, refused
+        refused += violations
+    return None, refused
+
+
+def choose(incident: Incident) -> tuple[Section, Culprit | None]:
+    """The section for the first culprit that the catalogue has words for, else the general one."""
+    entry = catalogue.load(incident.fault_class)
+    for culprit in incident.culprits:
+        for name in sections(culprit.kind, culprit.name):
+            if name in entry.sections and _recommendable(entry.sections[name], incident):
+                return entry.sections[name], culprit
+    return entry.sections["any"], _first_named(incident)
+
+
+def _recommendable(section: Section, incident: Incident) -> bool:
+    return render(section.action, incident) is not None
+
+
+def _first_named(incident: Incident) -> Culprit | None:
+    return next((culprit for culprit in incident.culprits if culprit.name), None)
+
+
+def _fill(scene: Scene, group: Group) -> list[Filled]:
+    return [filled for item in group if (filled := scene.first(item))]
+
+
+@cache
+def _phrases() -> dict[str, Any]:
+    return tomllib.loads(_PHRASES.read_text("utf-8"))
+
+
+def _circumstances(scene: Scene) -> list[Filled]:
+    """What the host was doing on purpose when it began, if anything."""
+    notes = [
+        (gap, index, note)
+        for index, note in enumerate(scene.incident.context)
+        if (gap := gap_to(scene.incident, note)) is not None
+    ]
+    if not notes:
+        return []
+    gap, index, note = min(notes, key=lambda item: item[:2])
+    sentence = Sentence(_phrase(note, scene.lang, over=over(scene.incident, note)))
+    filled = scene.fill(sentence, _extra(gap, index, note, scene.lang))
+    return [filled] if filled else []
+
+
+def _phrase(note: ContextNote, lang: Lang, *, over: bool) -> str:
+    phrases = _phrases()[lang]
+    kind = note.kind if note.kind in phrases else "other"
+    if kind == "rebuild" and not note.name.isdecimal():
+        kind = "rebuild-plain"
+    if note.name in {"", note.kind}:  # a job that nobody named
+        kind = "nameless" if kind in {"other", "session"} else kind
+        return str(phrases[kind][over]).replace(" {name}", "")
+    return str(phrases[kind][over])
+
+
+def _extra(gap: float, index: int, note: ContextNote, lang: Lang) -> dict[str, Filled]:
+    source = f"context:{index}"
+    shown_gap, shown_name = write(gap, "duration", lang), display(note.name, lang)
+    return {"gap": Filled(shown_gap, {shown_gap: source}), "name": Filled(shown_name, {shown_name: source})}
+
+
+def _shorten(means: list[Filled], look: list[Filled], helps: list[Filled], lang: Lang) -> None:
+    """Drops the least important sentences until the text fits: later hints first, the meaning last."""
+    for part, keep in ((helps, 1), (look, 1), (means, 1), (helps, 0), (look, 0), (means, 0)):
+        while len(part) > keep and len(_layout(means, look, helps, lang)) > LENGTH_MAX:
+            part.pop()
+
+
+def _layout(means: list[Filled], look: list[Filled], helps: list[Filled], lang: Lang) -> str:
+    paragraphs = [" ".join(part.text for part in means)]
+    if look:
+        paragraphs.append("\n".join([_LOOK[lang], *(f"- {part.text}" for part in look)]))
+    if helps:
+        paragraphs.append(f"{_HELP[lang]} " + " ".join(part.text for part in helps))
+    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)

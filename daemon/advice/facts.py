@@ -1,0 +1,127 @@
+"""What may be stated about an incident: its numbers, names and quotable lines, each with its source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from daemon.advice.formats import dimension_of
+from daemon.advice.subjects import SHOWN_LINE, SHOWN_NAME, escape, named
+from daemon.advice.tokens import scan
+from daemon.messages import ContextNote, Evidence, Incident
+from models.taxonomy import SubjectKind
+
+
+class Fact(NamedTuple):
+    """A number in SI base units, what it measures, and the evidence (or part of the incident) it is from."""
+
+    value: float
+    dimension: str
+    source: str
+
+
+def numbers(incident: Incident) -> Iterator[Fact]:
+    """Every number that a text about this incident may state."""
+    for evidence in incident.evidence:
+        for key, value in evidence.values.items():
+            yield Fact(value, dimension_of(key), evidence.id)
+        if evidence.end > evidence.start:
+            yield Fact(evidence.end - evidence.start, "time", evidence.id)
+    yield Fact(lasted(incident), "time", "incident")
+    for index, note in enumerate(incident.context):
+        if (gap := gap_to(incident, note)) is not None:
+            yield Fact(gap, "time", f"context:{index}")
+
+
+def lasted(incident: Incident) -> float:
+    """Seconds from the first evidence to the end, or to the latest change while it is open."""
+    ended = incident.updated_at if incident.closed_at is None else incident.closed_at
+    return max(0.0, ended - incident.evidence_at)
+
+
+def gap_to(incident: Incident, note: ContextNote) -> float | None:
+    """Seconds from this context's start (its end, if over) to the incident's start, None if it came later."""
+    gap = incident.evidence_at - (
+        note.ended if note.ended is not None and over(incident, note) else note.started
+    )
+    return gap if gap >= 0 else None
+
+
+def over(incident: Incident, note: ContextNote) -> bool:
+    """Whether this context had ended when the incident began."""
+    return note.ended is not None and note.ended < incident.evidence_at
+
+
+def names(incident: Incident) -> dict[str, str]:
+    """Every name that a text may use, as it is shown, with its source; nothing out of a log text."""
+    found: dict[str, str] = {}
+    for evidence in incident.evidence:
+        if evidence.kind != "line":
+            for token in scan(evidence.text):
+                if token.kind == "name":
+                    found.setdefault(token.text, evidence.id)
+    for index, note in enumerate(incident.context):
+        found.setdefault(escape(note.name, SHOWN_NAME), f"context:{index}")
+    for kind, name in named(incident):
+        source = source_of(incident, name)
+        for form in _forms(kind, name):
+            found.setdefault(escape(form, SHOWN_NAME), source)
+    found.pop("", None)
+    return found
+
+
+def source_of(incident: Incident, name: str) -> str:
+    """The first evidence that names `name`, or "culprit" when only the middle tier's verdict does."""
+    for evidence in incident.evidence:
+        if f"{{{name}}}" in evidence.ref or mentions(evidence.text, name):
+            return evidence.id
+    return "culprit"
+
+
+def mentions(text: str, name: str) -> bool:
+    """Whether `text` holds `name` (of a process also without its pid) as a word of its own."""
+    for form in {name, base_name(name)} - {""}:
+        at = text.find(form)
+        while at >= 0:
+            before, after = text[at - 1 : at] if at else "", text[at + len(form) : at + len(form) + 1]
+            another = after == "[" and form != name  # the same program under another pid
+            if not (before.isalnum() or after.isalnum() or another):
+                return True
+            at = text.find(form, at + 1)
+    return False
+
+
+def base_name(name: str) -> str:
+    """A process's name without its `[PID]`; any other name as it is."""
+    return name[: name.rfind("[")] if name.endswith("]") and "[" in name else name
+
+
+def _forms(kind: SubjectKind, name: str) -> tuple[str, ...]:
+    if kind is SubjectKind.PROCESS:
+        return (name, base_name(name))
+    return (name, f"/dev/{name}") if kind is SubjectKind.DEVICE else (name,)
+
+
+def quotable(incident: Incident) -> list[tuple[str, Evidence]]:
+    """The log lines as they may be quoted, the earliest first."""
+    return [
+        (escape(evidence.text, SHOWN_LINE), evidence)
+        for evidence in incident.evidence
+        if evidence.kind == "line" and evidence.text.strip()
+    ]
+
+
+def is_quotation(text: str, incident: Incident, known: Mapping[str, str]) -> bool:
+    """Whether what stands in quotation marks is a name we know or a whole stretch of a log line."""
+    if text in known:
+        return True
+    return any(_stretch(text, line) for line, _ in quotable(incident))
+
+
+def _stretch(text: str, line: str) -> bool:
+    """At least ten characters (so that no lone number passes) from word border to word border."""
+    at = line.find(text)
+    if at < 0 or (len(text) < 10 and text != line):
+        return False
+    before, after = line[at - 1 : at] if at else "", line[at + len(text) : at + len(text) + 1]
+    return not (before.isalnum() and text[0].isalnum()) and not (after.isalnum() and text[-1].isalnum())

@@ -1,0 +1,159 @@
+"""Fills a sentence from one piece of evidence, or drops it: what cannot be stated is left out.
+
+Placeholders: `{culprit}` or a kind (`{mount}`, `{user}`, ...) is a name; `{run:ACTION}` is a command of the
+allow-list; `{quote}` is the first log line; `{key:format}` or `{key@family:format}` is a number of
+`Evidence.values`, the latter only from evidence whose metric begins with `family`. All numbers of a sentence
+come from the same piece of evidence, so that "5 in 60 s" never mixes two of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from daemon.advice.actions import render
+from daemon.advice.facts import mentions, quotable, source_of
+from daemon.advice.formats import Lang, write
+from daemon.advice.subjects import display, named, quote
+from daemon.messages import Culprit, Evidence, Incident
+from models import metrics
+from models.taxonomy import Severity, SubjectKind
+
+PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+VALUE = re.compile(r"(\w+)(?:@([\w.]+))?:(\w+)")
+NAME_PLACEHOLDERS = frozenset({"culprit", *(kind.value for kind in SubjectKind)} - {"host"})
+
+
+class Sentence(NamedTuple):
+    """One sentence with the conditions under which it is true."""
+
+    text: str
+    severity: str = "info"  # at least this
+    below: str = ""  # less than this
+    state: str = ""
+    at_least: Mapping[str, float] = {}
+    at_most: Mapping[str, float] = {}
+
+
+class Filled(NamedTuple):
+    """A finished sentence and where each number and name in it comes from."""
+
+    text: str
+    sources: dict[str, str]
+
+
+def sentences(entry: Any) -> tuple[Sentence, ...]:
+    """The alternatives of a catalogue entry's item: a string, a table with conditions, or a list of these."""
+    if isinstance(entry, str):
+        return (Sentence(entry),)
+    if isinstance(entry, dict):
+        return (Sentence(**entry),)
+    return tuple(sentence for item in entry for sentence in sentences(item))
+
+
+class Scene:
+    """An incident told in one language, about one culprit; fills sentences."""
+
+    def __init__(self, incident: Incident, lang: Lang, culprit: Culprit | None) -> None:
+        self.incident = incident
+        self.lang = lang
+        self._names: dict[str, str] = {}
+        if culprit is not None:
+            self._names["culprit"] = culprit.name
+        for kind, name in named(incident):
+            self._names.setdefault(kind.value, name)
+        if culprit is not None:
+            self._names[culprit.kind.value] = culprit.name
+
+    def first(
+        self, alternatives: tuple[Sentence, ...], extra: Mapping[str, Filled] | None = None
+    ) -> Filled | None:
+        """The first of `alternatives` that can be stated truthfully."""
+        for sentence in alternatives:
+            if filled := self.fill(sentence, extra or {}):
+                return filled
+        return None
+
+    def fill(self, sentence: Sentence, extra: Mapping[str, Filled]) -> Filled | None:
+        """The sentence with every placeholder replaced, None when one has no value or a condition fails."""
+        if not self._applies(sentence):
+            return None
+        placeholders = PLACEHOLDER.findall(sentence.text)
+        evidence = self._evidence(sentence, placeholders)
+        if evidence is None:
+            return None
+        replaced: dict[str, str] = {}
+        sources: dict[str, str] = {}
+        for placeholder in placeholders:
+            part = extra.get(placeholder) or self._part(placeholder, evidence)
+            if part is None:
+                return None
+            replaced[placeholder] = part.text
+            sources |= part.sources
+        return Filled(PLACEHOLDER.sub(lambda match: replaced[match[1]], sentence.text), sources)
+
+    def _applies(self, sentence: Sentence) -> bool:
+        rank = self.incident.severity.rank
+        if rank < Severity(sentence.severity).rank:
+            return False
+        if sentence.below and rank >= Severity(sentence.below).rank:
+            return False
+        return not sentence.state or sentence.state == self.incident.state
+
+    def _part(self, placeholder: str, evidence: Evidence) -> Filled | None:
+        if placeholder.startswith("run:"):
+            command = render(placeholder[4:], self.incident)
+            return Filled(f"`{command}`", {}) if command is not None else None
+        if placeholder == "quote":
+            lines = quotable(self.incident)
+            return Filled(quote(lines[0][1].text, self.lang), {}) if lines else None
+        if placeholder in NAME_PLACEHOLDERS:
+            name = self._names.get(placeholder)
+            if not name:
+                return None
+            shown = display(name, self.lang)
+            return Filled(shown, {shown[:512]: source_of(self.incident, name)})
+        match = VALUE.fullmatch(placeholder)
+        if match is None:
+            return None
+        shown = write(evidence.values[match[1]], match[3], self.lang)
+        return Filled(shown, {shown: evidence.id})
+
+    def _evidence(self, sentence: Sentence, placeholders: list[str]) -> Evidence | None:
+        """The one piece of evidence that all numbers of the sentence come from."""
+        matches = [VALUE.fullmatch(p) for p in placeholders if not p.startswith("run:")]
+        values = [match for match in matches if match]
+        keys = {match[1] for match in values} | set(sentence.at_least) | set(sentence.at_most)
+        if not keys:
+            return _NOTHING
+        return next(self._candidates(sentence, keys, [match[2] for match in values if match[2]]), None)
+
+    def _candidates(self, sentence: Sentence, keys: set[str], families: list[str]) -> Iterator[Evidence]:
+        named = {self._names[p] for p in PLACEHOLDER.findall(sentence.text) if p in self._names}
+        ranked = []
+        for index, evidence in enumerate(self.incident.evidence):
+            if not keys <= evidence.values.keys() or not all(map(evidence.ref.startswith, families)):
+                continue
+            low = all(evidence.values[key] >= bound for key, bound in sentence.at_least.items())
+            high = all(evidence.values[key] <= bound for key, bound in sentence.at_most.items())
+            closeness = self._closeness(evidence, named or set(self._names.values()))
+            # Who is named beside a number must be named by the evidence itself.
+            if low and high and closeness >= (2 if named else 1):
+                ranked.append((closeness, evidence.end, index))
+        return (self.incident.evidence[index] for _, _, index in sorted(ranked, reverse=True))
+
+    def _closeness(self, evidence: Evidence, ours: set[str]) -> int:
+        """2: about our names; 1: about the host or nobody; 0: about somebody else, whose numbers it tells."""
+        family, label = metrics.split(evidence.ref)
+        if evidence.kind == "metric" and family in metrics.METRICS and label in ours:
+            return 2
+        if any(mentions(evidence.text, name) for name in ours):
+            return 2
+        if evidence.kind == "metric" and family in metrics.METRICS and label:
+            return 0
+        others = {culprit.name for culprit in self.incident.culprits} - ours - {""}
+        return 0 if any(mentions(evidence.text, name) for name in others) else 1
+
+
+_NOTHING = Evidence("", "event", "", 0.0, 0.0, "")
