@@ -13,7 +13,7 @@ from daemon.subjects import split_pid
 from daemon.tiers.conditions import Breach, Conditions
 from daemon.tiers.crashes import Crashes
 from daemon.tiers.logins import Logins
-from daemon.tiers.writers import privileged
+from daemon.tiers.writers import believed, privileged
 from models.known import Message, Reading, load, read
 from models.taxonomy import SubjectKind
 
@@ -82,11 +82,9 @@ class Meanings:
             rule=rule,
             label=label,
             severity=message.severity,
-            score=message.score
-            if line.trusted
-            else round(0.8 * message.score, 3),  # anybody may write a file
+            score=round(trust * message.score, 3),
             subjects=subjects,
-            hints=message.hints,
+            hints=hints,
             text=line.text[:MAX_TEXT],
             values=values,
             ref=line.cursor or line.source,

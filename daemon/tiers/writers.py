@@ -104,7 +104,7 @@ def privileged(line: Line) -> bool:
 
 
 def believed(message: Message, line: Line) -> bool:
-    """Whether such a line speaks for the host: a user's own program or an anonymous claim in a file does not."""
+    """Whether such a line speaks for the host; a user's own program or a claim in a file does not."""
     if message.writer:
         return True
     if not line.trusted:
