@@ -88,7 +88,7 @@ def purge(
 
 
 def _erase_segments(directory: Path, before: float | None) -> tuple[int, int]:
-    """Files and bytes that went; the segment being written goes on without its name and ends with its hour."""
+    """Files and bytes that went; a segment being written loses its name and ends with its hour."""
     files = freed = 0
     for path in segment_paths(directory) if directory.is_dir() else ():
         try:
