@@ -1,4 +1,5 @@
 import os
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from daemon.collectors.files import MAX_FILES, FileCollector
 from daemon.collectors.headers import parse_header
 from daemon.collectors.tail import MAX_LINE_BYTES, Tail
+from daemon.collectors.textlog import TextLog
 from daemon.errors import SourceError
 from daemon.messages import MAX_TEXT, Event, Line, Stamp
 
@@ -254,3 +256,65 @@ def test_any_line_has_a_head(raw):
     header = parse_header(raw)
     assert 0 <= header.text_at <= len(raw)
     assert 0 <= header.priority <= 7
+
+
+# --- stored files, for replay -----------------------------------------------------------------------------
+
+
+def stored(tmp_path, text, changed_at):
+    path = tmp_path / "stored.log"
+    path.write_text(text)
+    os.utime(path, (changed_at, changed_at))
+    return TextLog(path)
+
+
+def local(*parts):
+    return datetime(*parts).timestamp()  # noqa: DTZ001 - log files are in local time
+
+
+def test_years_are_guessed_across_new_year(tmp_path):
+    text = "Dec 31 23:59:59 h a: old\nJan  1 00:00:01 h a: new\nFeb 29 12:00:00 h a: leap\n"
+    log = stored(tmp_path, text, local(2024, 3, 1))
+    assert [item.line.at.wall for item in log] == [
+        local(2023, 12, 31, 23, 59, 59),
+        local(2024, 1, 1, 0, 0, 1),
+        local(2024, 2, 29, 12),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "wall"),
+    [
+        ("2024-01-02T03:04:05.5Z h a: x", 1704164645.5),
+        ("2024-01-02 04:04:05,250+0100 INFO x", 1704164645.25),
+        ('1.2.3.4 - - [02/Jan/2024:04:04:05 +0100] "GET /"', 1704164645.0),
+        ("1704164645.125 something", 1704164645.125),
+        ("type=SYSCALL msg=audit(1704164645.125:7): x", 1704164645.125),
+        ("240102 030405 7 INFO x", local(2024, 1, 2, 3, 4, 5)),
+        ("24/01/02 03:04:05 INFO x", local(2024, 1, 2, 3, 4, 5)),
+        ("20240102-03:04:05:6|x", local(2024, 1, 2, 3, 4, 5)),
+        ("Tue Jan 02 03:04:05 2024 x", local(2024, 1, 2, 3, 4, 5)),
+    ],
+)
+def test_common_times_are_read(tmp_path, line, wall):
+    assert next(iter(stored(tmp_path, line + "\n", 1704200000.0))).line.at.wall == wall
+
+
+def test_missing_and_backward_times_take_the_time_before(tmp_path):
+    text = "no time\n2024-01-02T03:04:05Z a\n\tat stack\n2024-01-02T03:04:01Z b\n2024-01-02T03:04:09Z c\n"
+    monos = [item.line.at.mono for item in stored(tmp_path, text, 1704200000.0)]
+    assert monos == sorted(monos)
+    assert monos[-1] - monos[1] == pytest.approx(4.0)
+
+
+def test_a_file_without_times_keeps_its_order(tmp_path):
+    monos = [item.line.at.mono for item in stored(tmp_path, "a\nb\nc\n", 1704200000.0)]
+    assert len(set(monos)) == 3
+
+
+def test_progress_ends_at_the_files_size(tmp_path):
+    log = stored(tmp_path, "x" * 100_000 + "\nlast\n", 1704200000.0)
+    found = list(log)
+    assert [len(item.line.text) for item in found] == [MAX_TEXT, 4]
+    assert found[0].line.truncated
+    assert found[-1].bytes_done == log.total

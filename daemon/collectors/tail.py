@@ -208,7 +208,7 @@ class Tail:
         self._read_at += len(chunk)
         if self._skipping:
             chunk = self._skip(chunk)
-        if not chunk.strip(b"\0"):
+        if not self._rest and not chunk.strip(b"\0"):
             self._skip_hole()
             return True
         text = self._rest + chunk
