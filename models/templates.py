@@ -179,8 +179,9 @@ class Miner:
         return template
 
     def _mine(self, normal: str, origin: str) -> Template:
+        misses = self._masker.misses
         pieces = self._masker.pieces(normal)
-        self.work += 3 + len(pieces) // 3
+        self.work += 3 + len(pieces) // 4 + 2 * (self._masker.misses - misses)
         words = split(pieces)
         form = hash((origin, words))
         found = self._forms.find(form)

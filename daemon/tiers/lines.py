@@ -28,6 +28,7 @@ STATE_TEMPLATES = 8192
 HEARTBEATS_MAX = 256
 FALLBACK = "\0"  # a form that no line has: the fallback's template of each writer
 WORK_PER_SECOND = 1_000_000  # a unit of work is about a microsecond
+THRIFTY_CHARS = 200  # at both ends of a line: what is known stands there
 ALL_UNITS = 2.0  # all units together may spend twice a single one's share
 WEAK_PER_SECOND, WEAK_PER_MINUTE, KNOWN_PER_SECOND = 10, 60, 50
 NOVEL_PER_MINUTE = 5  # of one writer; more novelties at once are one event: a new release, a new service
@@ -72,30 +73,36 @@ class LineJudge:
         if line.at.boot != self._boot:
             self._begin_boot(line.at.boot, t)
         writer = self._writers.of(line, t)
-        template = self._template(line, writer, t)
+        before = self._miner.work
+        template, thrifty = self._template(line, writer, t)
+        findings = self._weigh(template, writer, line, t, thrifty=thrifty)
+        self._charge(writer, self._miner.work - before)
+        return self._pass(findings, t, template) if findings else findings
+
+    def _weigh(
+        self, template: Template, writer: Writer, line: Line, t: float, *, thrifty: bool
+    ) -> list[Finding]:
+        """What a line means, and whether it is new, too many or back."""
         watch: Watch | None = template.state
-        findings: list[Finding] = []
+        novel = watch is None
         if watch is None:
             watch = self._admit(template, line, t)
-            novel = True
-        else:
-            novel = False
         if self._miner.fresh:
-            self._learn_meaning(watch, writer, line.text)
+            self._learn_meaning(watch, writer, line.text, thrifty=thrifty)
         if watch.known:
+            self._miner.work += 3 * len(watch.known)
             known, findings = self._meanings.judge(watch.known, line, t)
             if known:
                 self.counters["known"] += 1
                 watch.arrive(t)
-                return self._pass(findings, t, template)
-        if novel:
-            findings = self._novel(template, watch, writer, line, t)
+                return findings
+        findings = self._novel(template, watch, writer, line, t) if novel else []
         burst = watch.arrive(t)
         if burst or watch.silent:
             findings += self._rate(template, watch, line, t)
         if watch.beating and template.number not in self._beats and len(self._beats) < HEARTBEATS_MAX:
             self._beats[template.number] = template
-        return self._pass(findings, t, template) if findings else findings
+        return findings
 
     def tick(self, t: float, at: Stamp) -> list[Finding]:
         """Observation time has come to `t`: silences, ends of conditions, what was held back."""
@@ -112,43 +119,40 @@ class LineJudge:
 
     # --- templates --------------------------------------------------------------------------------------
 
-    def _template(self, line: Line, writer: Writer, t: float) -> Template:
-        """The line's template, or the writer's fallback once its share of this second is spent."""
-        miner, budget, second = self._miner, writer.budget, int(t)
+    def _template(self, line: Line, writer: Writer, t: float) -> tuple[Template, bool]:
+        """The line's template, or the writer's fallback (True) once its share of this second is spent."""
+        budget, second = writer.budget, int(t)
         if second != self._second:
             self._second, self._spent = second, 0
         if second != budget.second:
             budget.second, budget.spent = second, 0
-        before = miner.work
         if budget.spent < self._share and self._spent < ALL_UNITS * self._share:
-            template = miner.add(line.text, writer.name)
-        else:
-            template = self._cheap(line, writer)
-        work = miner.work - before
-        budget.spent += work
-        self._spent += work
-        return template
-
-    def _cheap(self, line: Line, writer: Writer) -> Template:
+            return self._miner.add(line.text, writer.name), False
         found = self._miner.find(line.text, writer.name)
         if found is not None:
             self._miner.fresh = False
-            return found
+            return found, False
         self.counters["fallback"] += 1
         fallback = self._miner.add(FALLBACK, writer.name)
         if fallback.state is None:
-            fallback.state = Watch(0.0, 0.0, 7)
-        self._miner.fresh = True  # its known messages are looked up for every line
+            fallback.state = Watch(t, 0.0, 7)
+        self._miner.fresh = True  # the catalogue still sees every line
         fallback.state.known = ()
-        return fallback
+        return fallback, True
+
+    def _charge(self, writer: Writer, work: int) -> None:
+        writer.budget.spent += work
+        self._spent += work
 
     def _admit(self, template: Template, line: Line, t: float) -> Watch:
         watch = template.state = Watch(t, round(word_weight(line.text[:512]), 3), line.priority)
         self._miner.work += 8
         return watch
 
-    def _learn_meaning(self, watch: Watch, writer: Writer, text: str) -> None:
-        self._miner.work += 6
+    def _learn_meaning(self, watch: Watch, writer: Writer, text: str, *, thrifty: bool) -> None:
+        if thrifty and len(text) > THRIFTY_CHARS:
+            text = f"{text[:THRIFTY_CHARS]} {text[-THRIFTY_CHARS:]}"
+        self._miner.work += 4 + len(text) // 32
         found = self._catalogue.candidates(text)
         if found:
             allowed = [one for one in found if writer.may_say(one) and one not in watch.known]
