@@ -296,10 +296,18 @@ def test_memory_leak_is_forecast_and_then_named_at_the_bottom(host):
 def test_stalls_and_kills_for_memory_are_found_at_once(host):
     def change(values, step):
         values |= {"psi.memory.some": 0.6, "psi.memory.full": 0.5, "mem.oom_kills": float(step == 9)}
+        values |= {"mem.available": 0.01}
 
     host.run(12, change)
     assert first(host, "psi.memory.level", 6).severity is Severity.CRITICAL
     assert first(host, "mem.oom_kills.level", 9).severity is Severity.CRITICAL
+
+
+def test_kill_under_a_limit_while_the_host_has_plenty_is_not_the_hosts_exhaustion(host):
+    host.run(2, lambda v, step: v.update({"mem.oom_kills": float(step == 1)}))
+    finding = first(host, "mem.oom_kills.level", 1)
+    assert finding.severity is Severity.ERROR
+    assert "in its control group" in finding.evidence[0].text
 
 
 def test_kill_inside_a_unit_blames_the_unit(host):
@@ -433,6 +441,20 @@ def test_fork_storm_blames_the_parent_within_seconds(host):
     assert "spawner[900]" in named
 
 
+def test_hundreds_of_processes_at_one_stroke_are_a_storm_and_some_tens_are_not(host):
+    host.run(20, lambda values, _: values.update({"proc.total": 175.0, "proc.forks": 3.0}))
+    assert host.loud() == []
+    host.run(60)
+    host.run(8, lambda values, step: values.update({"proc.total": 370.0, "proc.forks": 250.0 * (step < 2)}))
+    assert first(host, "proc.total.level", 4).score >= 0.8
+
+
+def test_unmounted_file_system_is_no_longer_full(host):
+    host.run(5, lambda v, _: v.update({"fs.used{/mnt/usb}": 1.0, "fs.free_bytes{/mnt/usb}": 0.0}))
+    host.run(60)
+    assert [f.ended for _, f in host.take("fs.used.level")] == [False, True]
+
+
 def test_fork_bomb_without_a_parent_is_blamed_by_name(host):
     host.processes.append(process(901, "bomb", age=8.0))
     host.counts |= {"name{bomb}": 900.0, "children{905/bomb}": 3.0}
@@ -502,9 +524,11 @@ def test_name_probe_must_fail_three_times(host):
     assert host.take("probe.dns_ok.level")[-1][1].ended
 
 
-def test_lost_carrier_is_reported_and_ends(host):
+def test_lost_carrier_speaks_weakly_beside_the_event_and_ends(host):
     host.run(5, lambda v, _: v.update({"link.carrier{eth0}": 0.0}))
-    assert leading(first(host, "link.carrier.level", 4)) is FaultClass.LINK_DOWN
+    finding = first(host, "link.carrier.level", 4)
+    assert leading(finding) is FaultClass.LINK_DOWN
+    assert finding.score < 0.5
     host.run(5)
     assert host.take("link.carrier.level")[-1][1].ended
 

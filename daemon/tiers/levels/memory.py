@@ -85,9 +85,13 @@ def killed(view: View, label: str, rate: float) -> Breach | None:
     units = sorted(
         name[15:-1] for name, value in view.values.items() if name.startswith("unit.oom_kills{") and value > 0
     )
-    severity, score = (Severity.ERROR, 0.8) if units else (Severity.CRITICAL, 0.9)
+    left = view.values.get("mem.available", 0.0)
+    limited = bool(units) or left > 0.15  # the host has plenty: a control group met its own limit
+    severity, score = (Severity.ERROR, 0.8) if limited else (Severity.CRITICAL, 0.9)
     subjects = [unit_subject(unit) for unit in units if not own_unit(unit)][:3]
     text = "The kernel killed a process because memory ran out"
+    if limited:
+        text += f" in its control group; the host has {percent(left)} available"
     return _breach(
         view,
         "mem.oom_kills.level",

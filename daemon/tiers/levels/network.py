@@ -81,7 +81,7 @@ def _busiest_link(view: View) -> Subject:
 
 
 def carrier(view: View, label: str, value: float) -> Breach | None:
-    """An interface that had a carrier lost it; the network's events say so sooner."""
+    """An interface that had a carrier lost it; the network's events say so sooner and know of what kind it is."""
     rule, name = "link.carrier.level", f"link.carrier{{{label}}}"
     known = view.usual.get(name)
     holds = view.conditions.holds(rule, label)
@@ -92,8 +92,8 @@ def carrier(view: View, label: str, value: float) -> Breach | None:
     return Breach(
         rule,
         label,
-        Severity.WARNING,
-        0.6,
+        Severity.INFO,
+        0.35,  # a bridge whose last container has left has no carrier either
         [subject],
         {DOWN: 0.8},
         text,

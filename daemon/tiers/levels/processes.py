@@ -20,7 +20,7 @@ KERNEL_PARENTS = ("1/", "2/")  # init adopts every orphan, kthreadd owns every k
 
 
 def storm(view: View, label: str, total: float) -> Breach | None:
-    """The number of processes multiplies within seconds and is still growing."""
+    """The number of processes multiplies within seconds, and goes on growing or is very large at once."""
     course = view.trend("proc.total", total, 30.0)
     opened = view.conditions.opened(TOTAL, label)
     usual = min(view.level("proc.total", total), total)
@@ -33,7 +33,8 @@ def storm(view: View, label: str, total: float) -> Breach | None:
         least = max(GROWTH, GROWTH_A_CORE * view.cores)
         # Some hosts have thousands of processes: to double them is too late a sign, a burst of forks is not.
         part = 0.4 if view.get("proc.forks") >= 50.0 else 1.0
-        if fast < max(least, part * usual) or fresh < max(10.0, 0.15 * fast):
+        growing = fresh >= max(10.0, 0.15 * fast)
+        if fast < max(least, part * usual) or not (growing or fast >= 2.0 * least):
             return None
     share = view.get("proc.limit")
     severity, score = (Severity.CRITICAL, 0.95) if share >= 0.9 else (Severity.ERROR, 0.85)

@@ -117,31 +117,33 @@ def saturated(view: View, label: str, busy: float) -> Breach | None:
         if busy < 0.97 or view.level("cpu.busy", busy) > 0.6:
             return None
         sustain_s = 15.0
-    heavy = stalled is not None and stalled >= 0.6 and view.conditions.held_s(SATURATED, label, view.t) > 60.0
+    return _saturation(view, label, busy, sustain_s)
+
+
+def _saturation(view: View, label: str, busy: float, sustain_s: float) -> Breach:
+    stalled, load = view.values.get("psi.cpu.some"), view.get("load.1")
+    lasting = view.conditions.held_s(SATURATED, label, view.t) > 60.0
+    heavy = stalled is not None and stalled >= 0.6 and lasting
     subjects, lead = cpu_blame(view)
     batch = lead is not None and lead.name in BATCH_TOOLS
-    used = lead.cpu if lead else 0.0
-    text = f"All {quantity(view.cores)} cores are {percent(busy)} busy"
-    text += (
-        f" and tasks wait {percent(stalled)} of the time"
-        if stalled is not None
-        else f" at load {quantity(load)}"
-    )
-    text += f"; {lead.name}[{lead.pid}] uses {quantity(used)} cores." if lead else "."
     values = {"busy_ratio": busy, "cores_count": view.cores, "load": load}
-    if stalled is not None:
+    text = f"All {quantity(view.cores)} cores are {percent(busy)} busy"
+    if stalled is None:
+        text += f" at load {quantity(load)}"
+    else:
+        text += f" and tasks wait {percent(stalled)} of the time"
         values["stalled_ratio"] = stalled
     if lead:
-        values |= {"cpu_cores": used, "cpu_ratio": used / view.cores, "pid": float(lead.pid)}
-    hints = {CPU: 0.4, BUSY: 0.4} if batch else {CPU: 0.8}
+        text += f"; {lead.name}[{lead.pid}] uses {quantity(lead.cpu)} cores"
+        values |= {"cpu_cores": lead.cpu, "cpu_ratio": lead.cpu / view.cores, "pid": float(lead.pid)}
     return Breach(
         SATURATED,
         label,
         Severity.ERROR if heavy else Severity.WARNING,
         0.4 if batch else 0.75 if heavy else 0.65,
         subjects or [host_subject()],
-        hints,
-        text,
+        {CPU: 0.4, BUSY: 0.4} if batch else {CPU: 0.8},
+        text + ".",
         values,
         ref="cpu.busy",
         sustain_s=sustain_s,

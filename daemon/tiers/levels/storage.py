@@ -12,6 +12,7 @@ FULL, INODES, IO = FaultClass.DISK_FULL, FaultClass.INODE_EXHAUSTION, FaultClass
 FAILING, CORRUPT = FaultClass.DISK_FAILING, FaultClass.FILESYSTEM_CORRUPT
 
 TIGHT_BYTES = 5e9  # room for one update of a distribution or one large log
+STALE_S = 45.0  # a file system that is unmounted is no longer full
 INSTALLED_S = 30.0  # what was full when we came is old news
 STEADY_RISE = 0.005
 _OLD = (Severity.WARNING, 0.45)  # worth a line beside other findings, no incident of its own
@@ -101,6 +102,7 @@ def _full(
         text,
         values,
         ref=f"{family}{{{label}}}",
+        stale_s=STALE_S,
         once=once,
     )
 
