@@ -11,6 +11,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
+from daemon.locks import read_holder
+
 STAGES = ("supervisor", "collector", "low", "middle", "top", "notify")
 MAX_STATUS_BYTES = 1 << 20
 STALE_S = 60.0  # twelve status periods
@@ -119,6 +121,12 @@ def running_stages(runtime: Path) -> list[StageView]:
     """Every stage that runs or died without stopping, in the order of the flow; [] if no daemon runs."""
     found = (read_status(runtime, stage) for stage in STAGES)
     return [_view(status) for status in found if status is not None and status.state != "stopped"]
+
+
+def read_pids(runtime: Path) -> frozenset[int]:
+    """The processes that hold, or last held, a stage's lock."""
+    found = (read_holder(runtime / "status" / f"{stage}.lock") for stage in STAGES)
+    return frozenset(pid for pid in found if pid is not None)
 
 
 def total(flows: Mapping[str, Mapping[str, Flow]], part: Literal["offered", "delivered", "gap"]) -> int:

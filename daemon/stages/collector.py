@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from daemon.bus import FlowProducer, Wire
 from daemon.clock import now
 from daemon.collectors.source import Collector
-from daemon.messages import Event, Line, Observation
+from daemon.messages import Event, Line, Observation, Sample
 from daemon.settings import Settings
 from daemon.stages.flows import count_flows
 from daemon.stages.health import crash_event
 from daemon.stages.life import Life, Report
 from daemon.stages.positions import Positions
 from daemon.stages.readers import Readers
+from daemon.stages.sources import build
 
 EDGE = "low"
 FLUSH_S = 1.0  # what nothing hurries waits for the next whole second, when the samples are taken anyway
@@ -26,12 +27,6 @@ URGENT_PRIORITY = 3  # error
 DRAIN_S = 2.0  # for the last acknowledgements when stopping
 SAVE_EVERY_S = 5.0
 IDLE_S = 3600.0
-
-
-def build(settings: Settings, positions: Mapping[str, str]) -> list[Collector]:
-    """The collectors of this host's settings."""
-    del settings, positions
-    return []
 
 
 class CollectorStage:
@@ -78,7 +73,9 @@ class CollectorStage:
             return
         self._producer.offer(observations)
         self._urgent = self._urgent or any(map(_hurries, observations))
-        if self._flush_due_s == math.inf:
+        if any(type(one) is Sample for one in observations):
+            self._flush_due_s = 0.0  # this is the tick that all else waits for
+        elif self._flush_due_s == math.inf:
             self._flush_due_s = math.floor(time.monotonic() / FLUSH_S + 1) * FLUSH_S
 
     def _send(self, now_s: float) -> None:

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -18,17 +18,28 @@ from daemon.settings import Settings
 from daemon.stages.flows import count_flows, count_latency, describe, work_through
 from daemon.stages.health import find_crash, gap_event
 from daemon.stages.life import Life, Report
+from daemon.status import read_pids
 
 EDGE_IN, EDGE_OUT = "low", "middle"
 MAX_STATE_BYTES = 64 << 20  # of learned state, of which the tier's own bounds allow a fraction
 DRAIN_S = 3.0
 COMPLAIN_EVERY_S = 60.0
+OWN_EVERY_S = 10.0  # reading six pids costs 0.1 ms
 
 
 class Tier(Protocol):
     """What this stage needs of the low tier."""
 
-    counters: dict[str, int]
+    notes: list[str]
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """What was seen and found."""
+        ...
+
+    def own(self, pids: Iterable[int]) -> None:
+        """Which processes are hauswart's."""
+        ...
 
     def observe(self, batch: Sequence[Observation]) -> list[Upward]:
         """Judge observations."""
@@ -77,6 +88,8 @@ class LowStage:
         self._errors: Counter[str] = Counter()
         self._complained: dict[str, float] = {}
         self._peak = 0
+        self._own: frozenset[int] = frozenset()
+        self._own_due_s = 0.0
         life.report = self._report
 
     def run(self) -> None:
@@ -99,6 +112,7 @@ class LowStage:
             self._judge()
         self._pass_on()
         self._tell_notes()
+        self._name_own()
         if time.monotonic() >= self._state_due_s:
             self._state_due_s = time.monotonic() + self._life.settings.low.state_interval_s
             self._save()
@@ -122,8 +136,20 @@ class LowStage:
 
     def _tell_notes(self) -> None:
         self._telemetry.tick(now())
-        while self._telemetry.notes:
-            self._life.tell.warning(self._telemetry.notes.pop(0))
+        for notes in (self._telemetry.notes, self._tier.notes):
+            while notes:
+                self._life.tell.warning(notes.pop(0))
+
+    def _name_own(self) -> None:
+        """Tell the tier which processes are ours; they change when a stage is started again."""
+        now_s = time.monotonic()
+        if now_s < self._own_due_s:
+            return
+        self._own_due_s = now_s + OWN_EVERY_S
+        pids = read_pids(self._life.runtime)
+        if pids != self._own:
+            self._own = pids
+            self._tier.own(pids)
 
     def _save(self) -> None:
         try:

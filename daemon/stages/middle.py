@@ -40,6 +40,8 @@ LOOK_S = 1.0  # while the low tier is silent, this stage keeps observation time 
 RETRY_S = 1.0  # between two attempts to commit
 EXPIRE_EVERY_S = 3600.0
 MAX_UNSAVED_FINDINGS = 4096
+REOPEN_S = 900.0  # incidents closed within this time are told to the tier at start, which may reopen them
+MAX_RECENT = 1000
 
 
 class Tier(Protocol):
@@ -47,6 +49,15 @@ class Tier(Protocol):
 
     def take(self, batch: Sequence[Upward]) -> list[Incident]:
         """Group findings; the changed incidents."""
+        ...
+
+    def keep(self, silence: KeepSilence) -> None:
+        """Heed a silence from now on."""
+        ...
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether findings are held that are in no incident yet."""
         ...
 
 
@@ -157,12 +168,18 @@ class MiddleStage:
             self._counts["commits"] += 1
         self._retry_s = 0.0
         self._unsaved, self._unsaved_findings = {}, []
-        if self._waiting is not None:
-            self._consumer.acknowledge(self._waiting)
-            self._waiting = None
-        self._consumer.answer()
+        self._acknowledge()
         for incident in incidents:
             self._wake.publish(Wake("incidents", incident.id))
+
+    def _acknowledge(self) -> None:
+        """Acknowledge what is committed; what may still become an incident only gives its credit back."""
+        if self._waiting is not None:
+            self._consumer.release(self._waiting)
+            if not self._tier.unsettled:
+                self._consumer.acknowledge(self._waiting)
+                self._waiting = None
+        self._consumer.answer()
 
     def _fail(self, error: HauswartError) -> None:
         if not self._blocked:
@@ -203,6 +220,7 @@ class MiddleStage:
         elif isinstance(record, KeepFeedback):
             self._wake.publish(Wake("feedback", record.incident_id))
         elif isinstance(record, KeepSilence):
+            self._tier.keep(record)
             self._wake.publish(Wake("silences", record.id))
 
     def _expire(self) -> None:
@@ -247,13 +265,14 @@ def run(settings: Settings) -> None:
             for note in store.notes:
                 life.tell.warning(note)
             with StoreReader(path) as reader:
-                open_incidents, silences = reader.incidents(state="open"), reader.silences()
+                recent = reader.incidents(since=time.time() - REOPEN_S, limit=MAX_RECENT)
+                silences = reader.silences()
             MiddleStage(
                 life,
                 FlowConsumer(wire, EDGE, upward_decoder()),
                 RecordsServer(wire),
                 WakePublisher(wire),
-                tier=MiddleTier(settings.middle, open_incidents, silences),
+                tier=MiddleTier(settings.middle, recent, silences),
                 store=store,
             ).run()
     finally:

@@ -25,6 +25,8 @@ ROUNDS = 16  # of the reader's list at one look
 class Tier(Protocol):
     """What this stage needs of the top tier."""
 
+    notes: list[str]
+
     def advise(self, incident: Incident) -> list[Advice]:
         """Advice in each language."""
         ...
@@ -98,6 +100,8 @@ class TopStage:
             advice = self._tier.advise(incident)
             self._client.keep(KeepAdvice(incident.id, incident.revision, advice), KEEP_TIMEOUT_S)
             self._counts["advised"] += 1
+            while self._tier.notes:
+                self._life.tell.warning(self._tier.notes.pop(0))
         except HauswartError as error:
             self._give_up(incident, str(error))
         except Exception as error:  # noqa: BLE001  # one incident's text must not keep the others from advice

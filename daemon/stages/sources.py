@@ -1,0 +1,72 @@
+"""Which collectors these settings ask for: the only place that knows them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from daemon.collectors.files import FileCollector
+from daemon.collectors.host import HostCollector, readers_of
+from daemon.collectors.journal import JournalCollector
+from daemon.collectors.jumps import Jumps
+from daemon.collectors.kernel import KernelCollector
+from daemon.collectors.links import LinkCollector
+from daemon.collectors.probes import DnsProbe, GatewayProbe, Probe, ProbeCollector
+from daemon.collectors.snapshots import ProcessCollector
+from daemon.collectors.source import Collector
+from daemon.errors import SourceError
+from daemon.ingest import Clean, clean
+from daemon.settings import Collect, Settings
+
+
+def build(settings: Settings, positions: Mapping[str, str]) -> list[Collector]:
+    """The collectors in the order in which they are read."""
+    collect, proc, jumps = settings.collect, Path(settings.collect.proc), Jumps()
+    hide, address = _hiders(settings)
+    probes = _probes(collect, proc)
+    host = HostCollector(readers_of(proc, Path(collect.sys), smart=collect.smart), jumps, collect.interval_s)
+    return [
+        host,
+        ProcessCollector(proc, jumps, collect.snapshot_interval_s, address),
+        *([LinkCollector()] if collect.network != "off" else []),
+        *([ProbeCollector(probes, collect.probe_interval_s)] if probes else []),
+        *_logs(collect, positions, hide),
+    ]
+
+
+def _logs(collect: Collect, positions: Mapping[str, str], hide: Clean) -> list[Collector]:
+    """The journal; where there is none, the kernel's log and the usual files; and what is followed anyway."""
+    journal = JournalCollector(positions.get("journal", ""), clean_text=hide)
+    is_there = collect.journal != "off" and _opens(journal)
+    kernel = collect.kernel_log == "on" or (collect.kernel_log == "auto" and not is_there)
+    patterns = dict.fromkeys([*([] if is_there else collect.files), *collect.follow])
+    files = [FileCollector(pattern, positions.get(f"file:{pattern}", ""), hide) for pattern in patterns]
+    return [
+        *([journal] if collect.journal != "off" else []),  # an absent one is named by the stage
+        *([KernelCollector(positions.get("kernel", ""), clean_text=hide)] if kernel else []),
+        *files,
+    ]
+
+
+def _probes(collect: Collect, proc: Path) -> list[Probe]:
+    dns: list[Probe] = [DnsProbe(collect.dns_probe, Path("/etc/resolv.conf"))] if collect.dns_probe else []
+    return [*dns, *([GatewayProbe(proc)] if collect.gateway_probe else [])]
+
+
+def _hiders(settings: Settings) -> tuple[Clean, Callable[[str], str]]:
+    """How text and addresses are cleaned: plainly, or with stand-ins for people."""
+    if not settings.collect.pseudonymise:
+        return clean, str
+    from daemon.pseudonyms import open_pseudonyms  # noqa: PLC0415  # only where it is wanted
+
+    pseudonyms = open_pseudonyms(settings.state)
+    return pseudonyms.clean, pseudonyms.address
+
+
+def _opens(collector: Collector) -> bool:
+    try:
+        collector.open()
+    except SourceError:
+        return False
+    collector.close()
+    return True
