@@ -9,7 +9,7 @@ import os
 import re
 import select
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,8 +73,18 @@ def parse_mountinfo(data: bytes) -> list[Mount]:
     return list(mounts.values())
 
 
-def choose(mounts: Iterable[Mount]) -> tuple[list[Mount], list[str]]:
-    """One mount for each real local file system, the shortest writable one; and what is left alone."""
+def choose(
+    mounts: Iterable[Mount], before: Container[tuple[str, bytes]] = ()
+) -> tuple[list[Mount], list[str]]:
+    """One mount for each real local file system, the shortest writable one; and what is left alone.
+
+    What was chosen `before` (device and mount point) stays chosen, also when it turns read-only.
+    """
+
+    def rank(mount: Mount) -> tuple[bool, bool, int, bytes]:
+        chosen = (mount.device, mount.point) in before
+        return not chosen, mount.readonly, len(mount.point), mount.point
+
     best: dict[str, Mount] = {}
     left = []
     for mount in mounts:
@@ -83,16 +93,12 @@ def choose(mounts: Iterable[Mount]) -> tuple[list[Mount], list[str]]:
             if kind not in ("autofs", "fusectl"):
                 left.append(mount.label)
             continue
-        if not _is_real(mount):
+        if not _is_real(mount) and (mount.device, mount.point) not in before:
             continue
         other = best.get(mount.device)
-        if other is None or _rank(mount) < _rank(other):
+        if other is None or rank(mount) < rank(other):
             best[mount.device] = mount
-    return sorted(best.values(), key=_rank)[:MAX_MOUNTS], left
-
-
-def _rank(mount: Mount) -> tuple[bool, int, bytes]:
-    return mount.readonly, len(mount.point), mount.point
+    return sorted(best.values(), key=rank)[:MAX_MOUNTS], left
 
 
 def _is_real(mount: Mount) -> bool:
@@ -162,7 +168,8 @@ class FileSystemReader:
         if data == self._data:
             return
         self._data = data
-        mounts, left = choose(parse_mountinfo(data))
+        before = {(mount.device, mount.point) for mount, _ in self._chosen}
+        mounts, left = choose(parse_mountinfo(data), before)
         if left:
             names = " ".join(left[:32])
             self._notes.append(Note("fs.remote", "absent", f"network or FUSE, not measured: {names}"))

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from daemon.clock import now as read_clock
 from daemon.collectors.arrays import ArrayReader
 from daemon.collectors.disks import DiskReader
 from daemon.collectors.filesystems import FileSystemReader
 from daemon.collectors.jumps import Jumps
-from daemon.collectors.kernel_files import Note, Reader, event_of, reason_of
+from daemon.collectors.kernel_files import Note, Parts, Reader, event_of, reason_of
 from daemon.collectors.network import InterfaceReader, ProtocolReader
 from daemon.collectors.sensors import SensorReader
 from daemon.collectors.smart import SmartReader
@@ -20,7 +21,6 @@ from daemon.collectors.units import UnitReader
 from daemon.messages import MAX_VALUES, Event, Observation, Sample, Stamp
 
 _MAX_TOLD = 1024
-_RETRY_S = 30.0
 
 
 def readers_of(proc: Path, sys: Path, *, smart: bool = False) -> dict[str, Reader]:
@@ -52,20 +52,19 @@ class HostCollector:
         self._readers = readers
         self._jumps = jumps
         self._told: set[Note] = set()
-        self._resting: dict[str, float] = {}
+        self._parts = Parts({})
 
     def open(self) -> list[Event]:
         """Open all readers; what is lacking comes back as events."""
-        from daemon.clock import now  # noqa: PLC0415 - only here is there no stamp to go by
-
         notes: list[Note] = []
         for name, reader in list(self._readers.items()):
             try:
                 notes += reader.open()
-            except (OSError, ValueError) as error:
-                notes.append(Note(name, "absent", _reason(error)))
+            except OSError as error:
+                notes.append(Note(name, "absent", reason_of(error)))
                 del self._readers[name]
-        return self._events(notes, now())
+        self._parts = Parts({name: reader.read for name, reader in self._readers.items()})
+        return self._events(notes, read_clock())
 
     def fileno(self) -> int | None:
         """Driven by time alone."""
@@ -74,15 +73,9 @@ class HostCollector:
     def read(self, now: Stamp) -> list[Observation]:
         """One Sample, after the events that came up."""
         values: dict[str, float] = {}
-        notes: list[Note] = []
-        for name, reader in self._readers.items():
-            if self._resting.get(name, 0.0) > now.mono:
-                continue
-            try:
-                reader.read(now.mono, values)
-            except (OSError, ValueError, IndexError) as error:
-                notes.append(Note(name, "error", _reason(error)))
-                self._resting[name] = now.mono + _RETRY_S
+        self._parts.read(now.mono, values)
+        notes = self._parts.notes()
+        for reader in self._readers.values():
             notes += reader.notes()
         if self._jumps:
             self._jumps.note(values, now.mono)
@@ -115,7 +108,3 @@ class HostCollector:
         """Close all readers."""
         for reader in self._readers.values():
             reader.close()
-
-
-def _reason(error: Exception) -> str:
-    return reason_of(error) if isinstance(error, OSError) else f"malformed: {error}"

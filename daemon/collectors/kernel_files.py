@@ -6,7 +6,7 @@ Knows nothing about what the files mean.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -92,6 +92,35 @@ class Note(NamedTuple):
     name: str
     action: str
     reason: str
+
+
+RETRY_S = 30.0
+
+
+class Parts:
+    """Functions that each add values; one that fails is noted and rests, the others go on."""
+
+    def __init__(self, parts: Mapping[str, Callable[[float, dict[str, float]], None]]) -> None:
+        self._parts = parts
+        self._resting: dict[str, float] = {}
+        self._notes: list[Note] = []
+
+    def read(self, mono: float, values: dict[str, float]) -> None:
+        """Let every part that does not rest add its values."""
+        for name, part in self._parts.items():
+            if self._resting and self._resting.get(name, 0.0) > mono:
+                continue
+            try:
+                part(mono, values)
+            except (OSError, ValueError, IndexError) as error:
+                self._resting[name] = mono + RETRY_S
+                reason = reason_of(error) if isinstance(error, OSError) else f"malformed: {error}"
+                self._notes.append(Note(name, "error", reason))
+
+    def notes(self) -> list[Note]:
+        """Which parts failed since the last call."""
+        notes, self._notes = self._notes, []
+        return notes
 
 
 class Reader(Protocol):

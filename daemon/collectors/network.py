@@ -15,6 +15,7 @@ from daemon.collectors.kernel_files import (
     REPEAT_S,
     KernelFile,
     Note,
+    Parts,
     Rates,
     number_after,
     printable,
@@ -86,6 +87,14 @@ class ProtocolReader:
         self._tracking = False
         self._extended: dict[str, int] = {}
         self._skip = True
+        self._parts = Parts(
+            {
+                "net.extended": self._read_extended,
+                "net": self._read_counters,
+                "sock": self._read_sockets,
+                "net.conntrack": self._read_tracking,
+            }
+        )
 
     def open(self) -> list[Note]:
         """Find out whether connections are tracked."""
@@ -99,28 +108,38 @@ class ProtocolReader:
 
     def read(self, mono: float, values: dict[str, float]) -> None:
         """Add this instant's values."""
-        counters = self._table.parse(self._snmp.read())
-        self._skip = not self._skip  # netstat is the dearest file of all; every other time will do
+        self._parts.read(mono, values)
+
+    def _read_extended(self, _: float, __: dict[str, float]) -> None:
+        """The dearest file of all: every other time will do."""
+        self._skip = not self._skip
         if not self._skip:
             self._extended = self._table.parse(self._netstat.read())
+
+    def _read_counters(self, mono: float, values: dict[str, float]) -> None:
+        counters = self._table.parse(self._snmp.read())
         counters.update(self._extended)
         for metric, names in _SUMS.items():
             if names[0] in counters and not (self._skip and names[0].startswith("TcpExt.")):
                 self._rates.put(values, metric, sum(counters.get(name, 0) for name in names), mono)
         if "Tcp.CurrEstab" in counters:
             values["sock.tcp_established"] = counters["Tcp.CurrEstab"]
+
+    def _read_sockets(self, _: float, values: dict[str, float]) -> None:
         data = self._sockets.read()
         line = data[data.find(b"TCP:") :].partition(b"\n")[0]
         for metric, key in (("sock.tcp_orphan", b" orphan "), ("sock.tcp_time_wait", b" tw ")):
             count = number_after(line, key)
             if count is not None:
                 values[metric] = count
+
+    def _read_tracking(self, _: float, values: dict[str, float]) -> None:
         if self._tracking:
             values["net.conntrack"] = int(self._tracked.read()) / max(1, int(self._tracked_max.read()))
 
     def notes(self) -> list[Note]:
-        """Nothing comes up later."""
-        return []
+        """Which parts failed since the last call."""
+        return self._parts.notes()
 
     def close(self) -> None:
         """Give all descriptors back."""

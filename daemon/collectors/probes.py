@@ -18,7 +18,6 @@ from daemon.collectors.kernel_files import Note, event_of, read_bytes
 from daemon.errors import ConfigError
 from daemon.messages import Event, Observation, Sample, Stamp
 
-_TRY_S = 1.0  # an answer within a second, else the next try
 _TRIES = 3
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
 _TCP_PORT = 9  # discard: closed nearly everywhere, and a refusal is a sign of life
@@ -189,12 +188,14 @@ class Probe:
     """One kind of question, asked again every interval; subclasses say how one try is sent."""
 
     metric = ""
+    try_s = 1.0  # an answer within a second, else the next try
 
     def __init__(self) -> None:
         self.attempt: Attempt | None = None
         self.begun = 0.0
         self._sent = 0.0
         self._tries = 0
+        self.busy = False  # whether a verdict is still awaited
         self.refusal = ""
 
     def send(self, number: int) -> Attempt | None:
@@ -203,13 +204,8 @@ class Probe:
 
     def begin(self, mono: float) -> None:
         """Start asking."""
-        self.begun, self._tries = mono, 0
+        self.begun, self._tries, self.busy = mono, 0, True
         self._try(mono)
-
-    @property
-    def busy(self) -> bool:
-        """Whether an answer is still awaited."""
-        return self.attempt is not None or 0 < self._tries < _TRIES
 
     def _try(self, mono: float) -> None:
         self.close()
@@ -225,14 +221,15 @@ class Probe:
         answer = self.attempt.finish() if self.attempt else None
         if answer:
             self.close()
-            self._tries = _TRIES
+            self.busy = False
             return True
-        if answer is None and mono - self._sent < _TRY_S:
+        if answer is None and mono - self._sent < self.try_s:
             return None
         if self._tries < _TRIES:
             self._try(mono)
             return None
         self.close()
+        self.busy = False
         return False
 
     def close(self) -> None:

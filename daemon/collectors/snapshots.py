@@ -101,7 +101,7 @@ class ProcessCollector:
         self._begun_at = 0.0
         self._next_at = 0.0
         self._biggest: list[int] = []
-        self._credit = _JUMPS_MAX
+        self._credit = (0.0, _JUMPS_MAX)  # as of when, and how many
         self._notes: list[Note] = []
         self._told: set[str] = set()
 
@@ -133,14 +133,17 @@ class ProcessCollector:
             return True
         if not self._jumps.waiting or mono - self._begun_at < _JUMP_GAP_S - 0.1:
             return False
-        return self._jumps.urgent or self._credit >= 1.0
+        return self._jumps.urgent or self._credit_at(mono) >= 1.0
+
+    def _credit_at(self, mono: float) -> float:
+        """How many more jumps may have a snapshot at once."""
+        since, credit = self._credit
+        return min(_JUMPS_MAX, credit + (mono - since) / _JUMP_REFILL_S)
 
     def _begin(self, now: Stamp) -> None:
         jumped, sockets = self._jumps.take()
         if jumped:
-            self._credit = max(0.0, self._credit - 1.0)
-        elapsed = now.mono - self._begun_at if self._begun_at else 0.0
-        self._credit = min(_JUMPS_MAX, self._credit + elapsed / _JUMP_REFILL_S)
+            self._credit = (now.mono, max(0.0, self._credit_at(now.mono) - 1.0))
         self._begun_at = now.mono
         self._next_at = now.mono + self._every_s - 0.1  # a tenth of slack against a loop that wakes early
         self._result = None

@@ -6,6 +6,7 @@ Worth its cost only when there is something to see: the kernel walks its whole h
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 from collections import Counter
@@ -27,6 +28,7 @@ _STATES = {
     b"0B": "CLOSING",
     b"0C": "SYN_RECV",
 }
+_PORT = re.compile(rb"[0-9A-F]{4}")
 _MAX_BYTES = 4 << 20  # about 27,000 connections of 150 bytes a line
 _MAX_PEERS = 10000
 _TOP = 10
@@ -86,7 +88,7 @@ class Connections:
             if address and number > 1:
                 counts[f"peer{{{self._address(address)}}}"] = number
         for raw, number in self._ports.most_common(_TOP // 2):
-            if number > 1 and len(raw) == 4:
+            if number > 1 and _PORT.fullmatch(raw):
                 counts[f"port{{tcp/{int(raw, 16)}}}"] = number
         if self.unread:
             counts["unscanned_sockets"] = self.unread

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from daemon.collectors.kernel_files import KernelFile, Note, Rates, number_after, reason_of
+from daemon.collectors.kernel_files import KernelFile, Note, Parts, Rates, number_after, reason_of
 
 _PRESSURE = (("cpu", ("some",)), ("memory", ("some", "full")), ("io", ("some", "full")))
 _LIMITS_EVERY_S = 60.0  # pid_max and threads-max change by an operator's hand only
@@ -53,6 +53,16 @@ class SystemReader:
         self._static_links = 0
         self._limit = (-_LIMITS_EVERY_S, 0)
         self._notes: list[Note] = []
+        self._parts = Parts(
+            {
+                "cpu": self._read_processor,
+                "load": self._read_load,
+                "mem": self._read_memory,
+                "mem.counters": self._read_counters,
+                "psi": self._read_pressure,
+                "fd": self._read_files,
+            }
+        )
 
     def open(self) -> list[Note]:
         """Find out which pressure files work and how many links of /proc are no processes."""
@@ -72,9 +82,9 @@ class SystemReader:
 
     def read(self, mono: float, values: dict[str, float]) -> None:
         """Add this instant's values."""
-        self._read_processor(mono, values)
-        self._read_load(mono, values)
-        self._read_memory(mono, values)
+        self._parts.read(mono, values)
+
+    def _read_pressure(self, mono: float, values: dict[str, float]) -> None:
         for resource, kinds, file in self._pressure:
             totals = parse_pressure(file.read())
             for kind in kinds:
@@ -83,7 +93,9 @@ class SystemReader:
                     stalled = self._rates.of(name, totals[kind], mono)
                     if stalled is not None:
                         values[name] = min(1.0, stalled / 1e6)
-        used, _, maximum = self._files.read().split()[:3]
+
+    def _read_files(self, _: float, values: dict[str, float]) -> None:
+        used, _unused, maximum = self._files.read().split()[:3]
         values["fd.used"] = int(used) / max(1, int(maximum))
 
     def _read_processor(self, mono: float, values: dict[str, float]) -> None:
@@ -125,7 +137,7 @@ class SystemReader:
             self._limit = (mono, min(limits, default=0))
         return self._limit[1]
 
-    def _read_memory(self, mono: float, values: dict[str, float]) -> None:
+    def _read_memory(self, _: float, values: dict[str, float]) -> None:
         data = self._memory.read()
         total, available = number_after(data, b"MemTotal:"), number_after(data, b"\nMemAvailable:")
         if total and available is not None:
@@ -138,6 +150,8 @@ class SystemReader:
         dirty = number_after(data, b"\nDirty:")
         if dirty is not None:
             values["mem.dirty_bytes"] = dirty * 1024
+
+    def _read_counters(self, mono: float, values: dict[str, float]) -> None:
         counters = self._vm.read()
         for name, key in (("mem.major_faults", b"\npgmajfault "), ("mem.oom_kills", b"\noom_kill ")):
             count = number_after(counters, key)
@@ -147,7 +161,7 @@ class SystemReader:
     def notes(self) -> list[Note]:
         """What has come up since the last call."""
         notes, self._notes = self._notes, []
-        return notes
+        return notes + self._parts.notes()
 
     def close(self) -> None:
         """Give all descriptors back."""
