@@ -6,7 +6,6 @@ Knows nothing about what a metric means; times are seconds of observation time.
 from __future__ import annotations
 
 from collections import deque
-from statistics import median
 
 POINTS = 24  # 24 points give Theil-Sen 276 pairs: about 30 microseconds, and only for what is moving
 
@@ -48,7 +47,7 @@ class Trend:
         points = list(self._points)
         if len(points) < 4:
             return 0.0
-        slopes = [
+        slopes = sorted(
             (b - a) / (tb - ta) for i, (ta, a) in enumerate(points) for tb, b in points[i + 1 :] if tb > ta
         ]
         return median(slopes) if slopes else 0.0

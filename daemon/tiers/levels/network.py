@@ -81,7 +81,7 @@ def _busiest_link(view: View) -> Subject:
 
 
 def carrier(view: View, label: str, value: float) -> Breach | None:
-    """An interface that had a carrier lost it; the network's events say so sooner and know of what kind it is."""
+    """An interface that had a carrier lost it; the network's events know its kind and say so sooner."""
     rule, name = "link.carrier.level", f"link.carrier{{{label}}}"
     known = view.usual.get(name)
     holds = view.conditions.holds(rule, label)
