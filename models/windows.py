@@ -47,10 +47,12 @@ class Trend:
         points = list(self._points)
         if len(points) < 4:
             return 0.0
-        slopes = sorted(
-            (b - a) / (tb - ta) for i, (ta, a) in enumerate(points) for tb, b in points[i + 1 :] if tb > ta
-        ]
-        return median(slopes) if slopes else 0.0
+        pairs = ((one, two) for i, one in enumerate(points) for two in points[i + 1 :])
+        slopes = sorted((b - a) / (tb - ta) for (ta, a), (tb, b) in pairs if tb > ta)
+        middle = len(slopes) // 2
+        if len(slopes) % 2:
+            return slopes[middle]
+        return (slopes[middle - 1] + slopes[middle]) / 2 if slopes else 0.0
 
     def reaches(self, level: float) -> float | None:
         """Seconds until the newest value arrives at `level` if it keeps its pace, None if it does not."""
