@@ -19,6 +19,7 @@ Effect = Literal["noted", "lowered", "explained"]
 BOOT_S = 600.0  # a boot that never reported its end is over after ten minutes
 AFTERMATH_S = 600.0  # what begins within ten minutes after a rebuild, an update or a sudo is said to
 TRAIL_S = 30.0  # caches are written back and services settle for a while after a job has ended
+LOWERED = 0.8  # a surely failed unit (0.65) still opens an incident, a guess (0.6) does not
 LATE_S = 2.0  # the line that says a job was started may be read this long after its first effect
 # A job that runs longer than this is no excuse any more: a day's backup is rare, a timer's job is short.
 LONGEST_S = {"backup": 12 * 3600.0, "scrub": 48 * 3600.0, "maintenance-job": 4 * 3600.0, "timer": 3600.0}
@@ -67,16 +68,21 @@ class Window(NamedTuple):
 
 
 class Weighing(NamedTuple):
-    """What the context leaves of a finding: a factor on its score, its severity, the windows that say so."""
+    """What the context leaves of a finding: a factor on its score, and the windows that say so."""
 
     factor: float
-    severity: Severity
     notes: tuple[tuple[Window, Effect], ...] = ()
 
     @property
     def explained(self) -> bool:
         """Whether nothing is left."""
         return self.factor == 0.0
+
+    def severity(self, finding: Finding) -> Severity:
+        """The finding's severity in this light: one step lower if it was lowered, but never below warning."""
+        if self.explained:
+            return Severity.INFO
+        return finding.severity if self.factor == 1.0 else _lower(finding.severity)
 
 
 class Contexts:
@@ -115,16 +121,16 @@ class Contexts:
     def weigh(self, finding: Finding, since: float, t: float) -> Weighing:
         """What is left at `t` of a finding whose condition began at `since`, given all the host was doing."""
         if not self.windows or _stage(finding):
-            return Weighing(1.0, finding.severity)
+            return Weighing(1.0)
         top = main_class(finding)
         notes = [(one, _effect(one, finding, top, since, t)) for one in self.windows]
         told = tuple((one, effect) for one, effect in notes if effect is not None)[-_MAX_NOTES:]
         effects = {effect for _, effect in told}
         if "explained" in effects:
-            return Weighing(0.0, Severity.INFO, told)
+            return Weighing(0.0, told)
         if "lowered" in effects:
-            return Weighing(0.7, _lower(finding.severity), told)
-        return Weighing(1.0, finding.severity, told)
+            return Weighing(LOWERED, told)
+        return Weighing(1.0, told)
 
     def _end(self, ended: Window) -> bool:
         for index in range(len(self.windows) - 1, -1, -1):

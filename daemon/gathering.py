@@ -7,9 +7,9 @@ becomes an incident is not decided here.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from daemon.grouping import View, affinity, on_stage, supports, view_of_finding, view_of_situation
+from daemon.grouping import View, affinity, on_stage, strangers, supports, view_of_finding, view_of_situation
 from daemon.messages import Finding, Incident
 from daemon.situations import ConditionKey, Situation, began_at, condition_key, incident_id
 from daemon.subjects import split_pid
@@ -17,6 +17,7 @@ from models.taxonomy import FaultClass
 
 SITUATIONS_MAX = 128  # open incidents and what may become one; beyond it findings are counted and dropped
 WEAK_MAX = 64
+WHERE_MAX = 4096  # conditions found without a search; the others are searched for
 
 Label = tuple[FaultClass, str, str]  # class, kind and name (without pid) of the first culprit
 
@@ -44,7 +45,8 @@ class Gathering:
                 self.dropped += 1
                 return None
         news = situation.add(finding, t)
-        self._where[where] = situation.id
+        if where in situation.conditions:
+            self._remember(where, situation.id)
         if not news:
             return None
         self._views.pop(situation.id, None)
@@ -54,11 +56,15 @@ class Gathering:
     def support(self, finding: Finding, t: float) -> None:
         """Give a weak finding to the situation that it fits, or let it wait for one."""
         view = view_of_finding(finding, t)
-        for situation in self.situations.values():
-            if supports(view, self.view(situation), self._window_s):
-                situation.add(finding, t)
-                return
-        self._weak.append((finding, view, t))
+        best, fitting = 0.0, None
+        for situation, other in self._near(view):
+            found = supports(view, other, self._window_s)
+            if found > best:
+                best, fitting = found, situation
+        if fitting is None:
+            self._weak.append((finding, view, t))
+        else:
+            fitting.add(finding, t)
 
     def end(self, finding: Finding, t: float) -> None:
         """A condition is over, wherever it was put."""
@@ -70,7 +76,8 @@ class Gathering:
     def restore(self, situation: Situation, top: FaultClass) -> None:
         """Take a situation that was an incident before."""
         self.situations[situation.id] = situation
-        self._where.update(dict.fromkeys(situation.conditions, situation.id))
+        for where in situation.conditions:
+            self._remember(where, situation.id)
         self._tops[situation.id] = top
 
     def set_top(self, situation: Situation, top: FaultClass) -> bool:
@@ -92,7 +99,8 @@ class Gathering:
             survivor, loser = (survivor, other) if _elder(survivor, other) else (other, survivor)
             survivor.absorb(loser)
             self.remove(loser)
-            self._where.update(dict.fromkeys(survivor.conditions, survivor.id))
+            for where in survivor.conditions:
+                self._remember(where, survivor.id)
             self._views.pop(survivor.id, None)
             absorbed.append(loser)
         return [survivor, *absorbed]
@@ -121,10 +129,23 @@ class Gathering:
             view = view._replace(last_t=situation.last_t, over_t=situation.over_t)
         return view
 
+    def _remember(self, where: ConditionKey, number: str) -> None:
+        self._where[where] = number
+        if len(self._where) > WHERE_MAX:
+            del self._where[next(iter(self._where))]
+
+    def _near(self, view: View) -> Iterator[tuple[Situation, View]]:
+        """The situations that may have to do with a view, as they are seen now."""
+        views = self._views
+        for number, situation in self.situations.items():
+            known = views.get(number)
+            if known is None or not strangers(view, known):
+                yield situation, self.view(situation)
+
     def _nearest(self, view: View) -> Situation | None:
         best, nearest = 0.0, None
-        for situation in self.situations.values():
-            found = affinity(view, self.view(situation), self._window_s)
+        for situation, other in self._near(view):
+            found = affinity(view, other, self._window_s)
             if found > best or (
                 nearest is not None and found == best > 0.0 and situation.last_t > nearest.last_t
             ):
@@ -152,23 +173,26 @@ class Gathering:
         if not self._weak:
             return
         view = self.view(situation)
-        kept = [one for one in self._weak if not supports(one[1], view, self._window_s)]
-        if len(kept) < len(self._weak):
-            for finding, odd, t in self._weak:
-                if supports(odd, view, self._window_s):
-                    situation.add(finding, t)
-            self._weak = deque(kept, WEAK_MAX)
+        fits = [supports(odd, view, self._window_s) > 0.0 for _, odd, _ in self._weak]
+        if not any(fits):
+            return
+        waiting, self._weak = self._weak, deque(maxlen=WEAK_MAX)
+        for fit, one in zip(fits, waiting, strict=True):
+            if fit:
+                situation.add(one[0], one[2])
+            else:
+                self._weak.append(one)
 
     def _twin(self, situation: Situation, label: Label) -> Situation | None:
-        view = self.view(situation)
-        for other in self.situations.values():
-            if other is situation:
-                continue
-            if affinity(view, self.view(other), self._window_s) > 0.0:
+        for other, view in self._near(self.view(situation)):
+            if other is not situation and affinity(self.view(situation), view, self._window_s) > 0.0:
                 return other
-            if other.open and other.stage == situation.stage and label == label_of(other.incident):
-                return other
-        return None
+        alike = (
+            one
+            for one in self.situations.values()
+            if one.open and one.stage == situation.stage and label == label_of(one.incident)
+        )
+        return next((one for one in alike if one is not situation), None)
 
 
 def label_of(incident: Incident | None) -> Label | None:

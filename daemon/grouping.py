@@ -5,21 +5,24 @@ Pure functions on `View`, which a finding and a situation both have.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from daemon.context import main_class
 from daemon.messages import Finding, Subject
-from daemon.situations import Situation
+from daemon.situations import Condition, Situation
 from daemon.subjects import Key, expand
 from daemon.verdicts import classes
-from models.causes import SELF_REACH, Reach, effect, kin, places
+from models.causes import SELF_REACH, Reach, effect, far, kin, places
 from models.taxonomy import Category, FaultClass, SubjectKind
 
 SPEAKS = 0.4  # a class hinted at less is not what a view is about
 TIED = 0.3  # a subject that bears less of the blame ties nothing together
 BLAMED = 0.5  # from here on a subject is what a finding is about, so that another one is another place
 LEAD_S = 10.0  # an effect may be seen this much earlier than its cause
+NEARBY_S = 30.0  # a mere oddity belongs to what happens within half a minute of it
 OVER_S = 10.0  # a cause that ended longer ago than this caused nothing new
+_KINDS = {kind.value: kind for kind in SubjectKind}
 _PERSONAL = frozenset({Category.SERVICE, Category.SECURITY, Category.UNKNOWN})
 
 
@@ -28,8 +31,9 @@ class View(NamedTuple):
 
     top: FaultClass
     classes: frozenset[FaultClass]
+    far: frozenset[FaultClass]  # what may belong to it without a shared subject
     tied: frozenset[Key]
-    blamed: frozenset[Key]
+    places: dict[SubjectKind, frozenset[str]]  # the names that bear half of the blame or more
     first_t: float
     last_t: float
     over_t: float | None
@@ -40,19 +44,27 @@ def view_of_finding(finding: Finding, t: float) -> View:
     """A finding as grouping sees it."""
     top = main_class(finding)
     spoken = frozenset({top, *(fault for fault, hint in finding.hints.items() if hint >= SPEAKS)})
-    return _view(top, spoken, finding.subjects, (t, t, None), stage=on_stage(finding))
+    places = () if guesses(finding.rule) else finding.subjects
+    return _view(top, spoken, (finding.subjects, places), (t, t, None), stage=on_stage(finding))
 
 
 def view_of_situation(situation: Situation, top: FaultClass) -> View:
     """A situation as grouping sees it; `top` is its present fault class."""
-    subjects = [
-        Subject(SubjectKind(kind), blamed.name if blamed.single else name, blamed.score)
-        for condition in situation.strong()
-        for (kind, name), blamed in condition.subjects.items()
-    ]
+    subjects: list[Subject] = []
+    places: list[Subject] = []
+    for (rule, _), condition in situation.conditions.items():
+        if not condition.weak:
+            named = _subjects(condition)
+            subjects += named
+            places += () if guesses(rule) else named
     spoken = frozenset({top, *(fault for fault, score in classes(situation).items() if score >= SPEAKS)})
     times = (situation.first_t, situation.last_t, situation.over_t)
-    return _view(top, spoken, subjects, times, stage=situation.stage)
+    return _view(top, spoken, (subjects, places), times, stage=situation.stage)
+
+
+def guesses(rule: str) -> bool:
+    """Whether a rule is about the memory of the whole host: the largest process it names is a guess."""
+    return rule.startswith(("mem.", "psi.memory."))
 
 
 def on_stage(finding: Finding) -> bool:
@@ -60,41 +72,50 @@ def on_stage(finding: Finding) -> bool:
     return any(one.kind is SubjectKind.STAGE for one in finding.subjects)
 
 
+def strangers(one: View, other: View) -> bool:
+    """Whether two views surely have nothing to do with each other: the usual case, told cheaply."""
+    return (
+        one.tied.isdisjoint(other.tied)
+        and one.far.isdisjoint(other.classes)
+        and bool(one.tied)
+        and bool(other.tied)
+    )
+
+
 def affinity(one: View, other: View, window_s: float) -> float:
     """How strongly two views belong together; 0.0 where they do not."""
     if one.stage != other.stage or _gap(one, other) > window_s:
         return 0.0
-    shared = bool(one.tied & other.tied)
-    if one.top is other.top and not shared and _elsewhere(one, other, places(one.top, one.top)):
-        return 0.0
+    shared = not one.tied.isdisjoint(other.tied)
+    if not shared and one.top is other.top and not _again(one, other, one.top):
+        return 0.0  # the same fault elsewhere, whatever else they have in common
     return max(
         (_pair(one, other, left, right, shared=shared) for left in one.classes for right in other.classes),
         default=0.0,
     )
 
 
-def supports(oddity: View, situation: View, window_s: float) -> bool:
-    """Whether a weak finding fits a situation: it speaks for its class or for an effect of it, nearby."""
-    if oddity.stage != situation.stage or _gap(oddity, situation) > window_s:
-        return False
-    fitting = [
-        fault
-        for fault in oddity.classes
-        if fault in situation.classes or effect(situation.top, fault) is not None
-    ]
-    if oddity.tied & situation.tied:
-        return bool(fitting)
-    return any(
-        fault.category not in _PERSONAL and not _elsewhere(oddity, situation, places(situation.top, fault))
-        for fault in fitting
-    )
+def supports(oddity: View, situation: View, window_s: float) -> float:
+    """How well a weak finding fits a situation: it speaks for its class or for an effect of it, nearby."""
+    if oddity.stage != situation.stage or _gap(oddity, situation) > min(window_s, NEARBY_S):
+        return 0.0
+    shared = not oddity.tied.isdisjoint(situation.tied)
+    return max((_fit(oddity, situation, fault, shared=shared) for fault in oddity.classes), default=0.0)
+
+
+def _fit(oddity: View, situation: View, fault: FaultClass, *, shared: bool) -> float:
+    edge = effect(situation.top, fault)
+    weight = 1.0 if fault is situation.top else 0.5 if fault in situation.classes else 0.0
+    if shared:
+        return 1.0 + max(weight, edge.weight if edge else 0.0) if weight or edge else 0.0
+    if fault.category in _PERSONAL or _elsewhere(oddity, situation, places(situation.top, fault)):
+        return 0.0
+    return max(weight, edge.weight if edge and edge.reach is not Reach.SHARED else 0.0)
 
 
 def _pair(one: View, other: View, left: FaultClass, right: FaultClass, *, shared: bool) -> float:
     if left is right:
-        nameless = not (one.tied and other.tied)  # a line that names nobody is about what is known already
-        reach = max(SELF_REACH.get(left, Reach.SHARED), Reach.APART if nameless else Reach.SHARED)
-        return (3.0 if shared else 2.0) if _reaches(one, other, left, right, reach, shared=shared) else 0.0
+        return (3.0 if shared else 2.0) if shared or _again(one, other, left) else 0.0
     best = 1.0 if shared and kin(left, right) and not _past(one, other) else 0.0
     for cause, of, causing, caused in ((left, right, one, other), (right, left, other, one)):
         edge = effect(cause, of)
@@ -103,6 +124,19 @@ def _pair(one: View, other: View, left: FaultClass, right: FaultClass, *, shared
         if shared or _follows(causing, caused):
             best = max(best, edge.weight + (1.5 if shared else 0.0))
     return best
+
+
+def _again(one: View, other: View, fault: FaultClass) -> bool:
+    """Whether a class seen in both is one fault, although they share no subject."""
+    nameless = not (one.tied and other.tied)  # a line that names nobody is about what is known already
+    reach = max(SELF_REACH.get(fault, Reach.SHARED), Reach.APART if nameless else Reach.SHARED)
+    for view in (one, other):
+        if view.top is not fault:  # there it is the effect of something, so it reaches as far as that does
+            edge = effect(view.top, fault)
+            reach = min(reach, edge.reach if edge else Reach.SHARED)
+    if reach is Reach.APART:
+        return not _elsewhere(one, other, places(one.top, fault) | places(other.top, fault))
+    return reach is Reach.HOST
 
 
 def _reaches(
@@ -116,9 +150,8 @@ def _reaches(
 def _elsewhere(one: View, other: View, kinds: frozenset[SubjectKind]) -> bool:
     """Whether both name a place of one kind and no place is the same."""
     for kind in kinds:
-        here = {name for found, name in one.blamed if found == kind.value}
-        there = {name for found, name in other.blamed if found == kind.value}
-        if here and there and not here & there:
+        here, there = one.places.get(kind), other.places.get(kind)
+        if here and there and here.isdisjoint(there):
             return True
     return False
 
@@ -139,13 +172,26 @@ def _follows(cause: View, caused: View) -> bool:
     return caused.first_t >= cause.first_t - LEAD_S and not _past(cause, caused)
 
 
+def _subjects(condition: Condition) -> list[Subject]:
+    return [
+        Subject(SubjectKind(kind), blamed.name if blamed.single else name, blamed.score)
+        for (kind, name), blamed in condition.subjects.items()
+    ]
+
+
 def _view(
     top: FaultClass,
     spoken: frozenset[FaultClass],
-    subjects: list[Subject],
+    subjects: tuple[Sequence[Subject], Sequence[Subject]],
     times: tuple[float, float, float | None],
     *,
     stage: bool,
 ) -> View:
-    tied = expand(subjects, TIED)
-    return View(top, spoken, tied, expand(subjects, BLAMED), *times, stage)
+    tied = expand(subjects[0], TIED)
+    found: dict[SubjectKind, set[str]] = {}
+    for kind, name in expand(subjects[1], BLAMED):
+        if kind in _KINDS:
+            found.setdefault(_KINDS[kind], set()).add(name)
+    blamed = {kind: frozenset(names) for kind, names in found.items()}
+    reached = frozenset().union(*map(far, spoken))
+    return View(top, spoken, reached, tied, blamed, *times, stage)

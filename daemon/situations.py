@@ -21,9 +21,12 @@ EVIDENCE_PER_CONDITION = 6  # the first ones, the strongest, the latest
 IDS_MAX = 256  # the first and the latest are kept
 ACTIVE_MAX = 64
 SUBJECTS_PER_FINDING = 8
+OCCURRENCES_TOLD = 3  # the third makes a loop of crashes; more of them are a matter of counts
 _CRASH_APART_S = 0.05  # two crashes of one program without a pid are told apart by their time
 _STATISTICS = frozenset({"level", "shift", "forecast", "residual"})
 
+SUBJECTS_MAX = 12  # conditions of one rule; a flood from a thousand addresses is one condition more
+MANY: Key = ("many", "")  # in place of the subject of what came after them
 RESTORED = "restored"  # the rule of the condition that stands in for all findings before a restart
 
 ConditionKey = tuple[str, Key]
@@ -71,7 +74,7 @@ class Condition:
         """Take one more finding; True if the condition became stronger, or came back."""
         name = finding.subjects[0].name if finding.subjects else ""
         back = self.ended_t is not None
-        self._happen(split_pid(name)[1], began_at(finding))
+        again = self._happen(split_pid(name)[1], began_at(finding))
         self.count, self.last_t, self.ended_t = self.count + 1, max(t, self.last_t), None
         if len(self.active) < ACTIVE_MAX:
             self.active.add(name)
@@ -82,7 +85,7 @@ class Condition:
             self._blame(key(subject), Blamed(subject.score, subject.name, single=True))
         for one in finding.evidence[:2]:
             self._keep(one, strongest=stronger or self.count == 1)
-        return stronger or back
+        return stronger or back or again
 
     def end(self, finding: Finding, t: float) -> None:
         """The condition is over for the finding's first subject."""
@@ -90,12 +93,14 @@ class Condition:
         if not self.active:
             self.ended_t = t
 
-    def _happen(self, pid: int, began: float) -> None:
-        """Tell one more occurrence from one more report of the same one."""
-        again = pid == self.last_pid if pid and self.last_pid else began - self.last_began < _CRASH_APART_S
-        if self.count == 0 or not again:
-            self.happened += 1
+    def _happen(self, pid: int, began: float) -> bool:
+        """Tell one more occurrence from one more report of the same one; True while each of them is news."""
+        same = pid == self.last_pid if pid and self.last_pid else began - self.last_began < _CRASH_APART_S
         self.last_pid, self.last_began = pid, began
+        if same and self.count > 0:
+            return False
+        self.happened += 1
+        return self.happened <= OCCURRENCES_TOLD
 
     def _blame(self, who: Key, blamed: Blamed) -> None:
         known = self.subjects.get(who)
@@ -145,6 +150,7 @@ class Situation:
     told_rules: int = 0  # how many kinds of evidence were told
     over_t: float | None = None  # since when none of its strong conditions holds
     ripe: bool = False  # believed, only not for long enough yet
+    idle: bool = False  # not believed, and only new evidence can change that
     stale: bool = True  # the derived verdict has to be made again
 
     @property
@@ -155,7 +161,7 @@ class Situation:
     def add(self, finding: Finding, t: float) -> bool:
         """Take a finding; True if it says something new (not just that it goes on)."""
         self._count(finding.id)
-        where = condition_key(finding)
+        where = self._slot(finding)
         condition = self.conditions.get(where)
         fresh = condition is None
         if condition is None:
@@ -173,7 +179,7 @@ class Situation:
 
     def end(self, finding: Finding, t: float) -> bool:
         """Take an `ended` finding; True if it ended a condition of this situation."""
-        condition = self.conditions.get(condition_key(finding))
+        condition = self.conditions.get(self._slot(finding))
         if condition is None or condition.ended_t is not None:
             return False
         self._count(finding.id)
@@ -221,6 +227,16 @@ class Situation:
         """Work out since when none of its strong conditions holds, if so."""
         ends = [one.ended_t for one in self.strong()]
         self.over_t = None if None in ends else max((end for end in ends if end is not None), default=None)
+
+    def _slot(self, finding: Finding) -> ConditionKey:
+        """Where a finding is kept: with its subject, or with all others once a rule names very many."""
+        where = condition_key(finding)
+        if where in self.conditions:
+            return where
+        many = (finding.rule, MANY)
+        if many in self.conditions:
+            return many
+        return many if sum(rule == finding.rule for rule, _ in self.conditions) >= SUBJECTS_MAX else where
 
     def _stand_in(self) -> Condition | None:
         if self.restored_t is None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from daemon.context import Contexts, Effect, Weighing, Window, describe, main_class
 from daemon.messages import ContextNote, Culprit
-from daemon.situations import Condition, Situation, family
+from daemon.situations import OCCURRENCES_TOLD, Condition, Situation, family
 from daemon.subjects import Key, generic
 from models.causes import correct, effect
 from models.taxonomy import FaultClass, Severity, SubjectKind
@@ -19,9 +19,11 @@ from models.taxonomy import FaultClass, Severity, SubjectKind
 FULL_HINT = (
     0.5  # from here on a hint is no oddity but a statement, and the finding's own score counts in full
 )
-FRESH_S = 5.0  # evidence of the same few seconds counts in full
+FRESH_S = 35.0  # what lasts is reported again every 30 s; what is not grows old
 RECOVERED = 0.5  # what ended before an incident opened counts half
-CRASHES_IN_LOOP = 3  # the third crash in one situation is a loop; systemd gives up at the fifth by default
+CRASHES_IN_LOOP = (
+    OCCURRENCES_TOLD  # the third crash in one situation is a loop; systemd gives up at the fifth by default
+)
 LOOP_SCORE = 0.95
 CULPRITS_MAX = 8
 NOTES_MAX = 8
@@ -70,6 +72,7 @@ class Verdict(NamedTuple):
     culprits: list[Culprit]
     notes: list[ContextNote]
     lowered: bool  # everything that speaks for it was lowered by context
+    excused: bool  # something of it was lowered or explained, which may pass
     benign: bool  # what speaks most is that the host did it on purpose
 
 
@@ -90,13 +93,14 @@ def judge(situation: Situation, contexts: Contexts, t: float, fresh_s: float) ->
     strong = [one for one in weighed if not one.condition.weak and not one.weighing.explained]
     return Verdict(
         fault_class=fault,
-        severity=max((one.weighing.severity for one in strong), key=lambda s: s.rank, default=Severity.INFO),
+        severity=max(map(_severity, strong), key=lambda one: one.rank, default=Severity.INFO),
         score=round(_support(weighed), 3),
         scores={one: round(score, 3) for one, score in scores.items() if score >= 0.01},
         culprits=_rank(fault, weighed),
         notes=_notes(weighed, situation.first_wall),
         lowered=bool(strong) and all(one.weighing.factor < 1.0 for one in strong),
-        benign=any(one.benign and scores[one] >= scores[fault] for one in scores),
+        excused=any(one.weighing.factor < 1.0 for one in weighed),
+        benign=any(one.benign and scores[one] >= scores.get(fault, 0.0) for one in scores),
     )
 
 
@@ -123,6 +127,10 @@ def _weigh(
         factor *= 0.5 ** (max(0.0, t - condition.last_t - FRESH_S) / fresh_s)
         factor *= RECOVERED if condition.ended_t is not None else 1.0
     return _Weighed(condition, weighing, factor)
+
+
+def _severity(weighed: _Weighed) -> Severity:
+    return weighed.weighing.severity(weighed.condition.finding)
 
 
 def _combine(weighed: Iterable[_Weighed]) -> dict[FaultClass, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
+from functools import cache
 from typing import NamedTuple
 
 from models.taxonomy import Category, FaultClass, SubjectKind
@@ -204,6 +205,7 @@ _UNDERSTOOD = Effect(0.9, Reach.SHARED)
 PRESENT = 0.3  # a class below this share is not believed to be present, so it explains nothing
 
 
+@cache
 def effect(cause: FaultClass, of: FaultClass) -> Effect | None:
     """The edge from a cause to a class it explains, or None."""
     if of is FaultClass.UNKNOWN and cause is not of and not cause.benign:
@@ -211,14 +213,26 @@ def effect(cause: FaultClass, of: FaultClass) -> Effect | None:
     return EXPLAINS.get(cause, {}).get(of)
 
 
+@cache
 def places(one: FaultClass, other: FaultClass) -> frozenset[SubjectKind]:
     """The kinds of subject by which two classes are told apart."""
     return PLACES.get(one, _NOWHERE) | PLACES.get(other, _NOWHERE)
 
 
+@cache
 def kin(one: FaultClass, other: FaultClass) -> bool:
     """Whether two classes about the same subject are taken for one situation."""
     return one.category is other.category and one.category in _KIN
+
+
+@cache
+def far(fault: FaultClass) -> frozenset[FaultClass]:
+    """The classes that may belong to the same situation although no subject is shared."""
+    edges = ((one, edge) for one in FaultClass for edge in (effect(fault, one), effect(one, fault)))
+    reached = {one for one, edge in edges if edge is not None and edge.reach is not Reach.SHARED}
+    return frozenset(
+        reached | ({fault} if SELF_REACH.get(fault, Reach.SHARED) is not Reach.SHARED else set())
+    )
 
 
 def rootless(fault: FaultClass) -> bool:

@@ -33,9 +33,11 @@ COUNT_MAX_S = 3600.0
 SILENCE_S = 10.0  # silences begin and end by the wall clock; they are looked at this often
 AT_ONCE = 0.9
 SLACK = 0.1  # share of settle_s by which a tick may be early
+UNHEARD_S = 30.0  # after a hole in observation time like this, what holds is given time to be told again
 REPORTED_S = 35.0  # what still holds was reported again this long after a restart
 
 _COUNTED = ("findings", "weak", "repeated", "dropped", "refused", "opened", "merged", "closed")
+_BELOW = frozenset({"collector", "low"})
 _CRASHES = frozenset({FaultClass.SERVICE_CRASH, FaultClass.CRASH_LOOP})
 
 
@@ -51,19 +53,19 @@ class MiddleTier:
         open_incidents: Sequence[Incident] = (),
         silences: Sequence[KeepSilence] = (),
     ) -> None:
-        self.counters = dict.fromkeys(
-            ("findings", "weak", "repeated", "dropped", "opened", "merged", "closed"), 0
-        )
+        self.counters = dict.fromkeys(_COUNTED, 0)
         self._settings = settings
         self._time = Timeline()
         self._at = Stamp("", 0.0, 0.0)
         self._t = 0.0
+        self._heard_t = 0.0  # since when the watch has had no hole
         self._contexts = Contexts()
         self._gathering = Gathering(settings.merge_window_s)
         self._closed: dict[str, Situation] = {}
         self._seen: dict[str, None] = {}
         self._silences = {one.id: one for one in silences if not one.cancelled}
         self._silences_t: float | None = None
+        self._blind = False  # a stage below is silent: no news is no good news
         self._changed: dict[str, Incident] = {}
         self._stored: list[Incident] = [one for one in open_incidents if one.state != "merged"]
 
@@ -99,7 +101,9 @@ class MiddleTier:
     # --- what comes in ------------------------------------------------------------------------------------
 
     def _reach(self, at: Stamp) -> None:
-        self._at, self._t = at, self._time.at(at)
+        before, self._at, self._t = self._t, at, self._time.at(at)
+        if self._t - before > UNHEARD_S or self._blind:
+            self._heard_t = self._t
         if self._stored:
             stored, self._stored = self._stored, []
             for incident in stored:
@@ -111,6 +115,7 @@ class MiddleTier:
             return
         self._see(finding.id)
         self.counters["findings"] += 1
+        self._blind = _silent(finding)
         if finding.ended:
             self._gathering.end(finding, self._t)
         elif weak(finding):
@@ -147,12 +152,15 @@ class MiddleTier:
         if self._t - situation.last_t > self._settings.merge_window_s:
             self._gathering.remove(situation)
             return
+        if situation.idle and not situation.stale:
+            return
         verdict = self._judge(situation)
         situation.ripe = (
             verdict.score >= self._settings.open_score
             and verdict.severity.rank >= Severity.WARNING.rank
             and not verdict.benign
         )
+        situation.idle, situation.stale = not (situation.ripe or verdict.excused), False
         if situation.ripe and self._settled(situation, verdict):
             self._open(self._unite(situation))
 
@@ -217,7 +225,8 @@ class MiddleTier:
         over_t = situation.over_t
         if over_t is not None and self._t - over_t >= HOLD_S:
             return True
-        return self._t - situation.last_t >= self._settings.close_after_s
+        heard_t = 0.0 if situation.stage else self._heard_t
+        return self._t - max(situation.last_t, heard_t) >= self._settings.close_after_s
 
     def _close(self, situation: Situation) -> None:
         assert situation.incident is not None
@@ -320,6 +329,12 @@ class MiddleTier:
         over = [one.id for one in self._closed.values() if self._t - (one.closed_t or self._t) > REOPEN_S]
         for number in over:
             del self._closed[number]
+
+
+def _silent(finding: Finding) -> bool:
+    """Whether a finding says that nothing comes from below; any other one proves that something does."""
+    named = finding.subjects[0].name if finding.subjects else ""
+    return finding.rule == "stage.silent" and named in _BELOW and not finding.ended
 
 
 def _rules(situation: Situation) -> int:
