@@ -104,7 +104,9 @@ def memory_limit(scratch: Path) -> Iterator[Injection]:
             (group / "cgroup.procs").write_text(str(process.pid))
             started.append(process)
 
-        yield Injection(start, lambda: started[0].poll() == -signal.SIGKILL, ("leaky", "hwlab-memory"))
+        yield Injection(
+            start, lambda: bool(started) and started[0].poll() == -signal.SIGKILL, ("leaky", "hwlab-memory")
+        )
     for _ in range(50):
         with contextlib.suppress(OSError):
             group.rmdir()
@@ -194,6 +196,8 @@ def fork_storm(scratch: Path) -> Iterator[Injection]:
     with processes() as started:
 
         def effect() -> bool:
+            if not started:
+                return False
             children = Path(f"/proc/{started[0].pid}/task/{started[0].pid}/children")
             return len(children.read_text().split()) > 200
 
