@@ -178,6 +178,19 @@ def test_older_revision_delivered_again_changes_nothing(writer, reader):
     assert reader.incident(newest.id) == newest
 
 
+def test_incident_that_cannot_be_kept_does_not_hold_up_the_others(writer, reader):
+    wrong = [
+        incident("nan", score=float("nan")),
+        incident("long", culprits=[Culprit(SubjectKind.UNIT, "x" * 5000, 0.5)]),
+        incident("when", updated_at=float("inf")),
+        incident("evidence", evidence=[evidence(0), evidence(1, "\udc80")]),
+    ]
+    writer.save([*wrong, incident("fine")], [msgspec.structs.replace(finding(), score=7.0), finding(1)])
+    assert [one.id for one in reader.incidents()] == ["fine"]
+    assert reader.opened_counts() == {("disk-full", "error"): 1}
+    assert writer.counters["refused"] == len(writer.notes) == 5
+
+
 def test_shrunk_evidence_leaves_no_old_rows(writer, reader):
     writer.save([incident(evidence=[evidence(n) for n in range(9)])], [])
     small = incident(revision=2, evidence=[evidence(9)])
@@ -235,8 +248,8 @@ def test_merged_incident_needs_neither_advice_nor_notice(writer, reader):
         (KeepAdvice("aaaa00000001", 7, [advice()]), "no revision 7"),
         (KeepFeedback("nobody", "good", "me", T0), "no incident"),
         (KeepFeedback("aaaa00000001", "edited", "me", T0), "improved text"),
-        (KeepFeedback("aaaa00000001", "good", "me", float("nan")), "number nan"),
-        (KeepFeedback("aaaa00000001", "good", "\udc80", T0), "not Unicode"),
+        (KeepFeedback("aaaa00000001", "good", "me", float("nan")), "cannot"),
+        (KeepFeedback("aaaa00000001", "good", "\udc80", T0), "cannot"),
         (KeepSilence("s", "no-class", "", T0, None, "", "", "me"), "not a fault class"),
         (KeepSilence("s", "", "", T0, T0 - 1, "", "", "me"), "end after"),
         (KeepSilence("s", "", "", T0, None, "sometimes", "", "me"), "not days and a window"),

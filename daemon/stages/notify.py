@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from daemon.bus import LOOK_EVERY_S, RecordsClient, WakeListener, Wire
 from daemon.channels import Channel, Letter, Outcome, Post, channels_of, letter
 from daemon.errors import HauswartError
-from daemon.messages import Advice, KeepDelivery
+from daemon.messages import Advice, KeepDelivery, KeepFinding
 from daemon.notify import HOUR_S, MISSED_S, Notice, Planner, State
 from daemon.prometheus import MetricsServer, exposition, families_of
 from daemon.settings import Settings
+from daemon.stages.health import find_crash
 from daemon.stages.life import Life, Report
 from daemon.status import STAGES, read_status
 from daemon.store.documents import incident_document
@@ -50,12 +51,14 @@ class NotifyStage:
         self._planner: Planner | None = None
         self._post = Post(self._delivered, life.tell.warning)
         self._host = host
-        self._unkept: list[KeepDelivery] = []
+        self._unkept: list[KeepDelivery | KeepFinding] = []
         self._keep_s = self._look_s = self._looked_s = 0.0
         self._counts: Counter[str] = Counter()
         self._trouble = ""
         self._rendered = (float("-inf"), "")
         self._server: MetricsServer | None = None
+        if life.died is not None:
+            self._unkept.append(KeepFinding(find_crash(life.stage, life.died)))
         life.listen(listener.socket, wanted=True)
         life.report = self._report
 
@@ -72,7 +75,7 @@ class NotifyStage:
         until_s = time.monotonic() + STOP_S
         while self._post.step(time.monotonic()) == 0.2 and time.monotonic() < until_s:
             time.sleep(0.05)
-        self._keep_deliveries()
+        self._keep_all()
         self._post.close()
         if self._server is not None:
             self._server.close()
@@ -93,7 +96,7 @@ class NotifyStage:
             self._attempt(self._look)
         self._post.step(time.monotonic())
         if self._unkept and now_s >= self._keep_s:
-            self._keep_deliveries()
+            self._keep_all()
 
     def _wait_s(self) -> float:
         now_s = time.monotonic()
@@ -199,7 +202,7 @@ class NotifyStage:
             )
         del self._unkept[:-MAX_UNKEPT]
 
-    def _keep_deliveries(self) -> None:
+    def _keep_all(self) -> None:
         """Have the middle tier keep what was delivered; what it refuses (a purged incident) is let go."""
         while self._unkept:
             try:

@@ -33,28 +33,22 @@ _INCIDENT = msgspec.json.Decoder(Incident)
 
 def save_incident(connection: sqlite3.Connection, incident: Incident) -> None:
     """Write an incident's newest revision; an older one than is kept changes nothing."""
-    row = connection.execute(f"{rows.INCIDENTS.select} WHERE id = ?", (incident.id,)).fetchone()
-    before = _INCIDENT.decode(str(rows.checked(rows.INCIDENTS, row)[11])) if row else None
+    found = connection.execute(f"{rows.INCIDENTS.select} WHERE id = ?", (incident.id,)).fetchone()
+    sound = found is not None and rows.intact(rows.INCIDENTS, found)  # a damaged row heals by being replaced
+    before = _INCIDENT.decode(str(found[11])) if sound else None
     if before is not None and before.revision > incident.revision:
         return  # an older revision, delivered again after a restart
-    connection.execute(rows.INCIDENTS.insert, rows.incident_row(incident))
+    row = rows.incident_row(incident)
     changed = rows.changes(before, incident)
-    essential = any(change.field != "findings_count" for change in changed)
-    if essential or incident.revision <= MAX_REVISIONS:
-        connection.execute(rows.REVISIONS.insert, rows.revision_row(incident, changed))
-    _sync_list(
-        connection,
-        rows.EVIDENCE,
-        incident.id,
-        [rows.evidence_row(incident.id, at, item) for at, item in enumerate(incident.evidence)],
-    )
-    _sync_list(
-        connection,
-        rows.LINKS,
-        incident.id,
-        [rows.sealed(rows.LINKS, incident.id, at, name) for at, name in enumerate(incident.finding_ids)],
-    )
-    if before is None:
+    step = rows.revision_row(incident, changed)
+    evidence = [rows.evidence_row(incident.id, at, item) for at, item in enumerate(incident.evidence)]
+    links = [rows.sealed(rows.LINKS, incident.id, at, name) for at, name in enumerate(incident.finding_ids)]
+    connection.execute(rows.INCIDENTS.insert, row)  # nothing was written before all could be encoded
+    if incident.revision <= MAX_REVISIONS or any(change.field != "findings_count" for change in changed):
+        connection.execute(rows.REVISIONS.insert, step)
+    _sync_list(connection, rows.EVIDENCE, incident.id, evidence)
+    _sync_list(connection, rows.LINKS, incident.id, links)
+    if found is None:
         _count_opened(connection, incident)
 
 

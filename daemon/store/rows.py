@@ -170,10 +170,13 @@ def checked(table: Table, row: Sequence[Value | bytes]) -> Sequence[Value | byte
 
 
 def _json(message: Struct) -> str:
+    """The message's body; raises HauswartError if it could not be read back (NaN, or beyond the limits)."""
     try:
-        return msgspec.json.encode(message).decode()
-    except UnicodeEncodeError as error:
-        raise HauswartError("store: text that is not Unicode cannot be kept") from error
+        body = msgspec.json.encode(message)
+        msgspec.json.decode(body, type=type(message))
+    except (UnicodeEncodeError, msgspec.MsgspecError) as error:
+        raise HauswartError(f"store: {type(message).__name__} cannot be kept ({error})") from error
+    return body.decode()
 
 
 def basis(incident: Incident) -> str:

@@ -18,6 +18,7 @@ from daemon.store import pages, rows, salvage, schema
 from daemon.store.expiry import erase_incidents, expire
 from daemon.store.records import KEEP, first_time, save_incident
 
+MAX_NOTES = 100
 MAX_CHECKPOINT_BYTES = 1 << 20  # of write-ahead log, about 250 commits of one incident
 
 
@@ -32,7 +33,7 @@ class StoreWriter:
         self.path = path
         self.notes: list[str] = []
         self.salvaged: salvage.Salvage | None = None
-        self.counters = {"commits": 0, "full": 0, "checkpoints": 0}
+        self.counters = {"commits": 0, "full": 0, "checkpoints": 0, "refused": 0}
         self._pending: dict[str, int] = {}
         self._lock = _locked(path)
         try:
@@ -81,11 +82,26 @@ class StoreWriter:
         if not incidents and not findings:
             return
         with self._transaction() as connection:
-            connection.executemany(rows.FINDINGS.insert, [rows.finding_row(finding) for finding in findings])
+            for finding in findings:
+                with self._sparing(f"finding {finding.id}"):
+                    connection.execute(rows.FINDINGS.insert, rows.finding_row(finding))
             for incident in incidents:
-                save_incident(connection, incident)
+                with self._sparing(f"incident {incident.id}"):
+                    save_incident(connection, incident)
             self._save_positions(connection)
         self._pending.clear()
+
+    @contextmanager
+    def _sparing(self, what: str) -> Iterator[None]:
+        """What cannot be written as it is (a NaN, a text beyond its limit) must not keep the rest from it."""
+        try:
+            yield
+        except IntegrityError:
+            raise
+        except HauswartError as error:
+            self.counters["refused"] += 1
+            self.notes.append(f"{what} was not kept: {error}")
+            del self.notes[:-MAX_NOTES]
 
     def keep(self, record: Record, client: str = "", request: int = 0) -> None:
         """Keep a record; the same request of a client is kept once. Raises HauswartError if refused."""

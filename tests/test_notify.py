@@ -1,0 +1,518 @@
+"""Notifications: who is told what and when, and that it arrives."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from daemon.channels import BACKOFF_S, TIMEOUT_S, Channel, Post, channels_of, letter
+from daemon.errors import ConfigError
+from daemon.messages import Advice, Culprit, Evidence, Incident, KeepSilence
+from daemon.notify import ADVICE_WAIT_S, Planner, State
+from daemon.settings import Metrics, Notify, Settings
+from daemon.store.rows import Delivery
+from daemon.wording import compose, compose_digest
+from models.taxonomy import FaultClass, Severity, SubjectKind
+
+REPO = Path(__file__).parent.parent
+T0 = 1_780_000_000.0
+
+
+def incident(name="i1", revision=1, **changes):
+    one = Incident(
+        id=name,
+        revision=revision,
+        state="open",
+        fault_class=FaultClass.DISK_FULL,
+        severity=Severity.ERROR,
+        score=0.9,
+        culprits=[Culprit(SubjectKind.MOUNT, "/var", 0.9)],
+        opened_at=T0,
+        updated_at=T0 + revision,
+        closed_at=None,
+        boot_id="b" * 32,
+        context=[],
+        evidence=[
+            Evidence("e0", "metric", "fs.used{/var}", T0, T0, "/var is 100 % full", {"used_ratio": 1.0})
+        ],
+        finding_ids=["f0"],
+        findings_count=1,
+        evidence_at=T0 - 1,
+    )
+    return msgspec.structs.replace(one, **changes)
+
+
+def closed(name="i1", revision=2, at=T0 + 50):
+    return incident(name, revision, state="closed", closed_at=at, updated_at=at)
+
+
+def delivery(target="hook", state="open", severity="error", name="i1", *, ok=True):
+    return Delivery(name, 1, target, ok, T0, "", state, severity)
+
+
+class Desk:
+    """A planner with a clock that the test moves."""
+
+    def __init__(self, channels=("hook",), **settings):
+        self.planner = Planner(Notify(**settings), channels)
+        self.mono, self.silences = 1000.0, []
+
+    def plan(self, *states, advised=("i1",), after=0.0):
+        self.mono += after
+        found = [
+            one if isinstance(one, State) else State(one, acknowledged=False, deliveries=[]) for one in states
+        ]
+        return self.planner.plan(found, self.silences, advised, mono=self.mono, wall=T0 + self.mono - 1000.0)
+
+    def reasons(self, *states, **options):
+        return [(one.incident.id, one.reason) for one in self.plan(*states, **options).notices]
+
+
+def test_incident_is_told_once_when_it_opens_again_when_worse_and_when_over():
+    desk = Desk()
+    assert desk.reasons(incident()) == [("i1", "opened")]
+    assert desk.reasons(incident(revision=2), after=30) == []
+    worse = incident(revision=3, severity=Severity.CRITICAL)
+    assert desk.reasons(worse, after=30) == [("i1", "worse")]
+    assert desk.reasons(worse, incident(revision=4), after=30) == []
+    assert desk.reasons(closed(revision=5), after=30) == [("i1", "closed")]
+    assert desk.reasons(closed(revision=5), after=30) == []
+
+
+def test_deliveries_of_an_earlier_process_count():
+    told = [delivery()]
+    assert Desk().reasons(State(incident(), acknowledged=False, deliveries=told)) == []
+    worse = incident(severity=Severity.CRITICAL)
+    assert Desk().reasons(State(worse, acknowledged=False, deliveries=told)) == [("i1", "worse")]
+    assert Desk().reasons(State(closed(), acknowledged=False, deliveries=told)) == [("i1", "closed")]
+    ended = [*told, delivery(state="closed")]
+    assert Desk().reasons(State(closed(), acknowledged=False, deliveries=ended)) == []
+    failed = [delivery(ok=False)]
+    assert Desk().reasons(State(incident(), acknowledged=False, deliveries=failed)) == []
+
+
+def test_channel_that_was_not_told_yet_is_told_alone():
+    desk = Desk(("hook", "json-1a2b"))
+    plan = desk.plan(State(incident(), acknowledged=False, deliveries=[delivery()]))
+    assert [one.channels for one in plan.notices] == [("json-1a2b",)]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        State(incident(severity=Severity.INFO), acknowledged=False, deliveries=[]),
+        State(incident(), acknowledged=True, deliveries=[]),
+        State(incident(severity=Severity.CRITICAL), acknowledged=True, deliveries=[delivery()]),
+        State(incident(quieted="s1"), acknowledged=False, deliveries=[]),
+        State(incident(state="merged", merged_into="i0"), acknowledged=False, deliveries=[]),
+        State(closed(at=T0 - 5000), acknowledged=False, deliveries=[]),
+    ],
+)
+def test_nobody_is_told_of_what_is_minor_known_quieted_merged_or_long_over(state):
+    assert Desk().reasons(state) == []
+
+
+def test_silence_holds_back_until_it_ends():
+    desk = Desk()
+    desk.silences = [KeepSilence("s", "", "/var", T0, T0 + 60, "", "", "me")]
+    assert desk.reasons(incident()) == []
+    assert desk.reasons(incident(), after=61) == [("i1", "opened")]
+
+
+def test_notice_waits_five_seconds_for_advice():
+    desk = Desk()
+    plan = desk.plan(incident(), advised=())
+    assert plan.notices == []
+    assert plan.look_in_s == pytest.approx(ADVICE_WAIT_S)
+    assert desk.reasons(incident(), advised=(), after=4.9) == []
+    assert desk.reasons(incident(), advised=(), after=0.2) == [("i1", "opened")]
+    assert Desk().reasons(incident(), advised=("i1",)) == [("i1", "opened")]
+
+
+def test_what_is_beyond_the_hourly_limit_comes_as_one_digest():
+    desk = Desk(per_hour=3, digest_s=600.0)
+    many = [incident(f"i{number}") for number in range(8)]
+    names = [one.id for one in many]
+    plan = desk.plan(*many, advised=names)
+    assert [one.incident.id for one in plan.notices] == ["i0", "i1", "i2"]
+    assert plan.digest == []
+    assert plan.look_in_s == pytest.approx(600.0)
+    over = [closed("i3"), *many[:3], *many[4:]]
+    assert desk.plan(*over, advised=names, after=599).digest == []
+    plan = desk.plan(*over, advised=names, after=2)
+    assert sorted(one.incident.id for one in plan.digest) == ["i3", "i4", "i5", "i6", "i7"]
+    assert desk.plan(*over, advised=names, after=3600).digest == []
+    assert desk.reasons(incident("new"), advised=("new",)) == [("new", "opened")]
+
+
+def test_limit_counts_what_an_earlier_process_sent():
+    desk = Desk(per_hour=2)
+    desk.planner.remember([10.0, 20.0, 4000.0], desk.mono)
+    assert desk.reasons(incident()) == []
+    assert desk.plan(incident()).look_in_s is not None
+
+
+# --- text ----------------------------------------------------------------------------------------------
+
+
+def planned(one):
+    return Desk().plan(one, advised=(one.id,)).notices[0]
+
+
+def test_text_is_the_advice_in_either_language_or_the_bare_facts():
+    advice = Advice("/var ist voll.", "de", "catalogue", "df -h /var", {"/var": "e0"})
+    message = compose(planned(incident()), advice, "de", "alpha")
+    assert message.title.startswith("alpha: ")
+    assert message.title.endswith("[Fehler, neu]")
+    assert "/var ist voll." in message.body
+    assert "empfohlen: df -h /var" in message.body
+    bare = compose(planned(incident()), None, "en", "alpha")
+    assert bare.title.endswith("[error, new]")
+    assert "disk-full" in bare.body
+    assert "culprit: /var" in bare.body
+    assert "- /var is 100 % full" in bare.body
+
+
+@pytest.mark.parametrize("fault", list(FaultClass))
+def test_every_class_has_a_text_without_advice(fault):
+    one = planned(incident(fault_class=fault, culprits=[], evidence=[]))
+    for lang in ("en", "de"):
+        assert fault.value in compose(one, None, lang, "h").body
+
+
+def test_text_is_bounded():
+    long = incident(
+        evidence=[msgspec.structs.replace(incident().evidence[0], text="x" * 4000)] * 9,
+        culprits=[Culprit(SubjectKind.UNIT, "u" * 500, 0.5)] * 9,
+    )
+    message = compose(planned(long), None, "en", "h")
+    assert len(message.title) <= 250
+    assert len(message.body) <= 4000
+    digest = compose_digest([planned(incident())] * 100, "de", "h")
+    assert digest.title == "h: 100 Vorfälle"
+    assert "60 weitere" in digest.body
+
+
+# --- channels --------------------------------------------------------------------------------------------
+
+
+def test_channel_names_never_show_a_target(tmp_path):
+    secrets = tmp_path / "targets"
+    secrets.write_text("# mail\n\nmailto://me:hunter2@example.org\n")
+    found = channels_of(
+        Notify(hook=["/bin/true", "hunter3"], targets=["json://tok:hunter4@h/x"], targets_file=str(secrets))
+    )
+    assert [one.name.split("-")[0] for one in found] == ["hook", "json", "mailto"]
+    assert "hunter" not in repr(found)
+    assert len({one.name for one in channels_of(Notify(targets=["json://a", "json://b"]))}) == 2
+
+
+@pytest.mark.parametrize("target", ["hunter2", "://hunter2", "a b://hunter2"])
+def test_malformed_target_is_refused_without_quoting_it(target):
+    with pytest.raises(ConfigError, match="target 1") as caught:
+        channels_of(Notify(targets=[target]))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_missing_targets_file_is_a_configuration_error(tmp_path):
+    with pytest.raises(ConfigError, match="No such file"):
+        channels_of(Notify(targets_file=str(tmp_path / "none")))
+
+
+class Office:
+    """A post with real children and a clock that the test may move ahead."""
+
+    def __init__(self):
+        self.outcomes, self.said, self.ahead = [], [], 0.0
+        self.post = Post(lambda one, outcome: self.outcomes.append((one, outcome)), self.said.append)
+
+    def now(self):
+        return time.monotonic() + self.ahead
+
+    def work(self, until=lambda office: office.outcomes, limit_s=20.0):
+        begun = time.monotonic()
+        while not until(self) and time.monotonic() - begun < limit_s:
+            self.post.step(self.now())
+            time.sleep(0.02)
+        return self.outcomes
+
+
+def hook(tmp_path, script):
+    path = tmp_path / "hook"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(stat.S_IRWXU)
+    return Channel("hook", (str(path), "an argument; not a shell $(touch pwned)"))
+
+
+def hook_letter(channel, name="i1", document=None):
+    return letter(
+        channel,
+        [(name, 1)],
+        document or {"schema": 1, "id": name},
+        title="t",
+        body="b\0c",
+        severity="error",
+        facts={"reason": "opened", "incident": name},
+    )
+
+
+def test_hook_gets_the_incident_on_its_input_and_the_facts_in_its_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("HAUSWART_NOTIFY__TARGETS", "json://secret")
+    channel = hook(tmp_path, f'cat > {tmp_path}/stdin; env > {tmp_path}/env; echo "$1" > {tmp_path}/argument')
+    office = Office()
+    office.post.add(hook_letter(channel, document={"schema": 1, "text": "ü" * 200_000}), office.now())
+    ((_, outcome),) = office.work()
+    assert outcome.ok
+    assert json.loads((tmp_path / "stdin").read_text()) == {"schema": 1, "text": "ü" * 200_000}
+    environment = (tmp_path / "env").read_text()
+    assert "HAUSWART_INCIDENT=i1\n" in environment
+    assert "HAUSWART_REASON=opened\n" in environment
+    assert "HAUSWART_TEXT=bc\n" in environment
+    assert "secret" not in environment
+    assert (tmp_path / "argument").read_text() == "an argument; not a shell $(touch pwned)\n"
+
+
+def test_failing_hook_is_tried_again_with_growing_pauses_and_then_given_up(tmp_path):
+    channel = hook(tmp_path, f"echo x >> {tmp_path}/tries; exit 3")
+    office = Office()
+    office.post.add(hook_letter(channel), office.now())
+    for tries, pause_s in enumerate(BACKOFF_S, 1):
+        office.work(lambda one, tries=tries: len(one.said) == tries)
+        assert office.post.step(office.now()) > pause_s - 1
+        office.ahead += pause_s
+    ((_, outcome),) = office.work()
+    assert (outcome.ok, outcome.error) == (False, "exit code 3")
+    assert (tmp_path / "tries").read_text() == "x\n" * (len(BACKOFF_S) + 1)
+
+
+def test_hanging_hook_is_killed_with_all_it_started(tmp_path):
+    channel = hook(tmp_path, f"sleep 600 & echo $! > {tmp_path}/pid; wait")
+    office = Office()
+    office.post.add(hook_letter(channel), office.now())
+    office.work(lambda _: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip())
+    pid = int((tmp_path / "pid").read_text())
+    office.ahead += TIMEOUT_S + 1
+    office.work(lambda one: one.said)
+    assert "took more than 30 s" in office.said[0]
+    for _ in range(100):
+        state = Path(f"/proc/{pid}/stat")
+        if not state.exists() or state.read_text().split(") ")[1][0] == "Z":
+            break
+        time.sleep(0.02)
+    else:
+        pytest.fail("the hook's child still runs")
+
+
+def test_flood_of_output_is_cut(tmp_path):
+    office = Office()
+    office.post.add(
+        hook_letter(hook(tmp_path, "yes | head -c 3000000 >&2; yes | head -c 3000000")), office.now()
+    )
+    ((_, outcome),) = office.work()
+    assert outcome.ok
+    assert len(outcome.output) <= 2048
+
+
+def test_missing_hook_is_an_error_and_no_crash():
+    office = Office()
+    office.post.add(hook_letter(Channel("hook", ("/no/such/program",))), office.now())
+    office.work(lambda one: one.said, 2)
+    assert "No such file" in office.said[0]
+
+
+def test_newer_letter_replaces_the_one_that_waits_for_its_next_try(tmp_path):
+    channel = hook(tmp_path, f"cat >> {tmp_path}/seen; test -e {tmp_path}/works")
+    office = Office()
+    office.post.add(hook_letter(channel, document={"n": 1}), office.now())
+    office.work(lambda one: one.said)
+    (tmp_path / "works").touch()
+    office.post.add(hook_letter(channel, document={"n": 2}), office.now())
+    office.work()
+    office.ahead += 3600
+    office.work(limit_s=0.5, until=lambda _: False)
+    assert (tmp_path / "seen").read_text() == '{"n":1}{"n":2}'
+    assert len(office.outcomes) == 1
+
+
+class Inbox(HTTPServer):
+    """A real HTTP server on loopback that keeps what it is sent."""
+
+    def __init__(self, status=200):
+        self.letters = []
+        inbox = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                inbox.letters.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(status)
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self):
+        return f"json://user:hunter2@127.0.0.1:{self.server_port}/x"
+
+
+@pytest.fixture
+def office(monkeypatch):
+    monkeypatch.chdir(REPO)
+    return Office()
+
+
+def test_apprise_target_gets_title_and_text_over_http(office):
+    inbox = Inbox()
+    (channel,) = channels_of(Notify(targets=[inbox.url]))
+    office.post.add(hook_letter(channel), office.now())
+    ((_, outcome),) = office.work()
+    inbox.shutdown()
+    assert outcome.ok, outcome
+    assert (inbox.letters[0]["title"], inbox.letters[0]["type"]) == ("t", "failure")
+
+
+def test_failure_of_a_target_says_why_without_its_credentials(office):
+    inbox = Inbox(500)
+    (channel,) = channels_of(Notify(targets=[inbox.url]))
+    office.post.add(hook_letter(channel), office.now())
+    office.work(lambda one: one.said)
+    inbox.shutdown()
+    assert "HTTP status 500" in office.said[0]
+    assert "hunter2" not in office.said[0]
+    (unknown,) = channels_of(Notify(targets=["nosuch://hunter2"]))
+    office.post.add(hook_letter(unknown), office.now())
+    ((_, outcome),) = office.work()
+    assert outcome == (False, True, "Apprise does not understand the target", outcome.output)
+
+
+def test_resident_modules_do_not_import_apprise():
+    script = (
+        "import sys, daemon.stages.notify, daemon.wording; print({'apprise', 'asyncio'} & {*sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=REPO
+    )
+    assert done.stdout == "set()\n"
+
+
+# --- the stage -------------------------------------------------------------------------------------------
+
+
+MIDDLE = """
+import sys, time
+from pathlib import Path
+from daemon.bus import RecordsServer, WakePublisher, Wire
+from daemon.errors import HauswartError
+from daemon.messages import Committed, Refused, Wake
+from daemon.store.writer import StoreWriter
+sys.path.insert(0, {tests!r})
+from test_notify import incident, closed
+from daemon.messages import Advice, KeepAdvice, KeepFinding
+wire = Wire(Path({runtime!r}))
+records, wake = RecordsServer(wire), WakePublisher(wire)
+with StoreWriter(Path({state!r}) / "store.db") as store:
+    store.save([incident()], [])
+    store.keep(KeepAdvice("i1", 1, [Advice("It is full.", "en", "catalogue")]))
+    begun, over = time.monotonic(), False
+    while time.monotonic() - begun < 20:
+        if not over and (Path({state!r}) / "close").exists():
+            store.save([closed(at=time.time())], [])
+            over = True
+        wake.publish(Wake("incidents", "i1"))
+        for asked in records.receive():
+            store.keep(asked.record, str(asked.epoch), asked.number)
+            if isinstance(asked.record, KeepFinding) and asked.record.finding.rule == "stage.crashed":
+                (Path({state!r}) / "crash").touch()
+            records.reply(asked, Committed(asked.number))
+        time.sleep(0.05)
+        if (Path({state!r}) / "stop").exists():
+            break
+"""
+STAGE = """
+import sys
+from pathlib import Path
+from daemon.stages.entry import run_stage
+sys.exit(run_stage("notify", Path({!r})))
+"""
+
+
+def wait_for(condition, limit_s=15.0):
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begun < limit_s, "waited too long"
+        time.sleep(0.05)
+
+
+def test_stage_tells_hook_and_metrics_and_does_not_repeat_itself_after_sigkill(tmp_path):
+    from daemon.settings import save_resolved  # noqa: PLC0415
+    from daemon.store.reader import StoreReader  # noqa: PLC0415
+
+    state, runtime = tmp_path / "state", tmp_path / "run"
+    state.mkdir()
+    runtime.mkdir(mode=0o700)
+    channel = hook(tmp_path, f'echo "$HAUSWART_REASON $HAUSWART_INCIDENT" >> {tmp_path}/told')
+    settings = Settings(
+        state_dir=str(state),
+        runtime_dir=str(runtime),
+        notify=Notify(hook=list(channel.argv)),
+        metrics=Metrics(listen=f"unix:{runtime}/metrics"),
+    )
+    save_resolved(settings, runtime / "resolved.json")
+    environment = os.environ | {"PYTHONPATH": str(REPO)}
+    middle = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            MIDDLE.format(tests=str(REPO / "tests"), runtime=str(runtime), state=str(state)),
+        ],
+        env=environment,
+    )
+    argv = [sys.executable, "-c", STAGE.format(str(runtime / "resolved.json"))]
+    stage = subprocess.Popen(argv, env=environment)
+    try:
+        with StoreReader(state / "store.db") as reader:
+            wait_for(lambda: [one for one in reader.deliveries() if one.ok])
+            assert (tmp_path / "told").read_text() == "opened i1\n"
+            scraped = subprocess.run(
+                [sys.executable, "-c", SCRAPE.format(str(runtime / "metrics"))],
+                check=True, capture_output=True, text=True,
+            )  # fmt: skip
+            assert 'hauswart_incidents_open{fault_class="disk-full",severity="error"} 1' in scraped.stdout
+            assert 'hauswart_stage_up{stage="notify"} 1' in scraped.stdout
+            stage.kill()
+            stage.wait()
+            stage = subprocess.Popen(argv, env=environment)
+            wait_for(lambda: (state / "crash").exists())
+            (state / "close").touch()
+            wait_for(lambda: [one for one in reader.deliveries() if one.state == "closed"])
+        stage.terminate()
+        assert stage.wait(10) == 0
+        assert (tmp_path / "told").read_text() == "opened i1\nclosed i1\n"
+    finally:
+        (state / "stop").touch()
+        stage.kill()
+        stage.wait()
+        middle.wait(10)
+
+
+SCRAPE = """
+import socket
+peer = socket.socket(socket.AF_UNIX)
+peer.connect({!r})
+peer.sendall(b"GET /metrics HTTP/1.0\\r\\n\\r\\n")
+while piece := peer.recv(65536):
+    print(piece.decode(), end="")
+"""
