@@ -273,6 +273,11 @@ def test_unreadable_directory_is_an_event_and_no_end(proc, sys):
     assert len(host.read(at(2.0))) == 1
 
 
+def test_smart_is_asked_only_when_wanted(proc, sys):
+    assert "smart" not in readers_of(proc, sys)
+    assert "smart" in readers_of(proc, sys, smart=True)
+
+
 # --- jumps ----------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,6 @@ from daemon.collectors.jumps import Jumps
 from daemon.collectors.kernel_files import Note, Parts, Reader, event_of, reason_of
 from daemon.collectors.network import InterfaceReader, ProtocolReader
 from daemon.collectors.sensors import SensorReader
-from daemon.collectors.smart import SmartReader
 from daemon.collectors.system import SystemReader
 from daemon.collectors.units import UnitReader
 from daemon.messages import MAX_VALUES, Event, Observation, Sample, Stamp
@@ -36,6 +35,8 @@ def readers_of(proc: Path, sys: Path, *, smart: bool = False) -> dict[str, Reade
         "sensors": SensorReader(sys),
     }
     if smart:
+        from daemon.collectors.smart import SmartReader  # noqa: PLC0415 - 1 MB that most hosts can spare
+
         readers["smart"] = SmartReader(sys)
     return readers
 

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from daemon.ingest import clean
 from daemon.messages import Event, Stamp
 
-# Opening a procfs file anew costs 4-9 us more than pread on an open one (measured, kernel 6.18).
+# Opening a procfs file anew costs 4-9 us more than pread on an open one (measured).
 MAX_BYTES = 1 << 20
 REPEAT_S = 10.0  # an idle thing repeats its zeros this often; in between it is left out of the samples
 
