@@ -25,7 +25,7 @@ class Clocks:
         self._conditions = Conditions()
         self._boot = ""
         self._drift_s = 0.0
-        self._waiting: tuple[float, float, Stamp] | None = None  # jump, when, at
+        self._waiting: tuple[float, float] | None = None  # jump and when
         self._slept_t = -SLEEP_S
 
     def hear(self, line: Line, t: float) -> None:
@@ -43,24 +43,28 @@ class Clocks:
         jump_s, self._drift_s = drift_s - self._drift_s, drift_s
         findings = self._conditions.sweep(at, t)
         if self._waiting is not None and (t - self._waiting[1] >= WAIT_S or abs(jump_s) >= JUMP_S):
-            waited_s, since, stamp = self._waiting
+            waited_s, since = self._waiting
             self._waiting = None
             slept = abs(since - self._slept_t) <= SLEEP_S
-            findings += self._conditions.hold(_jump(waited_s, stamp, slept=slept), at, t)
+            findings += self._tell(_jump(waited_s, slept=slept), at, t)
         if jump_s >= JUMP_S:
-            self._waiting = (jump_s, t, at)
+            self._waiting = (jump_s, t)
         elif jump_s <= -JUMP_S:
-            findings += self._conditions.hold(_jump(jump_s, at), at, t)
+            findings += self._tell(_jump(jump_s), at, t)
         return findings
 
+    def _tell(self, breach: Breach, at: Stamp, t: float) -> list[Finding]:
+        """Each jump is news of its own and ends the one before."""
+        return self._conditions.end(RULE, "", at) + self._conditions.hold(breach, at, t)
 
-def _jump(jump_s: float, at: Stamp, *, slept: bool = False) -> Breach:
+
+def _jump(jump_s: float, *, slept: bool = False) -> Breach:
     way = "forward" if jump_s > 0 else "back"
     text = f"the wall clock went {way} by {span(abs(jump_s))}"
     severity = Severity.ERROR if abs(jump_s) >= GRAVE_S else Severity.WARNING
     return Breach(
         rule=RULE,
-        label=f"{at.mono:.3f}",
+        label="",
         severity=Severity.INFO if slept else severity,
         score=0.1 if slept else 0.75,
         subjects=[Subject(SubjectKind.HOST, "")],

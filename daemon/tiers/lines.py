@@ -28,6 +28,7 @@ STATE_TEMPLATES = 8192
 HEARTBEATS_MAX = 256
 FALLBACK = "\0"  # a form that no line has: the fallback's template of each writer
 WORK_PER_SECOND = 1_000_000  # a unit of work is about a microsecond
+KNOWN_MAX = 16  # meanings tried on the lines of one template
 THRIFTY_CHARS = 200  # at both ends of a line: what is known stands there
 ALL_UNITS = 2.0  # all units together may spend twice a single one's share
 WEAK_PER_SECOND, WEAK_PER_MINUTE, KNOWN_PER_SECOND = 10, 60, 50
@@ -156,7 +157,7 @@ class LineJudge:
         found = self._catalogue.candidates(text)
         if found:
             allowed = [one for one in found if writer.may_say(one) and one not in watch.known]
-            watch.known = (*watch.known, *allowed)
+            watch.known = (*watch.known, *allowed[: KNOWN_MAX if not thrifty else 4])
 
     def _begin_boot(self, boot: str, t: float) -> None:
         self._boot = boot

@@ -20,6 +20,7 @@ OVERALL = 20
 REMEMBER_S = 600.0  # a success this long after the guessing still belongs to it
 ADDRESSES_MAX = 1024
 USERS_MAX = 16
+CONNECTIONS_MAX = 64  # sshd's MaxStartups stays below it
 ODD_NAME = "(odd name)"  # a tried name is the attacker's text; only what looks like a name is shown as one
 _PLAIN = re.compile(r"[A-Za-z0-9_][\w.$@+-]{0,31}", re.ASCII)
 RULE = "known.auth-bruteforce"
@@ -33,7 +34,8 @@ class _Guesses:
 
     def __init__(self) -> None:
         self.times: deque[float] = deque(maxlen=1024)
-        self.connections: deque[int] = deque(maxlen=16)  # pids whose softer message was counted already
+        # By pid: whether a softer message was counted for which a failed password may still come.
+        self.connections: OrderedDict[int, bool] = OrderedDict()
         self.users: OrderedDict[str, None] = OrderedDict()
         self.attacked_t = -REMEMBER_S
 
@@ -81,13 +83,14 @@ class Logins:
         return _breach(address, guesses, max(PER_ADDRESS, len(guesses.times)), accepted=user)
 
     def _counts(self, guesses: _Guesses, pid: int, *, hard: bool) -> bool:
-        if pid and pid in guesses.connections:
-            if hard:
-                guesses.connections.remove(pid)  # its softer message stood for this one; the next one counts
-            return False
-        if not hard and pid:
-            guesses.connections.append(pid)
-        return True
+        """Whether a message is one more attempt, and not more words about one that was counted."""
+        if not pid:
+            return True
+        credit = guesses.connections.get(pid)
+        guesses.connections[pid] = not hard and credit is not False
+        if len(guesses.connections) > CONNECTIONS_MAX:
+            guesses.connections.popitem(last=False)
+        return credit is None or (hard and not credit)
 
     def _guesses(self, key: str) -> _Guesses:
         guesses = self._by.get(key)

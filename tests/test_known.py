@@ -1,0 +1,195 @@
+"""The catalogue of known messages: every entry finds its own example, survives masking, and is linear."""
+
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.alertness import line_score, speaks_for, word_weight
+from models.known import Catalogue, load, read, unit_of_cgroup
+from models.masking import mask
+from models.taxonomy import FaultClass, SubjectKind
+
+MESSAGES = load().messages
+each = pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.slug)
+
+
+def test_slugs_are_unique_and_ends_name_entries():
+    slugs = [message.slug for message in MESSAGES]
+    assert len(slugs) == len(set(slugs))
+    assert {message.ends for message in MESSAGES if message.ends} <= set(slugs)
+
+
+@each
+def test_example_is_found_and_read(message):
+    assert message in load().candidates(message.example)
+    assert read(message, message.example) is not None
+
+
+@each
+def test_first_entry_for_an_example_is_its_own(message):
+    rivals = [
+        other
+        for other in load().candidates(message.example)
+        if other.writer == message.writer and (not other.writers or other.writers & message.writers)
+    ]
+    matching = [other for other in rivals if read(other, message.example)]
+    assert matching[0] is message
+
+
+@each
+def test_words_of_an_entry_survive_masking(message):
+    """A template is judged by its words once, so they must not lie in what the template leaves out."""
+    assert message in load().candidates(mask(message.example))
+
+
+@each
+def test_pattern_is_linear_on_hostile_text(message):
+    pattern = message.pattern
+    seeds = [
+        message.example,
+        message.example[: len(message.example) // 2],
+        "a",
+        "0 ",
+        "a: ",
+        "[a",
+        "(a) ",
+        "a.b-",
+    ]
+    for seed in seeds:
+        text = (seed * (4096 // len(seed) + 1))[:4096]
+        began = time.process_time()
+        pattern.search(text)
+        assert time.process_time() - began < 0.1, seed
+
+
+@each
+def test_hints_and_severity_agree_with_the_score(message):
+    assert 0.0 <= message.score <= 1.0
+    if message.score >= 0.5:
+        assert max(message.hints.values()) > 0.3, "what opens an incident must say of which class"
+
+
+def kinds(slug):
+    message = load().by_slug[slug]
+    reading = read(message, message.example)
+    return dict(reading.subjects), reading.values
+
+
+def test_oom_kill_names_process_and_unit():
+    subjects, values = kinds("oom-constraint")
+    assert subjects == {SubjectKind.UNIT: "worker.service", SubjectKind.PROCESS: "worker[815]"}
+    subjects, values = kinds("oom-kill")
+    assert subjects == {SubjectKind.PROCESS: "worker[4711]"}
+    assert values == {"rss_bytes": 40960 * 1024.0, "pid": 4711.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "device"),
+    [
+        ("blk_update_request: I/O error, dev sdc, sector 64 op 0x1:(WRITE) flags 0x800", "sdc"),
+        ("I/O error, dev loop0, sector 128 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2", "loop0"),
+    ],
+)
+def test_block_error_names_device_and_sector(text, device):
+    reading = read(load().by_slug["block-io-error"], text)
+    assert reading.subjects == ((SubjectKind.DEVICE, device),)
+    assert reading.values["sector"] in {64.0, 128.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "slug", "subject"),
+    [
+        (
+            "EXT4-fs (loop0): Remounting filesystem read-only",
+            "remount-read-only",
+            (SubjectKind.DEVICE, "loop0"),
+        ),
+        ("Aborting journal on device loop0-8.", "jbd2-abort", (SubjectKind.DEVICE, "loop0")),
+        ("igb 0000:01:00.0 enp1s0: igb: enp1s0 NIC Link is Down", "", None),
+        ("r8169 0000:02:00.0 enp2s0: Link is Down", "link-down", (SubjectKind.INTERFACE, "enp2s0")),
+        ("br0: port 1(veth1) entered disabled state", "", None),
+        (
+            "python3[99]: segfault at 0 ip 00007f1c sp 00007ffd error 4",
+            "segfault",
+            (SubjectKind.PROCESS, "python3[99]"),
+        ),
+        (
+            "TCP: request_sock_TCP: Possible SYN flooding on port [::]:8080. Sending cookies.",
+            "syn-flood",
+            None,
+        ),
+    ],
+)
+def test_kernel_variants(text, slug, subject):
+    found = [one for one in load().candidates(text) if one.writer == "kernel" and read(one, text)]
+    assert [one.slug for one in found][:1] == ([slug] if slug else [])
+    if subject:
+        assert read(found[0], text).subjects[0] == subject
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sector size is 512 bytes",
+        "Started Daily apt download activities.",
+        "EXT4-fs (sda1): mounted filesystem with ordered data mode. Quota mode: none.",
+        "usb 1-1: new high-speed USB device number 5 using xhci_hcd",
+        "GET /index.html 200 in 3 ms",
+        "error_log set to /var/log/x",
+        "Killed all the old sessions in the process table",
+    ],
+)
+def test_ordinary_lines_mean_nothing(text):
+    assert [one.slug for one in load().candidates(text) if read(one, text) and one.score >= 0.3] == []
+
+
+def test_cgroup_becomes_its_unit():
+    assert unit_of_cgroup("/system.slice/a.service/payload") == "a.service"
+    assert unit_of_cgroup("/user.slice/user-1000.slice/session-3.scope") == "session-3.scope"
+    assert unit_of_cgroup("/lab/box") == "/lab/box"
+    assert unit_of_cgroup("/system.slice") == "system.slice"
+    assert unit_of_cgroup("/") == ""
+
+
+@given(st.text(max_size=400))
+def test_any_text_is_looked_up_and_scored(text):
+    for message in load().candidates(text):
+        read(message, text)
+    assert 0.0 <= line_score(text) <= 1.0
+
+
+@given(st.sampled_from(MESSAGES), st.text(max_size=40), st.integers(0, 200))
+def test_damaged_example_is_read_without_error(message, noise, cut):
+    text = message.example[:cut] + noise + message.example[cut:]
+    reading = read(message, text)
+    if reading:
+        assert all(name for _, name in reading.subjects)
+
+
+def test_lookup_does_not_depend_on_how_many_entries_there_are():
+    text = "the quick brown fox jumps over the lazy dog and nothing is wrong with that at all"
+    assert Catalogue(MESSAGES).candidates(text) == ()
+
+
+def test_trouble_ranks_above_routine():
+    trouble = ["authentication failure for root", "disk failure imminent", "segfault at 0", "access denied"]
+    routine = [
+        "session started",
+        "listening on port 80",
+        "3 files synced successfully",
+        "reading configuration",
+    ]
+    assert min(map(line_score, trouble)) > max(map(line_score, routine))
+
+
+def test_words_of_success_lower_the_weight():
+    assert word_weight("login failed") > word_weight("login failed 0 times, completed")
+
+
+def test_topic_words_hint_faintly():
+    hints = speaks_for("lookup in dns gave nothing")
+    assert hints == {FaultClass.NAME_RESOLUTION: 0.2}
+    assert not any(re.search(r"\d", fault) for fault in hints)

@@ -1,0 +1,505 @@
+"""The low tier's log path: what lines mean, who may say it, and what is unusual about their number."""
+
+import random
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daemon.messages import Line, Stamp
+from daemon.settings import Low
+from daemon.tiers.lines import KNOWN_PER_SECOND, NOVEL_PER_MINUTE, WEAK_PER_SECOND, LineJudge
+from models.taxonomy import FaultClass, Severity, SubjectKind
+
+LEARN_S = 120.0
+OOM = "Out of memory: Killed process 815 (worker) total-vm:9kB, anon-rss:8kB, file-rss:0kB"
+
+
+class Host:
+    """A judge with a clock: lines are spoken at the present time."""
+
+    def __init__(self, **low):
+        self.judge = LineJudge(Low(learn_s=LEARN_S, **low))
+        self.t = 1e9
+        self.boot = "b1"
+
+    def at(self):
+        return Stamp(self.boot, self.t - 9e8, self.t)
+
+    def hear(self, text, **fields):
+        fields = {
+            "source": "journal",
+            "unit": "app.service",
+            "identifier": "app",
+            "pid": 42,
+            "uid": 990,
+        } | fields
+        return self.judge.judge(Line(at=self.at(), text=text, **fields), self.t)
+
+    def kernel(self, text, **fields):
+        return self.hear(text, unit="", identifier="kernel", pid=0, uid=-1, **fields)
+
+    def manager(self, unit, text, **fields):
+        return self.hear(
+            text, unit="init.scope", identifier="systemd", pid=1, uid=0, subject_unit=unit, **fields
+        )
+
+    def sshd(self, text, pid=7, **fields):
+        return self.hear(text, unit="ssh.service", identifier="sshd", pid=pid, uid=0, **fields)
+
+    def wait(self, seconds):
+        findings = []
+        for _ in range(int(seconds)):
+            self.t += 1.0
+            findings += self.judge.tick(self.t, self.at())
+        return findings
+
+    def learn(self):
+        self.hear("nothing to report")
+        self.wait(LEARN_S + 1)
+        return self
+
+
+@pytest.fixture
+def host():
+    return Host()
+
+
+def rules(findings):
+    return [finding.rule for finding in findings]
+
+
+# --- known messages, and who may say them -------------------------------------------------------------
+
+
+def test_oom_kill_of_the_kernel_is_found_at_once(host):
+    (finding,) = host.kernel(OOM, priority=3)
+    assert finding.rule == "known.oom-kill"
+    assert finding.severity is Severity.ERROR
+    assert finding.hints == {FaultClass.MEMORY_EXHAUSTION: 0.9}
+    assert (finding.subjects[0].kind, finding.subjects[0].name) == (SubjectKind.PROCESS, "worker[815]")
+    assert finding.evidence[0].text == OOM
+    assert finding.template
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"identifier": "kernel", "unit": "session-1.scope", "uid": 1000},
+        {"identifier": "kernel", "unit": "", "pid": 42, "uid": 1000},
+        {"identifier": "kernel", "unit": "", "pid": 0, "uid": -1, "trusted": False},
+        {"identifier": "kernel", "source": "file:/var/log/kern.log", "unit": "", "pid": 0, "trusted": False},
+        {"identifier": "logger", "unit": "session-1.scope", "uid": 1000},
+    ],
+)
+def test_forged_kernel_message_opens_nothing(host, fields):
+    findings = host.hear("I/O error, dev sda, sector 8 op 0x0:(READ)", **fields) + host.hear(OOM, **fields)
+    assert all(max(finding.hints.values(), default=0.0) <= 0.3 for finding in findings)
+    assert not [finding for finding in findings if finding.rule == "known.oom-kill"]
+
+
+def test_unit_failure_counts_only_from_pid_1(host):
+    text = "worker.service: Failed with result 'exit-code'."
+    assert host.hear(text, identifier="systemd", uid=0) == []
+    (finding,) = host.manager("worker.service", text)
+    assert finding.rule == "known.unit-failed"
+    assert finding.subjects[0].name == "worker.service"
+
+
+def test_unit_that_the_text_does_not_name_comes_from_the_trusted_field(host):
+    (finding,) = host.manager("worker.service", "Failed to start The worker.")
+    assert (finding.subjects[0].kind, finding.subjects[0].name) == (SubjectKind.UNIT, "worker.service")
+
+
+def test_service_accuses_only_itself(host):
+    (finding,) = host.hear("cannot write queue: No space left on device", priority=3)
+    assert [(one.kind, one.name) for one in finding.subjects] == [(SubjectKind.UNIT, "app.service")]
+
+
+def test_killed_process_is_tied_to_the_unit_named_a_line_earlier(host):
+    host.kernel("oom-kill:constraint=CONSTRAINT_MEMCG,task_memcg=/system.slice/w.service,task=w,pid=9,uid=0")
+    (finding,) = host.kernel("Memory cgroup out of memory: Killed process 9 (w) total-vm:9kB, anon-rss:8kB")
+    assert [one.name for one in finding.subjects] == ["w[9]", "w.service"]
+
+
+def test_repeated_message_is_one_condition_that_ends(host):
+    text = "I/O error, dev sda, sector {} op 0x0:(READ) flags 0x0"
+    first = host.kernel(text.format(8))
+    more = [finding for number in range(50) for finding in host.kernel(text.format(number))]
+    assert rules(first) == ["known.block-io-error"]
+    assert more == []
+    host.t += 31.0
+    (again,) = host.kernel(text.format(99))
+    assert again.evidence[0].values["errors_count"] == 52.0
+    ended = [finding for finding in host.wait(120) if finding.ended]
+    assert rules(ended) == ["known.block-io-error"]
+
+
+def test_link_that_comes_up_ends_what_its_going_down_began(host):
+    (down,) = host.kernel("r8169 0000:02:00.0 enp2s0: Link is Down")
+    host.t += 300.0
+    assert host.judge.tick(host.t, host.at()) == []
+    (up,) = host.kernel("r8169 0000:02:00.0 enp2s0: Link is Up - 1Gbps/Full - flow control off")
+    assert (up.rule, up.ended, up.subjects[0]) == (down.rule, True, down.subjects[0])
+
+
+def test_known_message_is_recognised_in_every_line_of_its_template(host):
+    """The first line of a form decides which entries are tried, never what a later line means."""
+    host.manager("a.service", "a.service: Failed with result 'success-of-sorts'.")
+    (finding,) = host.manager("b.service", "b.service: Failed with result 'watchdog'.")
+    assert finding.hints == {FaultClass.SERVICE_HUNG: 0.85}
+
+
+def test_meaning_survives_the_merge_of_templates(host):
+    for name in ("anna", "bernd", "clara", "dora", "emil", "frida"):
+        host.hear(f"mail of {name} was delivered to the box of the house")
+    found = [
+        host.hear(f"queue {name} stopped for good: No space left on device", unit=f"{name}.service")
+        for name in ("red", "blue", "green", "white", "black", "red2")
+    ]
+    assert all(rules(findings) == ["known.no-space"] for findings in found)
+
+
+def test_own_lines_raise_nothing(host):
+    assert host.hear("worker: No space left on device", unit="hauswart-low.service") == []
+    host.judge.own(frozenset({42}))
+    assert host.hear("worker: No space left on device", pid=42) == []
+    assert host.judge.counters["own"] == 2
+
+
+# --- crashes and logins ------------------------------------------------------------------------------
+
+
+def test_third_crash_within_ten_minutes_is_a_loop(host):
+    text = "worker[{}]: segfault at 10 ip 000055d0 sp 00007ffe error 4 in worker[55d0]"
+    found = []
+    for pid in (11, 12, 13):
+        found.append(rules(host.kernel(text.format(pid))))
+        host.t += 100.0
+    assert found[0] == ["known.segfault"]
+    assert "known.crash-loop" in found[2]
+    assert "known.crash-loop" not in found[1]
+
+
+def test_crashes_far_apart_are_no_loop(host):
+    for pid in range(6):
+        findings = host.kernel(f"worker[{pid + 10}]: segfault at 10 ip 000055d0 sp 00007ffe error 4")
+        assert "known.crash-loop" not in rules(findings)
+        host.t += 400.0
+
+
+def test_restarts_of_a_unit_are_a_loop_with_its_number(host):
+    found = []
+    for number in range(1, 6):
+        found += host.manager(
+            "w.service", f"w.service: Scheduled restart job, restart counter is at {number}."
+        )
+        host.t += 2.0
+    (loop,) = [finding for finding in found if finding.rule == "known.crash-loop"]
+    assert loop.evidence[0].values["restarts_count"] == 3.0
+    assert loop.hints[FaultClass.CRASH_LOOP] > 0.9
+
+
+def test_few_failed_logins_are_nothing(host):
+    for pid in range(4):
+        assert (
+            host.sshd(f"Failed password for alice from 192.0.2.7 port {4000 + pid} ssh2", pid=pid + 1) == []
+        )
+
+
+def test_many_failed_logins_from_one_address_are_an_attack(host):
+    found = []
+    for number in range(9):
+        found += host.sshd(
+            f"Failed password for root from 192.0.2.7 port {4000 + number} ssh2", pid=number + 1
+        )
+    (finding,) = found
+    assert finding.rule == "known.auth-bruteforce"
+    assert finding.severity is Severity.WARNING
+    assert finding.evidence[0].values == {"failures_count": 5.0, "window_s": 60.0, "users_count": 1.0}
+    assert [(one.kind, one.name) for one in finding.subjects] == [
+        (SubjectKind.ADDRESS, "192.0.2.7"),
+        (SubjectKind.USER, "root"),
+    ]
+
+
+def test_one_attempt_counts_once_however_much_is_said_about_it(host):
+    found = []
+    for pid in range(4):
+        found += host.sshd(f"Invalid user bob from 192.0.2.7 port {4000 + pid}", pid=pid + 1)
+        found += host.sshd(
+            "pam_unix(sshd:auth): authentication failure; logname= uid=0 euid=0 tty=ssh ruser= "
+            "rhost=192.0.2.7",
+            pid=pid + 1,
+        )
+        found += host.sshd(
+            f"Failed password for invalid user bob from 192.0.2.7 port {4000 + pid} ssh2", pid=pid + 1
+        )
+        found += host.sshd(
+            f"Connection closed by invalid user bob 192.0.2.7 port {4000 + pid} [preauth]", pid=pid + 1
+        )
+    assert found == []
+
+
+def test_slow_failures_are_no_attack(host):
+    for number in range(30):
+        assert host.sshd(f"Failed password for root from 192.0.2.7 port {number} ssh2", pid=number + 1) == []
+        host.t += 20.0
+
+
+def test_many_addresses_together_are_an_attack(host):
+    found = []
+    for number in range(25):
+        found += host.sshd(f"Failed password for root from 192.0.2.{number} port 4000 ssh2", pid=number + 1)
+    assert rules(found) == ["known.auth-bruteforce"]
+    assert found[0].evidence[0].values["failures_count"] == 20.0
+
+
+def test_login_after_guessing_is_worse(host):
+    for number in range(6):
+        host.sshd(f"Failed password for root from 192.0.2.7 port {number} ssh2", pid=number + 1)
+    (finding,) = host.sshd("Accepted password for root from 192.0.2.7 port 9 ssh2", pid=99)
+    assert finding.severity is Severity.ERROR
+
+
+def test_login_without_guessing_is_nothing(host):
+    assert host.sshd("Accepted publickey for alice from 192.0.2.8 port 9 ssh2: ED25519 SHA256:x") == []
+
+
+def test_tried_name_that_is_no_name_is_not_repeated_as_one(host):
+    found = []
+    for number in range(6):
+        found += host.sshd(f"Invalid user $(reboot) now from 192.0.2.7 port {number}", pid=number + 1)
+    assert "reboot" not in found[0].evidence[0].text
+    assert all("reboot" not in subject.name for subject in found[0].subjects)
+
+
+def test_sshd_that_is_not_root_counts_for_nothing(host):
+    for number in range(9):
+        text = f"Failed password for root from 192.0.2.7 port {number} ssh2"
+        assert host.hear(text, identifier="sshd", unit="session-1.scope", uid=1000) == []
+
+
+def test_sudo_and_sessions_become_events(host):
+    text = "alice : TTY=pts/0 ; PWD=/home/alice ; USER=root ; COMMAND=/usr/bin/systemctl restart w"
+    assert host.hear(text, identifier="sudo", unit="session-1.scope", uid=0) == []
+    host.sshd("pam_unix(sshd:session): session opened for user alice(uid=1000) by (uid=0)")
+    host.sshd("pam_unix(sshd:session): session closed for user alice")
+    events = host.judge.events
+    assert [(one.kind, one.name, one.action) for one in events] == [
+        ("session", "alice", "sudo"),
+        ("session", "alice", "start"),
+        ("session", "alice", "end"),
+    ]
+    assert events[0].attributes["command"] == "/usr/bin/systemctl restart w"
+    assert host.judge.events == []
+
+
+# --- novelty, bursts, silence -----------------------------------------------------------------------
+
+
+def test_nothing_is_novel_while_learning(host):
+    assert host.hear("the frobnicator failed to frobnicate", priority=3) == []
+
+
+def test_new_kind_of_line_is_a_weak_finding_once(host):
+    host.learn()
+    (finding,) = host.hear("the frobnicator failed to frobnicate", priority=3)
+    assert finding.rule == "line.novel"
+    assert 0.2 <= finding.score <= 0.4
+    assert max(finding.hints.values(), default=0.0) <= 0.3
+    assert host.hear("the frobnicator failed to frobnicate", priority=3) == []
+
+
+def test_alert_priority_raises_the_novelty(host):
+    host.learn()
+    (finding,) = host.hear("the frobnicator failed to frobnicate", priority=1)
+    assert finding.severity is Severity.CRITICAL
+    assert finding.score >= 0.5
+    assert max(finding.hints.values()) == 0.5
+
+
+def test_new_release_of_a_service_is_one_finding_not_many(host):
+    host.learn()
+    texts = [
+        f"{a} {b} is {c}"
+        for a in ("red", "blue", "green")
+        for b in ("cat", "dog")
+        for c in ("up", "off", "out")
+    ]
+    found = [finding for text in texts for finding in host.hear(text)]
+    assert len(found) == NOVEL_PER_MINUTE + 1
+
+
+def test_new_unit_is_heard_out_before_it_is_judged(host):
+    host.learn()
+    assert host.hear("starting up the new thing", unit="new.service", identifier="new") == []
+
+
+def test_burst_of_one_kind_is_found_against_its_own_past(host):
+    found = []
+    for number in range(300):
+        host.t += 1.0
+        found += host.hear(f"slow query took {number} s", priority=4)
+        found += host.judge.tick(host.t, host.at())
+    assert found == []
+    for number in range(200):
+        host.t += 0.02
+        found += host.hear(f"slow query took {number} s", priority=4)
+    (finding,) = found
+    assert finding.rule == "line.burst"
+    assert finding.evidence[0].values["rate_per_s"] >= 3.0
+    assert "line.burst" in rules([one for one in host.wait(60) if one.ended])
+
+
+def test_constant_heavy_load_is_no_burst(host):
+    found = []
+    for number in range(30000):
+        host.t += 0.02
+        found += host.hear(f"served request {number}")
+    assert found == []
+
+
+def test_heartbeat_that_stops_is_missed_and_then_welcome(host):
+    found = []
+    for number in range(30):
+        host.t += 10.0
+        found += host.hear(f"watchdog ping {number}")
+        found += host.judge.tick(host.t, host.at())
+    assert found == []
+    (silence,) = host.wait(70)
+    assert silence.rule == "line.silence"
+    assert silence.evidence[0].values["period_s"] == pytest.approx(10.0)
+    (back,) = host.hear("watchdog ping 99")
+    assert (back.rule, back.ended) == ("line.silence", True)
+
+
+def test_irregular_lines_are_never_missed(host):
+    rng = random.Random(4)
+    for number in range(60):
+        host.t += rng.uniform(1.0, 60.0)
+        host.hear(f"visitor {number} came")
+    assert host.wait(1000) == []
+
+
+def test_new_boot_forgets_windows_but_not_templates(host):
+    for number in range(30):
+        host.t += 10.0
+        host.hear(f"watchdog ping {number}")
+    host.boot = "b2"
+    host.kernel("Linux version 6.18.0")
+    assert [one for one in host.wait(300) if one.rule == "line.silence"] == []
+
+
+# --- hostile writers ----------------------------------------------------------------------------------
+
+
+def noise(rng, count=8):
+    return " ".join("".join(rng.choices("abcdefghijklmnop", k=6)) for _ in range(count))
+
+
+def test_flood_of_oddities_is_capped_and_counted(host):
+    host.learn()
+    rng = random.Random(2)
+    found = []
+    for number in range(2000):
+        host.t += 0.001
+        found += host.hear(
+            noise(rng), priority=3, unit=f"u{'abcdefghij'[number % 10]}{rng.choice('xyz') * 3}.service"
+        )
+    assert len(found) <= 3 * WEAK_PER_SECOND
+    assert host.judge.counters["capped"] > 0
+    told = [one for one in host.wait(30) if one.rule == "line.overflow" and not one.ended]
+    assert told[0].evidence[0].values["lost_count"] > 0
+
+
+def test_flood_of_known_messages_is_capped(host):
+    found = []
+    for number in range(1000):
+        found += host.kernel(
+            f"worker{'abcdefghij'[number % 10] * (number % 13 + 1)}[{number}]: segfault at 0 ip 0 sp 0"
+        )
+        found += host.kernel(f"I/O error, dev sd{number % 997}x{number}, sector 1 op 0x0:(READ)")
+    assert len(found) <= KNOWN_PER_SECOND
+
+
+def test_budget_of_one_unit_falls_back_and_leaves_the_others_alone(host):
+    rng = random.Random(2)
+    judge = host.judge
+    for _ in range(15000):
+        host.hear(noise(rng), unit="loud.service", identifier="loud")
+    spent = judge.counters["fallback"]
+    assert spent > 1000
+    host.hear("a line of the quiet unit", unit="quiet.service", identifier="quiet")
+    assert judge.counters["fallback"] == spent
+    assert rules(host.hear("queue: No space left on device", unit="loud.service", identifier="loud")) == [
+        "known.no-space"
+    ]
+    host.t += 1.0
+    host.hear(noise(rng), unit="loud.service", identifier="loud")
+    assert judge.counters["fallback"] <= spent + 1
+
+
+def test_fallback_depends_on_observation_time_only():
+    def run():
+        rng = random.Random(2)
+        host = Host()
+        for _ in range(9000):
+            host.t += 0.00005
+            host.hear(noise(rng, 12))
+            time.process_time()
+        return host.judge.counters
+
+    assert run() == run()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.text(max_size=80), st.text(max_size=12), st.integers(0, 7), st.booleans()), max_size=40
+    )
+)
+def test_any_lines_are_judged_and_findings_are_valid(lines):
+    host = Host()
+    for text, name, priority, trusted in lines:
+        host.t += 1.0
+        for finding in host.hear(text, identifier=name, unit=name, priority=priority, trusted=trusted):
+            assert finding.subjects
+            assert 0.0 <= finding.score <= 1.0
+
+
+# --- learned state ------------------------------------------------------------------------------------
+
+
+def test_restored_judge_knows_its_templates(host):
+    for name in ("anna", "bernd", "clara", "dora", "emil", "frida"):
+        host.hear(f"quota of {name} was exceeded today")
+    host.learn()
+    again = Host()
+    again.t = host.t + 10.0
+    assert again.judge.restore(host.judge.snapshot())
+    again.t += 1.0
+    assert again.hear("quota of gustav was exceeded today", priority=1) == []
+    assert again.hear("nothing to report", priority=1) == []
+    assert rules(again.hear("something else altogether", priority=1)) == ["line.novel"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=200), st.integers(0, 400))
+def test_damaged_state_is_refused_or_harmless(noise_bytes, cut):
+    host = Host()
+    host.hear("nothing to report")
+    state = host.judge.snapshot()
+    fresh = Host()
+    fresh.judge.restore(state[:cut] + noise_bytes + state[cut + 3 :])
+    assert fresh.hear("quota exceeded") == []
+
+
+def test_state_is_bounded():
+    host = Host(templates_max=256)
+    rng = random.Random(1)
+    for number in range(2000):
+        host.t += 1.0
+        host.hear(noise(rng, 30), unit=f"u{number % 5}.service")
+    assert len(host.judge.snapshot()) < 256 * 600
