@@ -183,7 +183,7 @@ def recording(seed):
         if pick < 0.5:
             yield kernel(second, rng.choice(texts).format(rng.randint(1, 99)))
         elif pick < 0.9:
-            yield sample(second, rng.choice([0.0, 0.0, 30.0]), **{"cpu.busy": rng.random()})
+            yield sample(second, 30.0 if second > 100 else 0.0, **{"cpu.busy": rng.random()})
         elif pick < 0.95:
             yield Event(stamp(second), "links", "link", "eth0", rng.choice(["up", "down"]))
         else:
