@@ -44,13 +44,15 @@ class Gathering:
             if situation is None:
                 self.dropped += 1
                 return None
+        known = len(situation.conditions)
         news = situation.add(finding, t)
         if where in situation.conditions:
             self._remember(where, situation.id)
         if not news:
             return None
         self._views.pop(situation.id, None)
-        self._draw(situation)
+        if self._weak and len(situation.conditions) > known:
+            self._draw(situation)
         return situation
 
     def support(self, finding: Finding, t: float) -> None:
@@ -170,8 +172,6 @@ class Gathering:
 
     def _draw(self, situation: Situation) -> None:
         """Give a situation the waiting weak findings that fit it."""
-        if not self._weak:
-            return
         view = self.view(situation)
         fits = [supports(odd, view, self._window_s) > 0.0 for _, odd, _ in self._weak]
         if not any(fits):

@@ -769,12 +769,12 @@ def test_memory_is_bounded_under_a_hundred_thousand_random_findings():
 
     def flood(second: int) -> Finding:
         who = f"address:198.51.{chance.randrange(100)}.{chance.randrange(250)}"
-        return find(second, f"rule{chance.randrange(3)}", who, {BRUTE: 0.9}, score=chance.random())
+        return find(second, f"known.login{chance.randrange(3)}", who, {BRUTE: 0.9}, score=chance.random())
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for second in range(200):
+    for second in range(100):
         tier.take([*(wild(second, 200) for _ in range(20)), Tick(at(second))])
-    for second in range(200, 296):
+    for second in range(100, 198):
         tier.take([*(flood(second) for _ in range(1000)), Tick(at(second))])
     gathering = tier._gathering
     assert len(gathering.situations) <= SITUATIONS_MAX
@@ -784,6 +784,16 @@ def test_memory_is_bounded_under_a_hundred_thousand_random_findings():
     assert len(tier._closed) <= CLOSED_MAX
     assert sum(one.open for one in gathering.situations.values()) <= OPEN_MAX
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000
+
+
+def test_a_grave_incident_opens_even_beside_very_many():
+    many = [
+        find(10, "known.segfault", f"process:p{n}[{n}]", {CRASH: 0.8}, "warning", score=0.6)
+        for n in range(80)
+    ]
+    host = Host().play(*many, *disk(20), until=40)
+    assert len([one for one in host.incidents if one.state == "open"]) == OPEN_MAX
+    assert any(one.fault_class == FAILING and one.state == "open" for one in host.incidents)
 
 
 def test_a_quiet_tick_is_cheap_and_a_thousand_findings_take_under_a_second():

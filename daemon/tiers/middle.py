@@ -36,7 +36,7 @@ SLACK = 0.1  # share of settle_s by which a tick may be early
 UNHEARD_S = 30.0  # after a hole in observation time like this, what holds is given time to be told again
 REPORTED_S = 35.0  # what still holds was reported again this long after a restart
 
-_COUNTED = ("findings", "weak", "repeated", "dropped", "refused", "opened", "merged", "closed")
+_COUNTED = ("findings", "weak", "repeated", "dropped", "refused", "evicted", "opened", "merged", "closed")
 _BELOW = frozenset({"collector", "low"})
 _CRASHES = frozenset({FaultClass.SERVICE_CRASH, FaultClass.CRASH_LOOP})
 
@@ -184,12 +184,24 @@ class MiddleTier:
         if former is not None:
             self._reopen(former, situation)
             return
-        if sum(one.open for one in self._gathering.situations.values()) >= OPEN_MAX:
+        if not self._room(verdict):
             self.counters["refused"] += 1
             self._gathering.remove(situation)
             return
         self.counters["opened"] += 1
         self._tell(situation, incidents.opened(situation, verdict, self._at))
+
+    def _room(self, verdict: Verdict) -> bool:
+        """Whether one more may open; a graver one than the least of very many closes that one early."""
+        opened = [one.incident for one in self._gathering.situations.values() if one.open and one.incident]
+        if len(opened) < OPEN_MAX:
+            return True
+        least = min(opened, key=_grave)
+        if (verdict.severity.rank, verdict.score) <= _grave(least)[:2]:
+            return False
+        self.counters["evicted"] += 1
+        self._close(self._gathering.situations[least.id])
+        return True
 
     def _go_on(self, situation: Situation) -> None:
         """Revise an open incident if there is news or enough has been counted; close it when it is over."""
@@ -335,6 +347,10 @@ def _silent(finding: Finding) -> bool:
     """Whether a finding says that nothing comes from below; any other one proves that something does."""
     named = finding.subjects[0].name if finding.subjects else ""
     return finding.rule == "stage.silent" and named in _BELOW and not finding.ended
+
+
+def _grave(incident: Incident) -> tuple[int, float, float, str]:
+    return (incident.severity.rank, incident.score, incident.updated_at, incident.id)
 
 
 def _rules(situation: Situation) -> int:
