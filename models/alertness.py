@@ -12,6 +12,8 @@ from models.known import load, read
 from models.taxonomy import FaultClass
 
 _LETTERS = re.compile(r"[a-z]{3,24}")
+# What syslog puts before the message: time, host, program. Bounded, so that the search is linear.
+_HEADER = re.compile(r"^.{0,96}?\s[\w./()-]{1,48}(?:\[\d{1,10}\])?: ")
 
 # Weight by stem: how strongly the word alone speaks for trouble. Judgement, in the order of syslog's levels.
 _STEMS: dict[float, str] = {
@@ -95,8 +97,9 @@ def line_score(text: str) -> float:
     """Rank of one line by alert-worthiness in 0..1: by the catalogue if it knows the line, and by words."""
     catalogue = load()
     score = word_weight(text)
+    body = _HEADER.sub("", text, count=1)
     for message in catalogue.candidates(text):
-        if read(message, text) is not None:
+        if read(message, body) is not None:
             floor = max(message.score, 0.55 if message.repeat in {"login", "pam"} else 0.0)
             score = 1.0 - (1.0 - 0.6 * score) * (1.0 - floor)
             break

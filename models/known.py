@@ -40,6 +40,7 @@ class Message(NamedTuple):
     ends: str
     repeat: str
     session: str
+    least: Mapping[str, float]  # a number of the line that is smaller than this makes it no news
     example: str
 
     @property
@@ -180,5 +181,6 @@ def _message(entry: dict[str, Any], content: dict[str, Any]) -> Message:
         ends=entry.get("ends", ""),
         repeat=entry.get("repeat", ""),
         session=entry.get("session", ""),
+        least={name: float(value) for name, value in entry.get("least", {}).items()},
         example=entry["example"],
     )

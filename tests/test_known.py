@@ -193,3 +193,8 @@ def test_topic_words_hint_faintly():
     hints = speaks_for("lookup in dns gave nothing")
     assert hints == {FaultClass.NAME_RESOLUTION: 0.2}
     assert not any(re.search(r"\d", fault) for fault in hints)
+
+
+def test_syslog_header_does_not_hide_a_known_message():
+    text = "Failed password for root from 192.0.2.7 port 4000 ssh2"
+    assert line_score(f"Feb  3 04:05:06 host sshd[77]: {text}") == pytest.approx(line_score(text), abs=0.1)

@@ -168,6 +168,13 @@ def test_own_lines_raise_nothing(host):
     assert host.judge.counters["own"] == 2
 
 
+def test_small_step_of_the_clock_is_no_news(host):
+    text = "System clock was stepped by {} seconds"
+    assert host.hear(text.format("0.182"), identifier="chronyd", unit="chronyd.service") == []
+    (finding,) = host.hear(text.format("-42.5"), identifier="chronyd", unit="chronyd.service")
+    assert finding.evidence[0].values["jump_s"] == -42.5
+
+
 # --- crashes and logins ------------------------------------------------------------------------------
 
 

@@ -57,7 +57,9 @@ class Meanings:
         label = _label(subjects[0])
         if message.ends:
             return self._conditions.end(f"known.{message.ends}", label, line.at)
-        if message.score <= 0.1:
+        if message.score <= 0.1 or any(
+            abs(reading.values.get(name, least)) < least for name, least in message.least.items()
+        ):
             return []
         findings = self._conditions.hold(self._breach(message, reading, line, subjects, label), line.at, t)
         if message.repeat:
