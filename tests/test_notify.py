@@ -495,7 +495,7 @@ def test_stage_tells_hook_and_metrics_and_does_not_repeat_itself_after_sigkill(t
             stage.kill()
             stage.wait()
             stage = subprocess.Popen(argv, env=environment)
-            wait_for(lambda: (state / "crash").exists())
+            wait_for((state / "crash").exists)
             (state / "close").touch()
             wait_for(lambda: [one for one in reader.deliveries() if one.state == "closed"])
         stage.terminate()

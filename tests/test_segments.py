@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from daemon import codec
 from daemon.messages import Event, Line, Sample, Stamp
+from daemon.store.purge import purge_telemetry
 from daemon.store.segments import (
     SegmentReader,
     SegmentWriter,
@@ -265,6 +266,16 @@ def test_segment_purged_while_it_is_written_is_followed_by_a_new_one(tmp_path):
     writer.write([sample(1)], at(1))
     writer.close()
     assert times(read_segments(segment_paths(tmp_path))) == [1]
+
+
+def test_purge_erases_by_age_or_all_and_says_how_much(tmp_path):
+    paths = recorded(tmp_path, 7400, step=60)
+    sizes = [path.stat().st_size for path in paths]
+    for number, path in enumerate(paths):
+        os.utime(path, (T0 + number, T0 + number))
+    assert purge_telemetry(tmp_path, T0 + 1) == (1, sizes[0])
+    assert purge_telemetry(tmp_path) == (2, sum(sizes[1:]))
+    assert purge_telemetry(tmp_path / "none") == (0, 0)
 
 
 def test_full_disk_is_said_once_and_telemetry_goes_on_afterwards(tmp_path):

@@ -36,6 +36,7 @@ from daemon.messages import (
 )
 from daemon.store import pages
 from daemon.store.documents import incident_document
+from daemon.store.purge import purge_copies
 from daemon.store.reader import StoreReader
 from daemon.store.salvage import verify
 from daemon.store.writer import StoreWriter
@@ -359,7 +360,7 @@ def flipped(content, position, bit):
 def detected(path):
     try:
         return not verify(path).sound
-    except (IntegrityError, sqlite3.Error):
+    except (HauswartError, sqlite3.Error):
         return True
 
 
@@ -444,11 +445,72 @@ def test_damaged_unused_bytes_are_told_but_cost_nothing(path):
     with StoreWriter(path) as writer:
         fill(writer)
     content = bytearray(path.read_bytes())
-    content[75] ^= 1  # reserved for expansion in SQLite's header
+    unused = content.index(bytes(200), 8192) + 100
+    content[unused] ^= 1
     path.write_bytes(content)
     with StoreWriter(path) as writer:
         assert writer.salvaged is None
-        assert "pages [1]" in writer.notes[0]
+        assert f"pages [{unused // 4096 + 1}]" in writer.notes[0]
+
+
+@pytest.mark.parametrize("position", [18, 19, 21, 60, 75])
+def test_damaged_header_costs_no_row(path, position):
+    with StoreWriter(path) as writer:
+        fill(writer)
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0x55
+    path.write_bytes(content)
+    with StoreWriter(path) as writer:
+        assert "pages [1]" in writer.notes[0] or writer.salvaged.kept["incidents"] == 40
+        writer.save([incident()], [])
+    with StoreReader(path) as reader:
+        assert len(reader.incidents(limit=100)) == 41
+
+
+def test_store_that_somebody_holds_is_not_taken_for_damaged(path, monkeypatch):
+    with StoreWriter(path) as writer:
+        fill(writer, 3)
+    other = sqlite3.connect(path)
+    other.execute("PRAGMA locking_mode=EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    other.execute("CREATE TABLE held (x)")
+    real = sqlite3.connect
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *args, **options: real(*args, **(options | {"timeout": 0.1}))
+    )
+    with pytest.raises(HauswartError, match="locked"):
+        StoreWriter(path)
+    other.rollback()
+    other.close()
+    with StoreWriter(path) as writer, StoreReader(path) as reader:
+        assert writer.salvaged is None
+        assert len(reader.incidents()) == 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
+def test_unreadable_directory_is_said_and_nothing_is_moved(path):
+    with StoreWriter(path) as writer:
+        fill(writer, 3)
+    before = sorted(path.parent.iterdir())
+    script = f"""
+        import os, sys; sys.path[:0] = [{str(REPO)!r}]
+        from pathlib import Path
+        from daemon.errors import HauswartError
+        from daemon.store.reader import StoreReader
+        from daemon.store.writer import StoreWriter
+        os.setuid(65534)
+        for act in (lambda: StoreWriter(Path({str(path)!r})), StoreReader(Path({str(path)!r})).incidents):
+            try:
+                act()
+            except HauswartError as error:
+                print(type(error).__name__, error.hint != "")
+    """
+    path.parent.chmod(0o700)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], check=False, capture_output=True, text=True
+    )
+    assert done.stdout == "HauswartError True\n" * 2, done.stderr
+    assert sorted(path.parent.iterdir()) == before
 
 
 def test_newer_major_version_is_refused_untouched(path):
@@ -607,6 +669,7 @@ def test_purge_by_class_and_age_counts_what_it_erased(writer, reader):
         ],
         [finding(1), finding(2), finding(3)],
     )
+    assert (reader.count(), reader.count(fault_class="link-down"), reader.count(before=T0 - 50)) == (3, 1, 1)
     assert writer.purge(fault_class="link-down")["incidents"] == 1
     assert writer.purge(before=T0 - 50)["findings"] == 1
     assert [one.id for one in reader.incidents()] == ["c"]
@@ -623,6 +686,14 @@ def test_purged_text_is_nowhere_in_the_files(path):
         writer.purge()
         for item in path.parent.iterdir():
             assert b"sesame-open" not in item.read_bytes(), item
+
+
+def test_purging_copies_of_a_damaged_store_leaves_the_store(path):
+    path.write_bytes(b"not a database, but long enough " * 40)
+    with StoreWriter(path) as writer:
+        assert purge_copies(path).files == 1
+        assert not writer.salvaged.moved_to.exists()
+    assert path.exists()
 
 
 def test_reader_follows_a_store_that_is_replaced(path, tmp_path):

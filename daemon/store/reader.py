@@ -203,6 +203,15 @@ class StoreReader:
         named = ((str(row[0]).split("/"), row[1]) for row in rows)
         return {(parts[1], parts[2]): int(count) for parts, count in named}
 
+    def count(self, before: float | None = None, fault_class: str = "") -> int:
+        """How many incidents a purge with these conditions would erase."""
+        query = (
+            "SELECT count(*) FROM incidents_v1 WHERE (?1 IS NULL OR updated_at < ?1)"
+            " AND (?2 = '' OR fault_class = ?2)"
+        )
+        rows = self._execute(query, (before, fault_class))
+        return int(rows[0][0]) if rows else 0
+
     def verify(self) -> list[str]:
         """What is damaged, one sentence each; empty if all is what was written."""
         return salvage.verify(self.path).described if self.path.exists() else []
@@ -258,6 +267,9 @@ class StoreReader:
         except FileNotFoundError:
             self.close()
             return False
+        except OSError as error:
+            hint = "read it as root or as the daemon's user"
+            raise HauswartError(f"store {self.path}: {error.strerror}", hint=hint) from error
         identity = (status.st_dev, status.st_ino)
         waiting = self._frozen and pages.wal_path(self.path).exists()
         if self._connection is not None and (identity != self._identity or waiting):
@@ -303,8 +315,9 @@ def _decoded(decoder: msgspec.json.Decoder[Any], body: Any) -> Any:
 
 
 def _unreadable(path: Path, error: Exception) -> HauswartError:
-    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_CANTOPEN:
-        return HauswartError(f"store {path}: {error}", hint="read it as root or as the daemon's user")
+    failure = schema.unavailable(path, error) if isinstance(error, sqlite3.Error) else None
+    if failure is not None:
+        return failure
     return IntegrityError(f"store {path}: {error}", hint="restart the daemon: it saves the sound rows")
 
 

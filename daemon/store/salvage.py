@@ -31,7 +31,7 @@ class Salvage:
 
 
 def verify(path: Path) -> schema.Report:
-    """Check a store that a daemon may be writing; raises IntegrityError if there is no such file."""
+    """Check a store that a daemon may be writing; HauswartError if it cannot be read."""
     if not path.is_file():
         raise IntegrityError(f"store {path}: no such file", hint="the daemon creates it when it first runs")
     schema.refuse_newer(path)
@@ -44,6 +44,9 @@ def verify(path: Path) -> schema.Report:
         finally:
             connection.close()
     except sqlite3.Error as error:
+        failure = schema.unavailable(path, error)
+        if failure is not None:
+            raise failure from error
         return schema.Report(problems=[f"SQLite: {error}"], damaged_pages=pages.damaged_pages(path) or [])
 
 

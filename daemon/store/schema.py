@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
-from daemon.errors import IntegrityError
+from daemon.errors import HauswartError, IntegrityError
 from daemon.store import pages
 from daemon.store.rows import MAJOR, META, MINOR, TABLES, Table, intact, sealed
 
@@ -23,6 +23,11 @@ _OUT_OF_SPACE = {
     sqlite3.SQLITE_IOERR_TRUNCATE,
     sqlite3.SQLITE_IOERR_SHMSIZE,
     sqlite3.SQLITE_IOERR_SHMOPEN,
+}
+_NO_ACCESS = {
+    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY),
+    *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL),
+    *(sqlite3.SQLITE_AUTH, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_PROTOCOL),
 }
 
 
@@ -58,6 +63,16 @@ class Report:
 def out_of_space(error: sqlite3.Error) -> bool:
     """Whether SQLite failed because the disk, a quota or a file size limit is exhausted."""
     return getattr(error, "sqlite_errorcode", None) in _OUT_OF_SPACE
+
+
+def unavailable(path: Path, error: sqlite3.Error) -> HauswartError | None:
+    """The error to raise where not the content but the access to it failed; None where the content is bad."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    if code & 0xFF not in _NO_ACCESS or code == sqlite3.SQLITE_IOERR_SHORT_READ:
+        return None
+    return HauswartError(
+        f"store {path}: {error}", hint="check the owner, mode and disk of the state directory"
+    )
 
 
 def connect(path: Path, query: str) -> sqlite3.Connection:
@@ -97,6 +112,9 @@ def create(connection: sqlite3.Connection) -> None:
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version={MAJOR * 1000 + MINOR}")
         connection.execute("COMMIT")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("UPDATE meta SET value = value")  # a damaged header may make SQLite read-only
+        connection.execute("ROLLBACK")
     except sqlite3.Error:
         connection.rollback()
         raise
@@ -146,7 +164,7 @@ def refuse_newer(path: Path) -> None:
 
 
 def inspect(path: Path, connection: sqlite3.Connection) -> Report:
-    """Check pages, structure and every row."""
+    """Check pages, structure and every row; raises HauswartError if the file cannot be read."""
     damaged = pages.damaged_pages(path)
     problems: list[str] = []
     rows = bad = 0
@@ -155,7 +173,12 @@ def inspect(path: Path, connection: sqlite3.Connection) -> Report:
         for table in TABLES:
             count, wrong = _check_rows(connection, table)
             rows, bad = rows + count, bad + wrong
-    except (sqlite3.Error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        problems.append(f"SQLite: {error}")
+    except sqlite3.Error as error:
+        failure = unavailable(path, error)
+        if failure is not None:
+            raise failure from error
         problems.append(f"SQLite: {error}")
     return Report(rows, bad, damaged or [], problems, damaged is not None)
 

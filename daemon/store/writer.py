@@ -44,24 +44,44 @@ class StoreWriter:
 
     def _open(self) -> sqlite3.Connection:
         schema.refuse_newer(self.path)
-        if self.path.exists() and self.path.stat().st_size:
-            report = salvage.verify(self.path)
-            if not report.usable:
-                reason = "; ".join(report.problems[:3]) or f"{report.damaged_rows} rows fail their checksum"
-                self.salvaged = salvage.salvage(self.path, reason.replace("\n", " "))
-                self.notes.append(str(self.salvaged))
-            elif report.damaged_pages:
-                self.notes.append(
-                    f"store {self.path}: all rows are sound, but the unused part of pages "
-                    f"{report.damaged_pages} changed outside the daemon"
-                )
+        report = self._examine()
+        try:
+            self._connection = self._connect()
+        except HauswartError as error:
+            if 1 not in report.damaged_pages or self.salvaged or isinstance(error, StoreFullError):
+                raise
+            self._salvage(str(error))  # page 1 says how to open the file, and is not what it was
+            self._connection = self._connect()
+        self.checkpoint()
+        return self._connection
+
+    def _examine(self) -> schema.Report:
+        if not self.path.exists() or not self.path.stat().st_size:
+            return schema.Report()
+        report = salvage.verify(self.path)
+        if not report.usable:
+            self._salvage("; ".join(report.described[:3]))
+        elif report.damaged_pages:
+            self.notes.append(
+                f"store {self.path}: all rows are sound, but pages {report.damaged_pages} were changed "
+                "outside the daemon"
+            )
+        return report
+
+    def _salvage(self, reason: str) -> None:
+        self.salvaged = salvage.salvage(self.path, reason.replace("\n", " "))
+        self.notes.append(str(self.salvaged))
+
+    def _connect(self) -> sqlite3.Connection:
         try:
             connection = schema.connect_writer(self.path)
-            schema.create(connection)
+            try:
+                schema.create(connection)
+            except sqlite3.Error:
+                connection.close()
+                raise
         except sqlite3.Error as error:
             raise self._failure(error) from error
-        self._connection = connection
-        self.checkpoint()
         return connection
 
     # --- what the middle tier and the other stages keep ---------------------------------------------
@@ -197,8 +217,9 @@ class StoreWriter:
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
+            before = connection.total_changes
             yield connection
-            changed = connection.total_changes
+            changed = connection.total_changes - before
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
@@ -231,6 +252,9 @@ class StoreWriter:
         if schema.out_of_space(error):
             self.counters["full"] += 1
             return StoreFullError(f"store {self.path}: no space left ({error})", hint="free some disk space")
+        failure = schema.unavailable(self.path, error)
+        if failure is not None:
+            return failure
         if isinstance(error, sqlite3.IntegrityError):
             return HauswartError(f"store {self.path}: refused ({error})")
         return IntegrityError(
