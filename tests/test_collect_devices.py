@@ -43,9 +43,9 @@ def tree(tmp_path):
 @pytest.mark.parametrize(
     ("name", "use"),
     [
-        ("sdb", {"in_use": "mounted", "mount": "/srv/photos", "mounts": "1"}),
-        ("sdb1", {"in_use": "mounted", "mount": "/srv/photos", "mounts": "1"}),
-        ("nvme0n1", {"in_use": "mounted", "mount": "/data", "mounts": "1"}),
+        ("sdb", {"in_use": "mounted", "mount": "/srv/photos", "mounts_count": "1"}),
+        ("sdb1", {"in_use": "mounted", "mount": "/srv/photos", "mounts_count": "1"}),
+        ("nvme0n1", {"in_use": "mounted", "mount": "/data", "mounts_count": "1"}),
         ("nvme0n2", {}),
         ("sdc", {"in_use": "swap"}),
         ("sdd", {"in_use": "md", "array": "md0"}),

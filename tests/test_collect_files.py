@@ -116,6 +116,16 @@ def test_position_survives_a_restart(log):
     assert Follower(log, position).texts() == ["partial", "three"]
 
 
+def test_closing_and_opening_again_goes_on_in_place(log):
+    follower = Follower(log)
+    append(log, "one\n")
+    assert follower.texts() == ["one"]
+    follower.collector.close()
+    append(log, "two\n")
+    follower.collector.open()
+    assert follower.texts() == ["two"]
+
+
 def test_position_follows_a_file_that_was_rotated_meanwhile(log):
     follower = Follower(log)
     append(log, "one\n")

@@ -198,6 +198,9 @@ def test_collector_goes_on_after_the_saved_cursor(stored):
     assert gaps(found) == []
     assert collector.position() == lines(found)[-1].cursor
     collector.close()
+    collector.open()
+    assert collector.read(now()) == []
+    collector.close()
 
 
 def test_collector_without_cursor_begins_at_the_end(stored):

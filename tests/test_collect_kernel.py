@@ -144,6 +144,9 @@ def test_real_kmsg_is_followed_and_resumed():
     assert abs(line.at.mono - time.monotonic()) < 2
     position = collector.position()
     collector.close()
+    collector.open()
+    assert [line for line in lines(collector.read(now())) if token in line.text] == []
+    collector.close()
     Path("/dev/kmsg").write_text(f"second {token}\n")
     resumed = KernelCollector(position)
     resumed.open()

@@ -30,7 +30,7 @@ _PROPERTIES = {
     "filesystem": "ID_FS_TYPE",
     "driver": "DRIVER",
 }
-_USES = frozenset({"in_use", "mount", "mounts", "array", "holder"})
+_USES = frozenset({"in_use", "mount", "mounts_count", "array", "holder"})
 _FILES = {
     "model": ("device/model", "product"),
     "serial": ("device/serial", "serial"),
@@ -108,6 +108,8 @@ class DeviceCollector:
             if device is None:
                 self._more = False
                 break
+            if device.subsystem == "scsi" and device.device_type != "scsi_device":
+                continue  # hosts and targets come and go with the device itself
             key = (str(device.sys_name), _ACTIONS.get(str(device.action), "change"))
             before = merged.get(key)
             merged[key] = (before[0], before[1] + 1) if before else (self._describe(device, key[1]), 1)
@@ -124,8 +126,7 @@ class DeviceCollector:
             return reader_event(
                 self.name, "gap", "more device events than the socket holds", now, lost="unknown"
             )
-        self._monitor = None  # not an overflow: nothing more is heard, which the event says
-        return reader_event(self.name, "error", f"device events stopped: {error}", now)
+        raise SourceError(f"device events stopped: {error}") from error
 
     def _event(self, key: tuple[str, str], attributes: dict[str, str], times: int, now: Stamp) -> Event:
         name, action = key
@@ -138,8 +139,12 @@ class DeviceCollector:
     def _describe(self, device: Device, action: str) -> dict[str, str]:
         name = str(device.sys_name)
         properties = device.properties
-        found = {"subsystem": str(device.subsystem), "type": str(device.device_type or "")}
+        found = {"subsystem": str(device.subsystem), "devtype": str(device.device_type or "")}
         found |= {key: str(properties[name]) for key, name in _PROPERTIES.items() if name in properties}
+        if "/usb" in str(device.device_path):
+            found["bus"] = (
+                "usb"  # where no udevd gives ID_BUS, and for what lies between the bus and the disk
+            )
         known = self._known.get(name, {})
         if found["subsystem"] == "block":
             found |= self._block_files(name) | self._use(name)
@@ -186,7 +191,7 @@ class DeviceCollector:
             if device == f"/dev/{name}" or _is_partition(device, name)
         ]
         if mounts:
-            return {"in_use": "mounted", "mount": mounts[0][1], "mounts": str(len(mounts))}
+            return {"in_use": "mounted", "mount": mounts[0][1], "mounts_count": str(len(mounts))}
         swaps = (line.split(" ")[0] for line in _read(self._proc / "swaps").splitlines()[1:])
         if any(device == f"/dev/{name}" or _is_partition(device, name) for device in swaps):
             return {"in_use": "swap"}

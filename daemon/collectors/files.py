@@ -60,13 +60,19 @@ class FileCollector:
 
     def position(self) -> str:
         """Inode, offset and beginning of every file, as JSON."""
-        saved = {path: tail.saved for path, tail in self._tails.items()}
-        return msgspec.json.encode({path: place for path, place in saved.items() if place}).decode()
+        return msgspec.json.encode(self._places()).decode()
+
+    def _places(self) -> dict[str, Saved]:
+        found = {path: tail.saved for path, tail in self._tails.items()}
+        return {path: place for path, place in found.items() if place} or self._saved
 
     def close(self) -> None:
-        """Close every file."""
+        """Close every file; open() goes on where they were left."""
+        self._saved = self._places()
         for tail in self._tails.values():
             tail.close()
+        self._tails.clear()
+        self._started = False
 
     def read(self, now: Stamp) -> list[Observation]:
         """The next lines of all files in turn, and what was lost of them."""

@@ -50,9 +50,9 @@ class KernelCollector:
         except OSError as error:
             hint = "CAP_SYSLOG is needed where kernel.dmesg_restrict is 1"
             raise SourceError(f"{self._path}: {error.strerror}", hint=hint) from error
-        if not self._boot:
+        self._more = self._last >= 0
+        if not self._more:
             os.lseek(self._descriptor, 0, os.SEEK_END)
-        self._more = bool(self._boot)
         return [reader_event(self.name, "present", f"{self._path} is read")]
 
     def fileno(self) -> int | None:
