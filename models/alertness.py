@@ -77,11 +77,10 @@ def word_weight(text: str) -> float:
     """The words' combined weight in 0..1, lowered where a word of success stands beside them."""
     pattern, weights = _stems()
     words = set(_LETTERS.findall(text.lower()))
+    matches = [match for word in words if (match := pattern.match(word))]
     rest = 1.0
-    for word in words:
-        match = pattern.match(word)
-        if match:
-            rest *= 1.0 - 0.8 * weights[match[0]]
+    for weight in sorted(weights[match[0]] for match in matches):  # in one order, so that replays agree
+        rest *= 1.0 - 0.8 * weight
     score = 1.0 - rest
     return score * CALM_FACTOR if not words.isdisjoint(_CALM) else score
 
