@@ -64,11 +64,12 @@ def render(name: str, incident: Incident) -> str | None:
 
 def _log(incident: Incident) -> tuple[str, dict[str, str]]:
     """Where the incident's first log line was read: "kernel", "file" with its path, or "" for the journal."""
-    ref = next((evidence.ref for evidence in incident.evidence if evidence.kind == "line"), "")
-    if ref == "kernel":
-        return "kernel", {}
-    if ref.startswith("file:") and (path := argument(SubjectKind.FILE, ref[5:])):
-        return "file", {"log": path[1]}
+    lines = [one for one in incident.evidence if one.kind == "line"]
+    for evidence in lines[:1] or incident.evidence:
+        if evidence.ref == "kernel":
+            return "kernel", {}
+        if evidence.ref.startswith("file:") and (path := argument(SubjectKind.FILE, evidence.ref[5:])):
+            return "file", {"log": path[1]}
     return "", {}
 
 

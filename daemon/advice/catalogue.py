@@ -7,6 +7,7 @@ only numbers and names written in a template are the file's own `constants`.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from functools import lru_cache
 from pathlib import Path
@@ -99,6 +100,8 @@ def problems_of(entry: Entry) -> list[str]:
                 if not group:
                     problems.append(f"[{name}.{lang}] says nothing under {part}")
                 where = f"[{name}.{lang}] {part}"
+                if part == "look" and any("{run:" not in s.text for item in group for s in item):
+                    problems.append(f"{where}: a check without a command")
                 problems += [
                     f"{where}: {p}"
                     for item in group
@@ -136,11 +139,6 @@ def _placeholder_fault(placeholder: str) -> str:
 def blank_constants(text: str, constants: tuple[str, ...]) -> str:
     """`text` with every whole constant replaced by blanks, so that offsets stay."""
     for constant in constants:
-        at = text.find(constant)
-        while at >= 0:
-            end = at + len(constant)
-            border = (text[at - 1 : at] if at else "") + text[end : end + 1]
-            if not any(side.isalnum() for side in border):
-                text = text[:at] + " " * len(constant) + text[end:]
-            at = text.find(constant, end)
+        whole = rf"(?<![^\s(]){re.escape(constant)}(?=[.,:;!?)]*(?:\s|$))"
+        text = re.sub(whole, " " * len(constant), text)
     return text

@@ -33,6 +33,8 @@ class Violation(NamedTuple):
 def check_advice(advice: Advice, incident: Incident) -> list[Violation]:
     """Everything wrong with the text and the action of an advice; empty when it may be shown."""
     found = check(advice.text, incident, advice.lang)
+    if not advice.text.strip():
+        found.append(Violation("", "says nothing"))
     if len(advice.text) > LENGTH_MAX:
         found.append(Violation(advice.text[-20:], f"longer than {LENGTH_MAX} characters"))
     return found + check_action(advice.action, incident)
@@ -91,7 +93,7 @@ def _tokens(text: str, known: dict[str, str], facts: list[Fact], lang: Lang) -> 
     for token in scan(text):
         if token.kind == "name" and token.text not in known:
             found.append(Violation(token.text, "name occurs neither in the evidence nor among the culprits"))
-        elif token.kind == "number" and token.text not in known:
+        elif token.kind == "number":
             found += _number(token, text, facts, lang)
         elif token.kind == "word" and token.text.lower() in SPELLED:
             found += _spelled(token, facts)

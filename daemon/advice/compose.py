@@ -33,7 +33,7 @@ def catalogue_advice(incident: Incident, lang: Lang) -> Advice:
     scene = Scene(incident, lang, culprit)
     words = section.words[lang]
     means = [*_fill(scene, words.means), *_circumstances(scene)]
-    look, helps = _fill(scene, words.look), _fill(scene, words.help)
+    look, helps = _distinct(_fill(scene, words.look)), _fill(scene, words.help)
     _shorten(means, look, helps, lang)
     action = render(section.action, incident) or ""
     sources: dict[str, str] = {}
@@ -78,6 +78,14 @@ def _first_named(incident: Incident) -> Culprit | None:
 
 def _fill(scene: Scene, group: Group) -> list[Filled]:
     return [filled for item in group if (filled := scene.first(item))]
+
+
+def _distinct(look: list[Filled]) -> list[Filled]:
+    """Without what names a command once more: where there is no journal, several ask the same log."""
+    found: dict[str, Filled] = {}
+    for filled in look:
+        found.setdefault(filled.text.partition("`")[2], filled)
+    return list(found.values())
 
 
 @cache

@@ -135,6 +135,8 @@ class Scene:
         for index, evidence in enumerate(self.incident.evidence):
             if not keys <= evidence.values.keys() or not all(map(evidence.ref.startswith, families)):
                 continue
+            if not all(abs(evidence.values[key]) < _STATABLE for key in keys):
+                continue
             low = all(evidence.values[key] >= bound for key, bound in sentence.at_least.items())
             high = all(evidence.values[key] <= bound for key, bound in sentence.at_most.items())
             closeness = self._closeness(evidence, named or set(self._names.values()))
@@ -156,4 +158,5 @@ class Scene:
         return 0 if any(mentions(evidence.text, name) for name in others) else 1
 
 
+_STATABLE = 1e18  # larger, infinite or no number at all: nothing a person could use
 _NOTHING = Evidence("", "event", "", 0.0, 0.0, "")

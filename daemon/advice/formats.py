@@ -38,31 +38,10 @@ UNITS: dict[str, tuple[str, float]] = {
     **dict.fromkeys(("/min", "per minute", "pro Minute", "a minute"), ("rate", 1 / _MINUTE)),
     **dict.fromkeys(("°C", "degrees", "Grad"), ("celsius", 1.0)),
     # never collected: a number in one of these cannot come from evidence
-    **dict.fromkeys(
-        [
-            "bit/s",
-            "kbit/s",
-            "Mbit/s",
-            "Gbit/s",
-            "Mbit",
-            "Gbit",
-            "Hz",
-            "kHz",
-            "MHz",
-            "GHz",
-            "V",
-            "W",
-            "A",
-            "rpm",
-            "ns",
-            "K",
-            "°F",
-            "‰",
-            "x",
-        ]
-        + ["month", "months", "Monat", "Monate", "Monaten", "year", "years", "Jahr", "Jahre", "Jahren"],
-        ("foreign", 1.0),
-    ),
+    **dict.fromkeys(("bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Mbit", "Gbit"), ("foreign", 1.0)),
+    **dict.fromkeys(("Hz", "kHz", "MHz", "GHz", "V", "W", "A", "rpm", "ns", "K"), ("foreign", 1.0)),
+    **dict.fromkeys(("°F", "‰", "x", "month", "months", "Monat", "Monate", "Monaten"), ("foreign", 1.0)),
+    **dict.fromkeys(("year", "years", "Jahr", "Jahre", "Jahren"), ("foreign", 1.0)),
 }
 UNITS |= {
     f"{unit}/s": ("bytes/s", factor)
@@ -90,9 +69,10 @@ class Quantity(NamedTuple):
 
     def states(self, fact: float, dimension: str) -> bool:
         """Whether this is `fact` (SI base unit) written with the printed digits."""
-        if self.dimension != dimension:
-            return False
-        return abs(abs(fact) / self.factor - self.value) <= self.tolerance * (1 + 1e-6)
+        if self.dimension != dimension or (self.value == 0 and self.factor > 1):
+            return False  # "0 GB" would hide anything below half a gigabyte
+        slack = self.tolerance * (1 + 1e-6) + 1e-9 * self.value  # binary fractions
+        return abs(abs(fact) / self.factor - self.value) <= slack
 
 
 def parse(text: str, start: int, lang: Lang) -> Quantity | None:
@@ -167,7 +147,7 @@ FORMATS: dict[str, Callable[[float, Lang], str]] = {
     "percent": _percent,
     "int": lambda value, lang: _decimal(abs(value), 0, lang),
     "number": lambda value, lang: _short(abs(value), lang, 100.0),
-    "id": lambda value, _lang: str(int(abs(value))),
+    "id": lambda value, _lang: str(round(abs(value))),
     "bytes": _bytes,
     "duration": _duration,
     "rate": lambda value, lang: f"{_short(abs(value), lang)} {_PER_SECOND[lang]}",

@@ -13,8 +13,10 @@ from typing import NamedTuple
 _TOKEN = re.compile(r"\S+")
 _WORD = re.compile(r"[-–…]?[^\W\d_]+(?:[-–'’][^\W\d_]+)*[-–]?")  # noqa: RUF001 - typographic dashes and quotes
 _NUMBER = re.compile(r"[-+−]?\d[\d.,]*(?:%|[^\W\d_]{1,3}(?:/s)?|/s|/min)?")  # noqa: RUF001 - a real minus sign
-_DEVICE = re.compile(r"(?:sd|vd|xvd|hd)[a-z]{1,2}")
-_ADDRESS = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")  # before numbers: 192.0.2.7 is no thousands
+# Kernel names without a digit, and near misses that have a letter for the digit.
+_DEVICE = re.compile(r"(?:sd|vd|xvd|hd)[a-z]{1,2}|(?:eth|veth|wlan|nvme|loop)[a-rt-z]")
+_OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+_ADDRESS = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")  # looked for first: 192.0.2.7 is no number
 _PLAIN = re.compile(r"(?:I/O|E/A)(?:-[^\W\d_]+)?")
 _LEADING, _TRAILING = "([{<\"'", ".,:;!?)]}>\"'…"
 
