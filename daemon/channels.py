@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from daemon import send
 from daemon.errors import ConfigError
 from daemon.settings import Notify
 
+FAILED, NOT_UNDERSTOOD, NOT_INSTALLED = 1, 2, 3  # exit codes of daemon.send; only FAILED is worth another try
 TIMEOUT_S = 30.0
 MAX_OUTPUT = 2048  # bytes of a child's standard error that are kept
 MAX_AT_ONCE = 4
@@ -216,7 +216,7 @@ class _Running:
         if code == 0:
             return self._outcome(ok=True, final=True, error="")
         if self.attempt.letter.channel.url:
-            final = code in {send.NOT_UNDERSTOOD, send.NOT_INSTALLED}
+            final = code in {NOT_UNDERSTOOD, NOT_INSTALLED}
             return self._outcome(ok=False, final=final, error=self._text() or f"exit code {code}")
         reason = f"signal {-code}" if code < 0 else f"exit code {code}"
         return self._outcome(ok=False, final=False, error=reason)

@@ -13,7 +13,9 @@ from typing import Any
 
 import msgspec
 
-SENT, FAILED, NOT_UNDERSTOOD, NOT_INSTALLED = 0, 1, 2, 3  # exit codes; only FAILED is worth another try
+from daemon.channels import FAILED, NOT_INSTALLED, NOT_UNDERSTOOD
+
+SENT = 0
 MAX_INPUT_BYTES = 1 << 20
 _TYPES = {"info": "info", "warning": "warning", "error": "failure", "critical": "failure"}
 _STATUS = re.compile(r"error=(\d{3})\b")

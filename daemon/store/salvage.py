@@ -6,7 +6,6 @@ The damaged file is never changed or deleted: it stays beside the new one as `st
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -90,11 +89,13 @@ def _first_page(path: Path) -> bytes:
 
 def _recover(path: Path, work: Path, target: sqlite3.Connection, first_page: bytes = b"") -> dict[str, int]:
     """Copy sound rows; with `first_page`, read the file through a sound schema of the same version."""
-    shutil.copyfile(path, work)
+    from shutil import copyfile  # noqa: PLC0415  # it loads bz2 and lzma, for what hopefully never happens
+
+    copyfile(path, work)
     if first_page:
         _transplant(work, first_page)
     elif pages.wal_path(path).exists():
-        shutil.copyfile(pages.wal_path(path), pages.wal_path(work))
+        copyfile(pages.wal_path(path), pages.wal_path(work))
     try:
         source = schema.connect(work, "mode=rw")
     except sqlite3.Error:

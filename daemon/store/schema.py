@@ -8,7 +8,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 
 from daemon.errors import HauswartError, IntegrityError
@@ -121,7 +120,7 @@ def create(connection: sqlite3.Connection) -> None:
 
 
 def _statements() -> Iterator[str]:
-    text = (files("daemon.store") / "schema.sql").read_text()
+    text = Path(__file__).with_name("schema.sql").read_text()
     lines = (line for line in text.splitlines() if not line.startswith("--"))
     return (statement for statement in "\n".join(lines).split(";") if statement.strip())
 
