@@ -150,6 +150,17 @@ def test_clock_says_the_direction():
     assert title(back, "de") == "Die Uhr ist um 60 min zurückgesprungen"
 
 
+def test_signals_are_told_by_number_and_name():
+    line = Evidence(
+        "e1", "line", "cursor", T, T, "nginx.service: Main process exited", {"signal_number": 11.0}
+    )
+    fault = FaultClass.SERVICE_CRASH
+    about = load("cpu-hog", fault_class=fault, culprits=blame("unit", "nginx.service"), evidence=[line])
+    advice = catalogue_advice(about, "en")
+    assert "nginx.service was ended by signal 11 (SIGSEGV)." in advice.text
+    assert check_advice(advice, about) == []
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "ended", "said"),
     [

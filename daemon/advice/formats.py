@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -141,6 +142,17 @@ _DURATIONS = (
     (2 * _HOUR, _MINUTE, "min"),
     (3 * _DAY, _HOUR, "h"),
 )
+
+
+def _signal(value: float, _lang: Lang) -> str:
+    """A signal's number, with its name where this platform knows one (signal(7))."""
+    number = round(abs(value))
+    try:
+        return f"{number} ({signal.Signals(number).name})"
+    except ValueError:
+        return str(number)
+
+
 _PER_SECOND = {"en": "per second", "de": "pro Sekunde"}
 
 FORMATS: dict[str, Callable[[float, Lang], str]] = {
@@ -148,6 +160,7 @@ FORMATS: dict[str, Callable[[float, Lang], str]] = {
     "int": lambda value, lang: _decimal(abs(value), 0, lang),
     "number": lambda value, lang: _short(abs(value), lang, 100.0),
     "id": lambda value, _lang: str(round(abs(value))),
+    "signal": _signal,
     "bytes": _bytes,
     "duration": _duration,
     "rate": lambda value, lang: f"{_short(abs(value), lang)} {_PER_SECOND[lang]}",
@@ -158,6 +171,7 @@ DIMENSION_OF_FORMAT = {
     "int": "plain",
     "number": "plain",
     "id": "plain",
+    "signal": "plain",
     "bytes": "bytes",
     "duration": "time",
     "rate": "rate",
