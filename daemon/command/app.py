@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from daemon.command import advise, configure, history, host, live, replay, run
 from daemon.command.session import Session
 from daemon.errors import HauswartError
 
+# typer brings click along under a name that its version decides; the parent of BadParameter is click's own
+UsageError: Any = typer.BadParameter.__mro__[1]
 GROUPS_NEEDING_TRAINING = ("train", "retrain", "workshop", "academy")
 
 app = typer.Typer(
@@ -59,9 +60,9 @@ def main(argv: list[str] | None = None) -> int:
         result = app(arguments, standalone_mode=False)
     except HauswartError as error:
         return _report(str(error), error.hint, error.exit_code)
-    except click.UsageError as error:
+    except UsageError as error:
         return _report(error.format_message(), _usage_hint(arguments, error), 2)
-    except click.Abort:
+    except typer.Abort:
         return 130
     except BrokenPipeError:
         sys.stderr.close()  # the reader went away, e.g. `| head`
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _usage_hint(arguments: list[str], error: click.UsageError) -> str:
+def _usage_hint(arguments: list[str], error: Any) -> str:
     if any(word in GROUPS_NEEDING_TRAINING for word in arguments[:3]):
         return "this command comes with the training package: pip install 'hauswart[training]'"
     return f"see `{error.ctx.command_path} --help`" if error.ctx else "see `hauswart --help`"

@@ -63,7 +63,8 @@ def watch(context: typer.Context) -> None:
         raise ConfigError("watch needs a terminal", hint="for scripts: hauswart incidents --json")
     session, view = session_of(context), View()
     refresh(session, view)
-    with Live(draw(view, session), screen=True, auto_refresh=False, console=Console()) as live, single_keys():
+    screen = Live(draw(view, session), screen=True, auto_refresh=False, console=Console())
+    with single_keys(), screen as live:
         while (key := read_key(REFRESH_S)) != "q":
             if key == "e":
                 live.stop()
@@ -159,7 +160,7 @@ def _headline(view: View) -> Text:
 def single_keys() -> Iterator[None]:
     """Keys arrive at once and unechoed; the terminal is put back whatever happens."""
     before = termios.tcgetattr(sys.stdin)
-    tty.setcbreak(sys.stdin)
+    tty.setcbreak(sys.stdin, termios.TCSADRAIN)
     try:
         yield
     finally:

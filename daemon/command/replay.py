@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from daemon.collectors.archive import Archive, list_boots
-from daemon.collectors.files import LogArchive
+from daemon.collectors.textlog import TextLog
 from daemon.command import render, times
 from daemon.command.session import Session, console, print_json, session_of
 from daemon.errors import ConfigError
-from daemon.messages import Observation
+from daemon.messages import Line, Observation
 from daemon.replay import Replay, batched, within
 from daemon.store.documents import incident_document
 from daemon.store.segments import SegmentReader, segment_paths
@@ -93,8 +93,14 @@ def open_source(session: Session, what: str, boot: str) -> Source:
         return Source(
             str(path), segments, segments.bytes_total, lambda: segments.bytes_read, lambda: segments.notes
         )
-    log = LogArchive(path)
-    return Source(str(path), batched(log), log.total_bytes, lambda: log.bytes_read)
+    log, read = TextLog(path), [0]
+    return Source(str(path), batched(_lines(log, read)), log.total, lambda: read[0])
+
+
+def _lines(log: TextLog, read: list[int]) -> Iterator[Line]:
+    """The lines; `read` follows how many bytes they took."""
+    for line, read[0] in log:
+        yield line
 
 
 def _journal(path: Path | None, boot: str) -> Source:
