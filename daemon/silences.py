@@ -106,7 +106,9 @@ def check(silence: KeepSilence) -> None:
     if not silence.id:
         raise ConfigError("a silence needs an id")
     if silence.fault_class and silence.fault_class not in {fault.value for fault in FaultClass}:
-        raise ConfigError(f"{silence.fault_class!r} is not a fault class", hint="`hauswart show` names them")
+        raise ConfigError(
+            f"{silence.fault_class!r} is not a fault class", hint="`hauswart silence add --help` lists them"
+        )
     ends = (silence.start,) if silence.end is None else (silence.start, silence.end)
     if not all(math.isfinite(moment) for moment in ends):
         raise ConfigError("a silence needs times that are numbers")
