@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command line; the exit codes are those of DESIGN's fixed interfaces."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
-        result = app(arguments, standalone_mode=False)
+        result = app(arguments, prog_name="hauswart", standalone_mode=False)
     except HauswartError as error:
         return _report(str(error), error.hint, error.exit_code)
     except UsageError as error:

@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     app.command("doctor", help="Say what hauswart can see on this host, what it lacks, and the remedy.")(
         doctor
     )
+    app.command("purge", help="Erase what was kept: incidents, telemetry, or everything.")(purge)
 
 
 def doctor(
