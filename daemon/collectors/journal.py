@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 INTERVAL_S = 5.0  # besides the descriptor, for file systems without inotify
 QUIET_REOPEN_S = 300.0  # a journal directory made after the start is seen only by a new reader
-BACKLOG = 50_000  # entries after which the reader's memory maps (up to 64 x 8 MiB) are given back
+BACKLOG = 20_000  # entries after which the reader's memory maps (up to 64 x 8 MiB) are given back
 LARGE_BYTES = 1 << 20
 MAX_FAILURES = 3  # at one place, before what lies there is given up
 _FIELD_BYTES = 64 << 10  # libsystemd's default; caps what is decompressed of one field
@@ -168,7 +168,7 @@ class JournalCollector:
         if not self._active_at:
             self._active_at = now.mono
         caught_up = not self._more
-        if caught_up and (self._since_open > BACKLOG or now.mono - self._active_at > QUIET_REOPEN_S):
+        if self._since_open > BACKLOG or (caught_up and now.mono - self._active_at > QUIET_REOPEN_S):
             self._active_at = now.mono
             self._start()
         if self._reader is None:
