@@ -16,7 +16,7 @@ from models.taxonomy import FaultClass, Severity, SubjectKind
 
 Effect = Literal["noted", "lowered", "explained"]
 
-BOOT_S = 600.0  # a boot that never reported its end is over after ten minutes
+BOOT_S = 300.0  # a boot that never reported its end is over after five minutes
 AFTERMATH_S = 600.0  # what begins within ten minutes after a rebuild, an update or a sudo is said to
 TRAIL_S = 30.0  # caches are written back and services settle for a while after a job has ended
 LOWERED = 0.8  # a surely failed unit (0.65) still opens an incident, a guess (0.6) does not
@@ -216,7 +216,7 @@ def _effect(window: Window, finding: Finding, top: FaultClass, since: float, t: 
 
 def _job_effect(window: Window, finding: Finding, top: FaultClass) -> Effect | None:
     own = _blames(finding, window)
-    if top in _LOAD or _statistical(finding):
+    if top in _LOAD or (_statistical(finding) and weak(finding)):
         if own or (_blames_nobody(finding) and top in _LOAD):
             return _tame(finding, top, "explained")
         return "noted" if top in _LOAD else None
@@ -239,9 +239,9 @@ def _change_effect(window: Window, finding: Finding, top: FaultClass, t: float) 
 
 
 def _boot_effect(window: Window, finding: Finding, top: FaultClass, t: float) -> Effect | None:
-    going = window.ended_t is None and t - window.began_t <= BOOT_S
-    if not going and window.age(t) > TRAIL_S:
-        return "noted" if top in _SERVICE | _NETWORK and window.age(t) <= AFTERMATH_S else None
+    age = window.age(t) if window.ended_t is not None else max(0.0, t - window.began_t - BOOT_S)
+    if age > TRAIL_S:
+        return "noted" if top in _SERVICE | _NETWORK and age <= AFTERMATH_S else None
     if (_statistical(finding) and (top in _LOAD or weak(finding))) or top is FaultClass.CLOCK_JUMP:
         return _tame(finding, top, "explained")
     return "lowered" if top in _SERVICE | _NETWORK | _STRAIN and not _oom(finding) else "noted"

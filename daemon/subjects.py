@@ -72,7 +72,7 @@ def aliases(kind: SubjectKind, name: str) -> frozenset[Key]:
 def _process_aliases(name: str) -> frozenset[Key]:
     program, pid = split_pid(name)
     found = {(SubjectKind.PROCESS.value, program), ("program", program[:_COMM_SIZE])}
-    if pid:
+    if pid > 1:  # pid 1 has a part in everything
         found.add(("pid", str(pid)))
     return frozenset(found)
 

@@ -6,7 +6,8 @@ without state of its own, so that a model can stand in its place.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from daemon.context import Contexts, Effect, Weighing, Window, describe, main_class
@@ -57,6 +58,7 @@ _ACTIONABLE: dict[FaultClass, tuple[frozenset[SubjectKind], ...]] = {
     _F.DEPENDENCY_FAILED: _CRASH,
 }
 _USUAL = (_EXECUTED,)
+_WORDS = re.compile(r"[._-]")
 _PIDLESS = frozenset({_F.SERVICE_CRASH, _F.CRASH_LOOP})  # the pid of what crashed is gone
 _GENERIC_TIER, _HOST_TIER = 8, 9
 _EFFECT_RANK: dict[Effect, int] = {"noted": 0, "lowered": 1, "explained": 2}
@@ -172,7 +174,7 @@ def _support(weighed: Iterable[_Weighed]) -> float:
     return 1.0 - doubt
 
 
-def _rank(fault: FaultClass, weighed: Iterable[_Weighed]) -> list[Culprit]:
+def _rank(fault: FaultClass, weighed: Sequence[_Weighed]) -> list[Culprit]:
     """Culprits by how actionable their kind is for the class, then by accumulated blame."""
     blame: dict[Key, float] = {}
     names: dict[Key, set[str]] = {}
@@ -183,27 +185,37 @@ def _rank(fault: FaultClass, weighed: Iterable[_Weighed]) -> list[Culprit]:
             blame[who] = 1.0 - (1.0 - blame.get(who, 0.0)) * (1.0 - blamed.score * weight)
             names.setdefault(who, set()).add(blamed.name if blamed.single else who[1])
     order = {who: place for place, who in enumerate(blame)}
-    ranked = sorted(blame, key=lambda who: (_tier(fault, who), -round(blame[who], 2), order[who]))
+    kinds = _kinds(fault, weighed)
+    ranked = sorted(blame, key=lambda who: (_tier(kinds, who), -round(blame[who], 2), order[who]))
     most = max(blame.values(), default=0.0)
-    found = [
-        Culprit(SubjectKind(who[0]), _shown(fault, who, names[who]), round(min(1.0, blame[who] / most), 2))
-        for who in ranked
-        if most > 0.0 and blame[who] >= 0.1 * most
+    named = [who for who in ranked if blame[who] >= max(1e-6, 0.1 * most)][:CULPRITS_MAX]
+    if not named:
+        return [Culprit(_K.HOST, "", 1.0)]
+    first = blame[named[0]]
+    return [
+        Culprit(SubjectKind(who[0]), _shown(fault, who, names[who]), round(min(1.0, blame[who] / first), 2))
+        for who in named
     ]
-    return found[:CULPRITS_MAX] or [Culprit(_K.HOST, "", 1.0)]
 
 
 def _shown(fault: FaultClass, who: Key, names: set[str]) -> str:
     return who[1] if fault in _PIDLESS or len(names) != 1 else next(iter(names))
 
 
-def _tier(fault: FaultClass, who: Key) -> int:
+def _kinds(fault: FaultClass, weighed: Sequence[_Weighed]) -> tuple[frozenset[SubjectKind], ...]:
+    """Which kinds are actionable here; memory is the unit's affair if the unit met a limit of its own."""
+    if fault is not _F.MEMORY_EXHAUSTION:
+        return _ACTIONABLE.get(fault, _USUAL)
+    own = any("unit" in _WORDS.split(one.condition.finding.rule) for one in weighed)
+    return _CRASH if own else tuple(reversed(_CRASH))
+
+
+def _tier(wanted: tuple[frozenset[SubjectKind], ...], who: Key) -> int:
     kind = SubjectKind(who[0])
     if kind is _K.HOST:
         return _HOST_TIER
     if kind is _K.UNIT and generic(who[1]):
         return _GENERIC_TIER
-    wanted = _ACTIONABLE.get(fault, _USUAL)
     return next((tier for tier, kinds in enumerate(wanted) if kind in kinds), len(wanted))
 
 

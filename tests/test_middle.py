@@ -772,9 +772,9 @@ def test_memory_is_bounded_under_a_hundred_thousand_random_findings():
         return find(second, f"known.login{chance.randrange(3)}", who, {BRUTE: 0.9}, score=chance.random())
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for second in range(100):
+    for second in range(40):
         tier.take([*(wild(second, 200) for _ in range(20)), Tick(at(second))])
-    for second in range(100, 198):
+    for second in range(40, 140):
         tier.take([*(flood(second) for _ in range(1000)), Tick(at(second))])
     gathering = tier._gathering
     assert len(gathering.situations) <= SITUATIONS_MAX

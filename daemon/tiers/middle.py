@@ -31,7 +31,7 @@ REVISION_S = 2.0  # between revisions that are not urgent
 COUNT_S = 60.0  # before mere counts are told; doubled each time up to COUNT_MAX_S, as each is a store commit
 COUNT_MAX_S = 3600.0
 SILENCE_S = 10.0  # silences begin and end by the wall clock; they are looked at this often
-AT_ONCE = 0.9
+AT_ONCE = 0.7  # this sure of a class that nothing else causes: waiting would teach nothing
 SLACK = 0.1  # share of settle_s by which a tick may be early
 UNHEARD_S = 30.0  # after a hole in observation time like this, what holds is given time to be told again
 REPORTED_S = 35.0  # what still holds was reported again this long after a restart
@@ -170,10 +170,8 @@ class MiddleTier:
             return since >= RECOVERY_S
         if since >= self._settings.settle_s * (1.0 - SLACK):
             return True
-        return rootless(verdict.fault_class) and any(
-            one.finding.score >= AT_ONCE and one.finding.severity.rank >= Severity.ERROR.rank
-            for one in situation.strong()
-        )
+        sure = any(one.finding.score >= AT_ONCE for one in situation.strong())
+        return sure and not verdict.excused and rootless(verdict.fault_class)
 
     def _open(self, situation: Situation) -> None:
         if situation.open:  # it was united with an incident
@@ -354,4 +352,4 @@ def _grave(incident: Incident) -> tuple[int, float, float, str]:
 
 
 def _rules(situation: Situation) -> int:
-    return len({rule for rule, _ in situation.conditions})
+    return len({one.finding.rule for one in situation.strong()})

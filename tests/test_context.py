@@ -1,0 +1,217 @@
+"""Contexts: which windows there are, and how they weigh on findings."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.context import AFTERMATH_S, Contexts, describe
+from daemon.messages import Event, Evidence, Finding, Stamp, Subject
+from models.taxonomy import FaultClass, Severity, SubjectKind
+
+WALL = 1_700_000_000.0
+
+
+def at(t: float) -> Stamp:
+    return Stamp("b" * 32, t, WALL + t)
+
+
+def event(t: float, name: str, action: str = "start", **attributes: str) -> Event:
+    kind = "session" if action == "sudo" else "context"
+    return Event(at(t), "journal", kind, name, action, attributes)
+
+
+def find(rule: str, fault: str, who: str = "host:", severity: str = "error", hint: float = 0.8) -> Finding:
+    kind, _, name = who.partition(":")
+    piece = Evidence("e", "metric", rule, WALL, WALL, rule)
+    subject = Subject(SubjectKind(kind), name)
+    hints = {FaultClass(fault): hint}
+    return Finding(
+        "f", at(0), rule, FaultClass(fault).category, Severity(severity), 0.8, [subject], hints, [piece]
+    )
+
+
+def contexts(*events: Event) -> Contexts:
+    found = Contexts()
+    for one in events:
+        found.note(one, one.at.mono)
+    return found
+
+
+def weigh(found: Contexts, finding: Finding, t: float, since: float | None = None) -> str:
+    """The strongest effect, or "" where no context has anything to do with it."""
+    weighing = found.weigh(finding, t if since is None else since, t)
+    effects = {effect for _, effect in weighing.notes}
+    assert weighing.explained == ("explained" in effects)
+    return next((one for one in ("explained", "lowered", "noted") if one in effects), "")
+
+
+BACKUP = event(10, "backup", unit="borg.service")
+REBUILD = (event(10, "rebuild", generation="142"), event(20, "rebuild", "end", generation="142"))
+
+
+@pytest.mark.parametrize(
+    ("finding", "expected"),
+    [
+        (find("psi.io.level", "io-saturation", "unit:borg.service"), "explained"),
+        (find("psi.io.level", "io-saturation"), "explained"),
+        (find("disk.await_s.shift", "io-saturation", hint=0.3), "explained"),
+        (find("psi.io.level", "io-saturation", "unit:db.service"), "noted"),
+        (find("mem.available.level", "memory-exhaustion", "unit:borg.service"), "lowered"),
+        (find("known.oom-kill", "memory-exhaustion", "unit:borg.service"), "noted"),
+        (find("fs.used.level", "disk-full", "mount:/backup"), "noted"),
+        (find("known.unit-failed", "service-crash", "unit:borg.service"), "noted"),
+        (find("known.unit-failed", "service-crash", "unit:db.service"), ""),
+        (find("known.block-io-error", "disk-failing", "device:sda"), ""),
+        (find("known.auth-bruteforce", "auth-bruteforce", "address:192.0.2.1"), ""),
+    ],
+)
+def test_a_backup_explains_its_own_load_and_nothing_grave(finding, expected):
+    assert weigh(contexts(BACKUP), finding, 30) == expected
+
+
+GRAVE = ("disk-failing", "filesystem-corrupt", "auth-bruteforce", "kernel-bug", "hardware-error")
+
+
+@pytest.mark.parametrize("fault", [*GRAVE, "disk-full"])
+@pytest.mark.parametrize("rule", ["x.level", "x.shift", "known.x"])
+def test_no_context_weakens_what_is_grave(fault, rule):
+    found = contexts(BACKUP, event(10, "boot"), event(10, "rebuild"), event(10, "alice", "sudo"))
+    for who in ("host:", "unit:borg.service", "device:sda"):
+        finding = find(rule, fault, who)
+        weighing = found.weigh(finding, 30, 30)
+        assert weighing.factor == 1.0
+        assert weighing.severity(finding) == "error"
+
+
+def test_a_load_that_outlasts_its_job_is_noted_only():
+    found = contexts(BACKUP, event(100, "backup", "end", unit="borg.service"))
+    load = find("psi.io.level", "io-saturation", "unit:borg.service")
+    assert weigh(found, load, 120, since=12) == "explained"
+    assert weigh(found, load, 140, since=12) == "noted"
+    assert weigh(found, load, 140) == ""
+
+
+def test_a_job_is_no_excuse_for_ever():
+    found = contexts(event(10, "timer", unit="runaway.service"))
+    load = find("proc.hog.level", "cpu-saturation", "unit:runaway.service")
+    assert weigh(found, load, 600) == "explained"
+    found.expire(4000)
+    assert weigh(found, load, 4000) == ""
+
+
+def test_a_job_that_is_told_a_moment_late_still_counts():
+    load = find("psi.io.level", "io-saturation", "unit:borg.service")
+    assert weigh(contexts(BACKUP), load, 12, since=8.5) == "explained"
+    assert weigh(contexts(BACKUP), load, 12, since=5) == ""
+
+
+@pytest.mark.parametrize(
+    ("finding", "t", "expected"),
+    [
+        (find("cpu.busy.shift", "cpu-saturation", hint=0.3), 15, "explained"),
+        (find("line.novel", "service-crash", hint=0.2), 15, "explained"),
+        (find("link.down", "link-down", "interface:eth0"), 15, "lowered"),
+        (find("known.unit-exited", "service-crash", "unit:a.service", "warning"), 15, "lowered"),
+        (find("known.unit-failed", "service-crash", "unit:a.service"), 15, "noted"),
+        (find("known.unit-failed", "service-crash", "unit:a.service"), 300, "noted"),
+        (find("known.unit-failed", "service-crash", "unit:a.service"), 700, ""),
+        (find("known.login", "auth-bruteforce", "address:192.0.2.1"), 300, ""),
+    ],
+)
+def test_a_rebuild_lowers_restarts_and_is_noted_afterwards(finding, t, expected):
+    assert weigh(contexts(*REBUILD), finding, t) == expected
+
+
+@pytest.mark.parametrize(
+    ("finding", "expected"),
+    [
+        (find("line.novel", "unknown", hint=0.2), "explained"),
+        (find("clock.jump", "clock-jump"), "explained"),
+        (find("known.unit-failed", "service-crash", "unit:a.service"), "lowered"),
+        (find("known.oom-kill", "memory-exhaustion", "unit:a.service"), "noted"),
+    ],
+)
+def test_a_boot_is_a_noisy_time(finding, expected):
+    assert weigh(contexts(event(5, "boot")), finding, 60) == expected
+
+
+def test_a_boot_that_never_ends_is_over_after_five_minutes():
+    finding = find("known.unit-failed", "service-crash", "unit:a.service")
+    assert weigh(contexts(event(5, "boot")), finding, 250) == "lowered"
+    assert weigh(contexts(event(5, "boot")), finding, 400) == "noted"
+
+
+def test_what_an_operator_takes_down_by_sudo_is_lowered():
+    found = contexts(event(10, "alice", "sudo"))
+    assert weigh(found, find("link.admin-down", "link-down", "interface:eth0"), 60) == "lowered"
+    assert weigh(found, find("link.down", "link-down", "interface:eth0"), 60) == "noted"
+    assert weigh(found, find("link.down", "link-down", "interface:eth0"), 10 + AFTERMATH_S + 1) == ""
+
+
+def test_a_lowered_finding_loses_a_step_but_stays_above_info():
+    found = contexts(event(5, "boot"))
+    for before, after in (("critical", "error"), ("error", "warning"), ("warning", "warning")):
+        finding = find("known.unit-failed", "service-crash", "unit:a.service", before)
+        assert found.weigh(finding, 60, 60).severity(finding) == after
+
+
+def test_nothing_weighs_on_a_stage_of_our_own():
+    assert weigh(contexts(event(5, "boot")), find("stage.crashed", "service-crash", "stage:low"), 60) == ""
+
+
+@pytest.mark.parametrize(
+    ("opening", "ending", "began", "text"),
+    [
+        (event(10, "backup", unit="borg.service"), None, 22, "began 12 s after backup borg started"),
+        (event(10, "rebuild", generation="142"), None, 22, "began 12 s after generation 142"),
+        (event(10, "update", package="openssl"), None, 22, "began 12 s after a package update (openssl)"),
+        (event(10, "boot"), None, 55, "began 45 s after boot"),
+        (event(10, "boot"), event(40, "boot", "end"), 55, "began 15 s after the boot was finished"),
+        (event(10, "alice", "sudo"), None, 310, "began 5 min after alice used sudo"),
+        (
+            event(10, "scrub", unit="zfs-scrub.service"),
+            event(40, "scrub", "end", unit="zfs-scrub.service"),
+            50,
+            "began 10 s after scrub zfs-scrub ended",
+        ),
+    ],
+)
+def test_a_note_says_after_what_it_began(opening, ending, began, text):
+    found = contexts(opening, *([ending] if ending else []))
+    note = describe(found.windows[-1], "noted", WALL + began)
+    assert note.text == text
+    assert note.started == WALL + 10
+
+
+def test_the_same_event_twice_changes_nothing():
+    found = contexts(BACKUP)
+    before = list(found.windows)
+    assert not found.note(BACKUP, 10)
+    assert found.windows == before
+
+
+def test_an_end_without_a_start_is_ignored():
+    assert contexts(event(10, "backup", "end", unit="borg.service")).windows == []
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["backup", "boot", "rebuild", "timer", "nonsense"]),
+            st.sampled_from(["start", "end", "sudo", "odd"]),
+            st.text(max_size=8),
+        ),
+        max_size=300,
+    )
+)
+def test_any_stream_of_events_keeps_the_windows_bounded(stream):
+    found = Contexts()
+    finding = find("psi.io.level", "io-saturation", "unit:a.service")
+    for t, (name, action, unit) in enumerate(stream):
+        found.note(event(t, name, action, unit=unit), t)
+        found.expire(t)
+        weighing = found.weigh(finding, t, t)
+        assert len(found.windows) <= 64
+        assert len(weighing.notes) <= 8
