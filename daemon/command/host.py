@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,9 +13,9 @@ from rich.table import Table
 from daemon.command import times
 from daemon.command.checks import examine
 from daemon.command.session import console, operator, print_json, session_of
-from daemon.errors import ConfigError, SourceError
+from daemon.errors import ConfigError
 from daemon.messages import KeepPurge
-from daemon.store.segments import segment_paths
+from daemon.store.purge import Erased, purge_copies, purge_telemetry
 from models.taxonomy import FaultClass
 
 MARKS = {"ok": "[green]ok[/]", "absent": "[yellow]absent[/]", "problem": "[red]problem[/]"}
@@ -81,24 +80,15 @@ def purge(
         typer.confirm(f"Erase {what}{f' older than {before}' if before else ''} for good?", abort=True)
     session = session_of(context)
     if everything or not telemetry:
+        with session.reader() as reader:
+            count = reader.count(limit, fault_class or "")
         session.keep(KeepPurge(user=operator(), at=now, before=limit, fault_class=fault_class or ""))
+        sys.stdout.write(f"erased {count} incidents\n")
+    if everything:
+        _say("copies of a damaged store", purge_copies(session.store_path))
     if everything or telemetry:
-        files, freed = _erase_segments(session.settings.state / "telemetry", limit)
-        sys.stdout.write(f"erased {files} telemetry segments, {freed / 1e6:.1f} MB\n")
-    sys.stdout.write(f"erased: {what}\n")
+        _say("telemetry segments", purge_telemetry(session.settings.state / "telemetry", limit))
 
 
-def _erase_segments(directory: Path, before: float | None) -> tuple[int, int]:
-    """Files and bytes that went; a segment being written loses its name and ends with its hour."""
-    files = freed = 0
-    for path in segment_paths(directory) if directory.is_dir() else ():
-        try:
-            state = path.stat()
-            if before is None or state.st_mtime < before:
-                path.unlink()
-                files, freed = files + 1, freed + state.st_size
-        except OSError as error:
-            raise SourceError(
-                f"telemetry {path}: {error.strerror}", hint="run as the daemon's user"
-            ) from error
-    return files, freed
+def _say(what: str, erased: Erased) -> None:
+    sys.stdout.write(f"erased {erased.files} {what}, {erased.size_bytes / 1e6:.1f} MB\n")

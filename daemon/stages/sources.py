@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from daemon.collectors.context import ContextCollector
+from daemon.collectors.devices import DeviceCollector
 from daemon.collectors.files import FileCollector
 from daemon.collectors.host import HostCollector, readers_of
 from daemon.collectors.journal import JournalCollector
@@ -12,6 +14,7 @@ from daemon.collectors.jumps import Jumps
 from daemon.collectors.kernel import KernelCollector
 from daemon.collectors.links import LinkCollector
 from daemon.collectors.probes import DnsProbe, GatewayProbe, Probe, ProbeCollector
+from daemon.collectors.sessions import SessionCollector
 from daemon.collectors.snapshots import ProcessCollector
 from daemon.collectors.source import Collector
 from daemon.errors import SourceError
@@ -21,14 +24,22 @@ from daemon.settings import Collect, Settings
 
 def build(settings: Settings, positions: Mapping[str, str]) -> list[Collector]:
     """The collectors in the order in which they are read."""
-    collect, proc, jumps = settings.collect, Path(settings.collect.proc), Jumps()
-    hide, address = _hiders(settings)
+    collect, jumps = settings.collect, Jumps()
+    proc, sys = Path(collect.proc), Path(collect.sys)
+    hide, user, address = _hiders(settings)
     probes = _probes(collect, proc)
-    host = HostCollector(readers_of(proc, Path(collect.sys), smart=collect.smart), jumps, collect.interval_s)
+    host = HostCollector(readers_of(proc, sys, smart=collect.smart), jumps, collect.interval_s)
     return [
         host,
         ProcessCollector(proc, jumps, collect.snapshot_interval_s, address),
         *([LinkCollector()] if collect.network != "off" else []),
+        *([DeviceCollector(proc, sys, clean_text=hide)] if collect.devices != "off" else []),
+        *(
+            [SessionCollector(clean_text=hide, hide_user=user, hide_host=address)]
+            if collect.sessions != "off"
+            else []
+        ),
+        ContextCollector(proc, sys, clean_text=hide),
         *([ProbeCollector(probes, collect.probe_interval_s)] if probes else []),
         *_logs(collect, positions, hide),
     ]
@@ -53,14 +64,14 @@ def _probes(collect: Collect, proc: Path) -> list[Probe]:
     return [*dns, *([GatewayProbe(proc)] if collect.gateway_probe else [])]
 
 
-def _hiders(settings: Settings) -> tuple[Clean, Callable[[str], str]]:
-    """How text and addresses are cleaned: plainly, or with stand-ins for people."""
+def _hiders(settings: Settings) -> tuple[Clean, Callable[[str], str], Callable[[str], str]]:
+    """How text, users and addresses are cleaned: plainly, or with stand-ins for people."""
     if not settings.collect.pseudonymise:
-        return clean, str
+        return clean, str, str
     from daemon.pseudonyms import open_pseudonyms  # noqa: PLC0415  # only where it is wanted
 
     pseudonyms = open_pseudonyms(settings.state)
-    return pseudonyms.clean, pseudonyms.address
+    return pseudonyms.clean, pseudonyms.user, pseudonyms.address
 
 
 def _opens(collector: Collector) -> bool:
