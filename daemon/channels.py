@@ -13,7 +13,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ import msgspec
 
 from daemon.errors import ConfigError
 from daemon.settings import Notify
+from models.digest import blake2b
 
 FAILED, NOT_UNDERSTOOD, NOT_INSTALLED = 1, 2, 3  # exit codes of daemon.send; only FAILED is worth another try
 TIMEOUT_S = 30.0

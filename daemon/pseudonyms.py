@@ -12,12 +12,12 @@ import os
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from hashlib import blake2b
 from pathlib import Path
 
 from daemon.errors import ConfigError, IntegrityError
 from daemon.ingest import clean
 from daemon.messages import MAX_TEXT
+from models.digest import blake2b
 
 KEY_FILE = "pseudonym.key"
 KEY_BYTES = 32

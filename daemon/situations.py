@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import NamedTuple
 
 from daemon.context import Weighing, weak
 from daemon.messages import Evidence, Finding, Incident, Stamp, Subject
 from daemon.subjects import Key, key, split_pid
+from models.digest import blake2b
 from models.taxonomy import FaultClass, SubjectKind
 
 CONDITIONS_MAX = 48  # a situation with more kinds of trouble than this is not understood better by a 49th

@@ -10,9 +10,9 @@ is just a name that keeps one writer's templates apart from another's. The cost 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from hashlib import blake2b
 from typing import Any
 
+from models.digest import blake2b
 from models.masking import Masker, is_word, normalise
 
 Words = tuple[str | None, ...]  # None: varies

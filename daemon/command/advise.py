@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +19,7 @@ from daemon.command.session import Session, console, operator, print_json, sessi
 from daemon.errors import ConfigError, HauswartError
 from daemon.messages import Incident, KeepFeedback, KeepSilence
 from daemon.silences import parse_recurring
+from models.digest import blake2b
 from models.taxonomy import FaultClass
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import NamedTuple
 
 import msgspec
@@ -23,6 +22,7 @@ from daemon.messages import (
     KeepFeedback,
     KeepSilence,
 )
+from models.digest import blake2b
 
 Value = str | int | float | None
 Row = tuple[Value, ...]

@@ -7,10 +7,10 @@ something that lasts goes through it, so that the tier above always sees the sam
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
 from typing import Literal, NamedTuple
 
 from daemon.messages import Evidence, Finding, Stamp, Subject
+from models.digest import blake2b
 from models.taxonomy import Category, FaultClass, Severity
 
 REPEAT_S = 30.0  # the findings' convention (PROTOCOL.md)
