@@ -39,7 +39,7 @@ SILENT_AFTER_S = 10.0
 LOOK_S = 1.0  # while the low tier is silent, this stage keeps observation time going by itself
 RETRY_S = 1.0  # between two attempts to commit
 EXPIRE_EVERY_S = 3600.0
-MAX_UNSAVED_FINDINGS = 4096
+COMMIT_FINDINGS = 1000  # in one transaction; what may wait is bounded by the edge's credit
 REOPEN_S = 900.0  # incidents closed within this time are told to the tier at start, which may reopen them
 MAX_RECENT = 1000
 
@@ -144,10 +144,12 @@ class MiddleStage:
                 count_latency(
                     self._life.latency, arrival.messages[0].at, time.monotonic(), len(arrival.messages)
                 )
+            if len(self._unsaved_findings) >= COMMIT_FINDINGS:
+                self._commit()
 
     def _take(self, batch: Sequence[Upward]) -> None:
         findings = [message for message in batch if type(message) is Finding]
-        self._unsaved_findings += findings[: MAX_UNSAVED_FINDINGS - len(self._unsaved_findings)]
+        self._unsaved_findings += findings
         self._counts["findings"] += len(findings)
         for incident in work_through(self._tier.take, batch, self._complain):
             if incident.revision <= 1 and incident.id not in self._unsaved:
