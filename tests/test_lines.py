@@ -112,6 +112,24 @@ def test_unit_that_the_text_does_not_name_comes_from_the_trusted_field(host):
     assert (finding.subjects[0].kind, finding.subjects[0].name) == (SubjectKind.UNIT, "worker.service")
 
 
+def test_program_that_cannot_be_started_is_a_configuration_error_of_its_unit_only(host):
+    text = "app.service: Failed at step EXEC spawning /usr/local/bin/app: No such file or directory"
+    [finding] = host.hear(text, identifier="(app)", uid=0, priority=3)
+    assert (finding.rule, finding.subjects[0].name) == ("known.unit-exec", "app.service")
+    assert max(finding.hints, key=finding.hints.get) is FaultClass.CONFIG_ERROR
+    assert not host.hear(text.replace("app.service", "other.service"), identifier="(app)", uid=0)
+
+
+def test_failed_dependency_is_tied_to_what_failed_just_before(host):
+    host.manager("base.service", "base.service: Failed with result 'exit-code'.")
+    host.manager("base.service", "Failed to start base.service - The base.")
+    [tied] = host.manager("top.service", "Dependency failed for top.service - The top.")
+    assert [one.name for one in tied.subjects] == ["top.service", "base.service"]
+    host.wait(5)
+    [alone] = host.manager("late.service", "Dependency failed for late.service - Too late.")
+    assert [one.name for one in alone.subjects] == ["late.service"]
+
+
 def test_service_accuses_only_itself(host):
     (finding,) = host.hear("cannot write queue: No space left on device", priority=3)
     assert [(one.kind, one.name) for one in finding.subjects] == [(SubjectKind.UNIT, "app.service")]
@@ -325,6 +343,13 @@ def test_alert_priority_raises_the_novelty(host):
     assert finding.severity is Severity.CRITICAL
     assert finding.score >= 0.5
     assert max(finding.hints.values()) == 0.5
+
+
+def test_alert_priority_of_a_users_own_program_raises_nothing(host):
+    host.learn()
+    fields = {"unit": "session-3.scope", "identifier": "python3", "uid": 1000, "priority": 1}
+    for finding in host.hear("checksum of the superblock is corrupt", **fields):
+        assert max(finding.hints.values(), default=0.0) <= 0.3
 
 
 def test_new_release_of_a_service_is_one_finding_not_many(host):

@@ -17,7 +17,7 @@ from daemon.tiers.conditions import Breach, Conditions
 from daemon.tiers.meanings import Meanings
 from daemon.tiers.rates import MISSED, SUSTAINED_WINDOWS, WINDOW_S, Watch
 from daemon.tiers.wording import quantity, span
-from daemon.tiers.writers import Writer, Writers
+from daemon.tiers.writers import Writer, Writers, of_system
 from models.alertness import speaks_for, word_weight
 from models.known import load
 from models.taxonomy import Category, FaultClass, Severity, SubjectKind
@@ -302,13 +302,13 @@ def subject_of(line: Line) -> Subject:
 
 def _faint(line: Line, text: str) -> Mapping[FaultClass, float]:
     """What an oddity hints at: little, whatever its words, unless its priority says alert."""
-    if line.priority <= 2 and line.trusted:
+    if line.priority <= 2 and of_system(line):
         return dict.fromkeys(speaks_for(text), 0.5) or {FaultClass.UNKNOWN: 0.5}
     return speaks_for(text)
 
 
 def _novel(template: Template, watch: Watch, line: Line) -> Breach:
-    grave = 0.3 if line.priority <= 2 and line.trusted else 0.1 if line.priority <= 3 else 0.0
+    grave = 0.3 if line.priority <= 2 and of_system(line) else 0.1 if line.priority <= 3 else 0.0
     return Breach(
         rule="line.novel",
         label=template.key,

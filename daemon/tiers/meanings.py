@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
+from msgspec.structs import replace
+
 from daemon.messages import MAX_NAME, MAX_TEXT, Event, Finding, Line, Subject
 from daemon.subjects import split_pid
 from daemon.tiers.conditions import Breach, Conditions
 from daemon.tiers.crashes import Crashes
 from daemon.tiers.logins import Logins
-from daemon.tiers.writers import believed, privileged
+from daemon.tiers.writers import CHILD, believed, privileged, role_of
 from models.known import Message, Reading, load, read
 from models.taxonomy import SubjectKind
 
@@ -22,6 +24,9 @@ STALE_S = 60.0
 EVENTS_MAX = 256
 VICTIMS_MAX = 64
 COUNTS_MAX = 1024
+DEPENDENT = "unit-dependency"
+# The manager says "Dependency failed" right after what failed (systemd's job_finish_and_invalidate).
+AT_ONCE_S = 0.5
 _SOFT = frozenset({"login-unknown-user", "login-probe", "login-attempts-exceeded"})
 
 
@@ -36,6 +41,7 @@ class Meanings:
         self._lasting = frozenset(message.ends for message in load().messages if message.ends)
         self._victims: OrderedDict[int, Subject] = OrderedDict()  # units of processes the kernel names by pid
         self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._failed: tuple[Subject, float] | None = None  # what the manager said last to have failed
 
     def judge(self, known: Sequence[Message], line: Line, t: float) -> tuple[bool, list[Finding]]:
         """Whether the line is one of these messages, and the findings that are due."""
@@ -43,7 +49,7 @@ class Meanings:
             if message.privileged and not privileged(line):
                 continue
             reading = read(message, line.text)
-            if reading is not None:
+            if reading is not None and _about_itself(message, reading, line):
                 return True, self._mean(message, reading, line, t)
         return False, []
 
@@ -54,6 +60,8 @@ class Meanings:
         if message.repeat.startswith(("login", "pam")):
             return self._login(message, reading, line, t)
         subjects = self._subjects(message, reading, line)
+        if message.writer == "pid1":
+            self._tie_failure(message, subjects, t)
         label = _label(subjects[0])
         if message.ends:
             return self._conditions.end(f"known.{message.ends}", label, line.at)
@@ -151,6 +159,14 @@ class Meanings:
             subjects.append(Subject(SubjectKind.PROCESS, line.identifier))
         return subjects or [Subject(SubjectKind.HOST, "")]
 
+    def _tie_failure(self, message: Message, subjects: list[Subject], t: float) -> None:
+        """What could not start for want of another unit is tied to that one."""
+        if message.slug == DEPENDENT:
+            if self._failed and t - self._failed[1] <= AT_ONCE_S and self._failed[0] not in subjects:
+                subjects.append(replace(self._failed[0], score=0.8))
+        elif message.score >= 0.5:
+            self._failed = (subjects[0], t)
+
     def _add_victim(self, subjects: list[Subject], values: Mapping[str, float]) -> None:
         """The kernel names a killed process's unit in a line of its own; tie the two by pid."""
         pid = int(values.get("pid", 0.0))
@@ -163,6 +179,13 @@ class Meanings:
                 self._victims.popitem(last=False)
         elif pid in self._victims:
             subjects.append(Subject(SubjectKind.UNIT, self._victims[pid].name, 0.8))
+
+
+def _about_itself(message: Message, reading: Reading, line: Line) -> bool:
+    """Whether the writer may say this of this unit: the manager of any, its child only of its own."""
+    if message.writer != "pid1" or role_of(line) != CHILD:
+        return True
+    return (SubjectKind.UNIT, line.unit) in reading.subjects
 
 
 def _label(subject: Subject) -> str:

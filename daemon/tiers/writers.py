@@ -13,7 +13,7 @@ from models.known import Message
 from models.masking import mask
 from models.taxonomy import Category
 
-KERNEL, MANAGER = "kernel", "pid1"
+KERNEL, MANAGER, CHILD = "kernel", "pid1", "child"
 WRITERS_MAX = 2048
 _BOTH = frozenset({"systemd", "init"})
 
@@ -31,7 +31,7 @@ class Writer:
     """One writer of lines: its name for the template miner, who it is, when it was first heard."""
 
     name: str
-    role: str  # "kernel", "pid1" or ""
+    role: str  # "kernel", "pid1", "child" (of the manager, before it becomes the unit's program) or ""
     unit: str
     identifier: str
     trusted: bool
@@ -43,7 +43,7 @@ class Writer:
     def may_say(self, message: Message) -> bool:
         """Whether such a message from this writer is to be believed."""
         if message.writer:
-            return message.writer == self.role
+            return message.writer == (MANAGER if self.role == CHILD else self.role)
         if self.role == KERNEL:
             return False
         if not message.writers:
@@ -63,7 +63,7 @@ class Writers:
 
     def of(self, line: Line, t: float) -> Writer:
         """The writer of a line."""
-        role = _role(line)
+        role = role_of(line)
         key = (line.unit, line.identifier, line.trusted, role or line.source)
         writer = self._found.get(key)
         if writer is None:
@@ -74,8 +74,9 @@ class Writers:
 
     def _create(self, line: Line, role: str, t: float) -> Writer:
         unit = line.unit if line.trusted else ""
+        name = role if role in {KERNEL, MANAGER} else ""
         name = (
-            role or f"{mask(unit)}/{mask(line.identifier)}"
+            name or f"{mask(unit)}/{mask(line.identifier)}"
         )  # session-3.scope and session-4.scope are alike
         name = name if line.trusted else f"~{line.source}{name}"
         payer = unit or (role if line.trusted else line.source) or f"uid {line.uid}"
@@ -90,12 +91,17 @@ class Writers:
         self._budgets = {name: budget for name, budget in self._budgets.items() if id(budget) in kept}
 
 
-def _role(line: Line) -> str:
+def role_of(line: Line) -> str:
+    """Who wrote a line, as far as that cannot be forged."""
     if not line.trusted:
         return ""
     if line.source == KERNEL or (line.identifier == KERNEL and not line.pid and not line.unit):
         return KERNEL
-    return MANAGER if line.pid == 1 and line.uid in (0, -1) else ""
+    if line.pid == 1 and line.uid in (0, -1):
+        return MANAGER
+    # The process that is to become a unit's program is called `(program)` until then (systemd's exec_child).
+    # A program may call itself so, too: such a line speaks for its own unit only.
+    return CHILD if line.unit and line.identifier.startswith("(") else ""
 
 
 def privileged(line: Line) -> bool:
@@ -109,5 +115,10 @@ def believed(message: Message, line: Line) -> bool:
         return True
     if not line.trusted:
         return bool(message.writers)
+    return of_system(line) or message.category is Category.SECURITY
+
+
+def of_system(line: Line) -> bool:
+    """Whether the kernel, root or a service of the system wrote it, and no user's own program."""
     service = line.unit.endswith((".service", ".socket")) and not line.unit.startswith("user@")
-    return line.uid in (0, -1) or service or message.category is Category.SECURITY
+    return line.trusted and (line.uid in (0, -1) or service)
