@@ -1,0 +1,63 @@
+"""Real faults on this machine, one after another, under the real daemon: one right incident each, in time."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from daemon.messages import Incident
+from tests.lab.faults import FAULTS, obstacle
+from tests.lab.runner import Daemon, daemon, inject
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(180)]
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    if all(obstacle(fault) for fault in FAULTS):
+        pytest.skip(obstacle(FAULTS[0]))
+    with daemon(tmp_path_factory.mktemp("lab")) as started:
+        time.sleep(8)
+        yield started
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_fault_gives_one_incident_of_the_right_class_and_culprit(watched: Daemon, fault):
+    if reason := obstacle(fault):
+        pytest.skip(reason)
+    score = inject(watched, fault, watched.state_dir.parent)
+    assert [one.fault_class for one in score.incidents] == [
+        score.first.fault_class if score.first else fault.expected[0]
+    ]
+    assert score.culprit_right, score.incidents[0].culprits
+    assert score.delay_s is not None
+    assert score.delay_s < 20
+    assert_advised(watched, score.incidents[0])
+
+
+def assert_advised(watched: Daemon, incident: Incident) -> None:
+    """The advice names the culprit or cites evidence, in both languages, and the command line shows it."""
+    for lang in ("en", "de"):
+        advice = watched.advice(incident.id, lang)
+        assert advice is not None
+        assert advice.sources
+        assert set(advice.sources.values()) <= {one.id for one in incident.evidence} | {""}
+    done = watched.command("show", incident.id, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["advice"]["text"]
+
+
+def test_status_tells_of_all_stages_and_what_they_cost(watched: Daemon):
+    done = watched.command("status", "--json")
+    found = json.loads(done.stdout)
+    assert {one["stage"] for one in found["stages"]} >= {"supervisor", "collector", "low", "middle", "top"}
+    assert all(one["alive"] for one in found["stages"])
+
+
+def test_replay_of_what_was_recorded_gives_the_same_findings_every_time(watched: Daemon):
+    told = [watched.command("replay", "telemetry", "--findings") for _ in range(2)]
+    assert told[0].returncode == 0, told[0].stderr
+    assert told[0].stdout.count("\n") > 0
+    assert told[0].stdout == told[1].stdout
