@@ -36,7 +36,7 @@ from daemon.stages.life import Life, Report
 
 EDGE = "middle"
 SILENT_AFTER_S = 10.0
-LOOK_S = 1.0  # while the low tier is silent, this stage keeps observation time going by itself
+LOOK_S = 1.0  # while no time comes from below and something waits for it, this stage keeps it going by itself
 RETRY_S = 1.0  # between two attempts to commit
 EXPIRE_EVERY_S = 3600.0
 COMMIT_FINDINGS = 1000  # in one transaction; what may wait is bounded by the edge's credit
@@ -97,7 +97,7 @@ class MiddleStage:
         self._waiting: Arrival[Upward] | None = None  # the newest frame whose content is not committed
         self._retry_s = 0.0
         self._expire_s = time.monotonic()
-        self._began_s = time.monotonic()
+        self._began_s = self._ticked_s = time.monotonic()
         self._silent = False
         self._counts: Counter[str] = Counter()
         life.listen(records.socket, wanted=True)
@@ -120,10 +120,12 @@ class MiddleStage:
         """One round: wait, group, commit, acknowledge, wake, answer."""
         blocked = self._blocked
         self._life.listen(self._consumer.socket, wanted=not blocked)
-        self._life.wait(RETRY_S if blocked else LOOK_S if self._silent else SILENT_AFTER_S / 2)
+        awaited = self._silent or self._waiting is not None
+        self._life.wait(RETRY_S if blocked else LOOK_S if awaited else SILENT_AFTER_S / 2)
         if not blocked:
             self._receive()
         self._watch_silence()
+        self._keep_time()
         self._commit()
         self._answer_all()
         if time.monotonic() >= self._expire_s:
@@ -149,6 +151,8 @@ class MiddleStage:
 
     def _take(self, batch: Sequence[Upward]) -> None:
         findings = [message for message in batch if type(message) is Finding]
+        if any(type(message) is Tick for message in batch):
+            self._ticked_s = time.monotonic()
         self._unsaved_findings += findings
         self._counts["findings"] += len(findings)
         for incident in work_through(self._tier.take, batch, self._complain):
@@ -190,14 +194,21 @@ class MiddleStage:
         self._retry_s = time.monotonic() + RETRY_S
 
     def _watch_silence(self) -> None:
-        """Say when the low tier falls silent and when it comes back; meanwhile keep time going."""
+        """Say when the low tier falls silent and when it comes back."""
         heard_s = max(self._consumer.heard_s or self._began_s, self._began_s)
         silent_s = time.monotonic() - heard_s
         if (silent_s > SILENT_AFTER_S) != self._silent and not self._blocked:
             self._silent = not self._silent
             self._life.tell.warning(f"the low tier is {'silent' if self._silent else 'heard again'}")
             self._take([find_silence("low", silent_s, ended=not self._silent)])
-        if self._silent:
+
+    def _keep_time(self) -> None:
+        """Go on without ticks from below.
+
+        A flood may hold back the sample that would bring the next one until what waits here is acknowledged.
+        """
+        awaited = self._silent or (self._waiting is not None and not self._blocked)
+        if awaited and time.monotonic() - self._ticked_s >= LOOK_S:
             self._take([Tick(now())])
 
     def _answer_all(self) -> None:
