@@ -130,6 +130,26 @@ def test_failed_dependency_is_tied_to_what_failed_just_before(host):
     assert [one.name for one in alone.subjects] == ["late.service"]
 
 
+def test_exit_code_of_a_unit_that_was_told_to_stop_is_no_crash(host):
+    exited = "app.service: Main process exited, code=exited, status=143/n/a"
+    failed = "app.service: Failed with result 'exit-code'."
+    host.manager("app.service", "Stopping app.service - The app...")
+    assert not host.manager("app.service", exited) + host.manager("app.service", failed)
+    host.manager("app.service", "Stopped app.service - The app.")
+    host.manager("app.service", "Started app.service - The app.")
+    host.wait(5)
+    assert rules(host.manager("app.service", exited) + host.manager("app.service", failed)) == [
+        "known.unit-exited",
+        "known.unit-failed",
+    ]
+
+
+def test_crash_of_a_unit_that_was_told_to_stop_is_a_crash(host):
+    host.manager("app.service", "Stopping app.service - The app...")
+    text = "app.service: Main process exited, code=dumped, status=11/SEGV"
+    assert rules(host.manager("app.service", text)) == ["known.unit-exited"]
+
+
 def test_service_accuses_only_itself(host):
     (finding,) = host.hear("cannot write queue: No space left on device", priority=3)
     assert [(one.kind, one.name) for one in finding.subjects] == [(SubjectKind.UNIT, "app.service")]
@@ -298,6 +318,15 @@ def test_tried_name_that_is_no_name_is_not_repeated_as_one(host):
         found += host.sshd(f"Invalid user $(reboot) now from 192.0.2.7 port {number}", pid=number + 1)
     assert "reboot" not in found[0].evidence[0].text
     assert all("reboot" not in subject.name for subject in found[0].subjects)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "root from 203.0.113.1 port 22 ssh2", r"\x1b[2J" * 60])
+def test_tried_name_neither_hides_the_attack_nor_accuses_another_address(host, name):
+    found = []
+    for number in range(6):
+        text = f"Failed password for invalid user {name} from 192.0.2.7 port {number} ssh2"
+        found += host.sshd(text, pid=number + 1)
+    assert found[0].subjects[0].name == "192.0.2.7"
 
 
 def test_sshd_that_is_not_root_counts_for_nothing(host):

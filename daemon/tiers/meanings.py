@@ -27,6 +27,8 @@ COUNTS_MAX = 1024
 DEPENDENT = "unit-dependency"
 # The manager says "Dependency failed" right after what failed (systemd's job_finish_and_invalidate).
 AT_ONCE_S = 0.5
+STOPPING_S = 600.0  # longer than units usually may take (TimeoutStopSec=, 90 s by default)
+STOPPING_MAX = 256
 _SOFT = frozenset({"login-unknown-user", "login-probe", "login-attempts-exceeded"})
 
 
@@ -41,6 +43,7 @@ class Meanings:
         self._lasting = frozenset(message.ends for message in load().messages if message.ends)
         self._victims: OrderedDict[int, Subject] = OrderedDict()  # units of processes the kernel names by pid
         self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._stopping: OrderedDict[str, float] = OrderedDict()  # units that somebody stops, and since when
         self._failed: tuple[Subject, float] | None = None  # what the manager said last to have failed
 
     def judge(self, known: Sequence[Message], line: Line, t: float) -> tuple[bool, list[Finding]]:
@@ -61,6 +64,8 @@ class Meanings:
             return self._login(message, reading, line, t)
         subjects = self._subjects(message, reading, line)
         if message.writer == "pid1":
+            if self._asked_to_stop(message, reading, line, t):
+                return []
             self._tie_failure(message, subjects, t)
         label = _label(subjects[0])
         if message.ends:
@@ -158,6 +163,19 @@ class Meanings:
         elif not subjects and line.identifier:
             subjects.append(Subject(SubjectKind.PROCESS, line.identifier))
         return subjects or [Subject(SubjectKind.HOST, "")]
+
+    def _asked_to_stop(self, message: Message, reading: Reading, line: Line, t: float) -> bool:
+        """Whether a unit merely gave an exit code of its own (143, 1) when it was told to stop."""
+        unit = line.subject_unit
+        if message.repeat == "stopping":
+            self._stopping[unit] = t
+            if len(self._stopping) > STOPPING_MAX:
+                self._stopping.popitem(last=False)
+        elif message.repeat == "stopped":
+            self._stopping.pop(unit, None)
+        elif "exited" in reading.parts and unit in self._stopping:
+            return t - self._stopping[unit] <= STOPPING_S
+        return False
 
     def _tie_failure(self, message: Message, subjects: list[Subject], t: float) -> None:
         """What could not start for want of another unit is tied to that one."""
