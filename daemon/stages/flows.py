@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from daemon.bus import Wire
 from daemon.bus.outbox import Tally
 from daemon.clock import boot_id
 from daemon.messages import Stamp
+from daemon.stages.life import Life
 from daemon.status import Flow, LatencyWindow
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def tell_unchecked(life: Life, wire: Wire) -> None:
+    """Say so where libzmq cannot tell who connects."""
+    if not wire.checks_peers:
+        life.tell.warning("this libzmq does not check peers' credentials; only file modes keep others out")
 
 
 def count_flows(tally: Tally) -> dict[str, Flow]:

@@ -15,7 +15,7 @@ from daemon.clock import now
 from daemon.codec import observation_decoder
 from daemon.messages import Event, Observation, Stamp, Upward
 from daemon.settings import Settings
-from daemon.stages.flows import count_flows, count_latency, describe, work_through
+from daemon.stages.flows import count_flows, count_latency, describe, tell_unchecked, work_through
 from daemon.stages.health import find_crash, gap_event
 from daemon.stages.life import Life, Report
 from daemon.status import read_pids
@@ -220,6 +220,7 @@ def run(settings: Settings) -> None:
     wire = Wire(life.runtime)
     try:
         consumer = FlowConsumer(wire, EDGE_IN, observation_decoder())
+        tell_unchecked(life, wire)
         tier = LowTier(settings.low, _read_state(settings.state / "low.state"))
         telemetry = SegmentWriter(
             settings.state / "telemetry", settings.low.telemetry_days, settings.low.telemetry_mib

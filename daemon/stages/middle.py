@@ -30,7 +30,7 @@ from daemon.messages import (
     Wake,
 )
 from daemon.settings import Settings
-from daemon.stages.flows import count_flows, count_latency, describe, work_through
+from daemon.stages.flows import count_flows, count_latency, describe, tell_unchecked, work_through
 from daemon.stages.health import find_crash, find_gap, find_silence
 from daemon.stages.life import Life, Report
 
@@ -280,9 +280,11 @@ def run(settings: Settings) -> None:
             with StoreReader(path) as reader:
                 recent = reader.incidents(since=time.time() - REOPEN_S, limit=MAX_RECENT)
                 silences = reader.silences()
+            consumer = FlowConsumer(wire, EDGE, upward_decoder())
+            tell_unchecked(life, wire)
             MiddleStage(
                 life,
-                FlowConsumer(wire, EDGE, upward_decoder()),
+                consumer,
                 RecordsServer(wire),
                 WakePublisher(wire),
                 tier=MiddleTier(settings.middle, recent, silences),
