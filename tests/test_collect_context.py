@@ -102,6 +102,16 @@ def test_a_service_of_a_timer_is_a_job_while_its_group_exists(host):
     assert host.kinds() == [("timer", "end")]
 
 
+def test_a_timer_that_is_made_later_is_known_at_the_next_look(host):
+    folder = host.root / "run/systemd/system"
+    folder.mkdir(parents=True)
+    assert host.look() == []
+    (folder / "later.timer").write_text("")
+    (host.sys / "fs/cgroup/system.slice/later.service").mkdir(parents=True)
+    host.mono += 5.0
+    assert host.kinds() == [("timer", "start")]
+
+
 def test_the_program_in_a_timers_service_names_the_job(host):
     (host.root / "run/systemd/system").mkdir(parents=True)
     (host.root / "run/systemd/system/nightly.timer").write_text("")

@@ -380,6 +380,18 @@ def test_long_full_file_system_is_reported_once_and_not_again_after_a_restart():
     assert again.findings == []
 
 
+def test_file_system_that_fills_right_after_the_start_was_not_full_before():
+    host = Host()
+    host.extra = {"fs.used{/srv}": 0.05, "fs.free_bytes{/srv}": 2e7}
+    host.run(8)
+    host.extra = {"fs.used{/srv}": 1.0, "fs.free_bytes{/srv}": 0.0, "fs.used{/new}": 1.0}
+    host.run(3)
+    found = [finding for _, finding in host.take("fs.used.level")]
+    assert [one.subjects[0].name for one in found] == ["/srv", "/new"]
+    assert all(one.severity is Severity.CRITICAL for one in found)
+    assert not any("before" in one.evidence[0].text for one in found)
+
+
 def test_large_disk_with_much_free_space_and_read_only_image_are_no_faults():
     host = Host()
     host.run(60)

@@ -27,6 +27,7 @@ class Timers:
         self._services: list[str] = []
         self._groups: Path | None = None
         self._refreshed_at = float("-inf")
+        self._changed_at: tuple[int, ...] = ()
         self._notes: list[str] = []
         self.present = (root / "run/systemd/system").is_dir()
 
@@ -39,11 +40,22 @@ class Timers:
         """The services with a timer whose control group exists."""
         if not self.present:
             return set()
-        if mono - self._refreshed_at >= REFRESH_S:
-            self._refreshed_at = mono
+        changed = self._changed()
+        if changed != self._changed_at or mono - self._refreshed_at >= REFRESH_S:
+            self._refreshed_at, self._changed_at = mono, changed
             self._refresh()
         groups = self._groups
         return {unit for unit in self._services if groups and (groups / unit).is_dir()}
+
+    def _changed(self) -> tuple[int, ...]:
+        """When units were last added to or taken from each folder."""
+        changed = []
+        for folder in _UNIT_FOLDERS:
+            try:
+                changed.append((self._root / folder).stat().st_mtime_ns)
+            except OSError:  # not every host has them all
+                changed.append(0)
+        return tuple(changed)
 
     def _refresh(self) -> None:
         folders = (self._sys / folder for folder in _GROUP_FOLDERS)

@@ -13,7 +13,7 @@ FAILING, CORRUPT = FaultClass.DISK_FAILING, FaultClass.FILESYSTEM_CORRUPT
 
 TIGHT_BYTES = 5e9  # room for one update of a distribution or one large log
 STALE_S = 45.0  # a file system that is unmounted is no longer full
-INSTALLED_S = 30.0  # what was full when we came is old news
+INSTALLED_S = 5.0  # what was full at the first reading is old news; what fills up right after it is not
 STEADY_RISE = 0.005
 _OLD = (Severity.WARNING, 0.45)  # worth a line beside other findings, no incident of its own
 
@@ -31,7 +31,7 @@ def inodes(view: View, label: str, ratio: float) -> Breach | None:
 
 def _filling(view: View, family: str, label: str, ratio: float, free: float | None) -> Breach | None:
     name, rule = f"{family}{{{label}}}", f"{family}.level"
-    fresh = view.watched_s <= INSTALLED_S and not view.conditions.holds(rule, label)
+    fresh = view.watched_s <= INSTALLED_S and _first(view, name) and not view.conditions.holds(rule, label)
     if free is not None and ratio < 1.0:
         view.smooth(f"size{{{label}}}", free / (1.0 - ratio), 1.0)
     if ratio < 0.5:
@@ -55,6 +55,12 @@ def _filling(view: View, family: str, label: str, ratio: float, free: float | No
         return _full(view, family, label, ratio, free=free, grade=_OLD, once=True) if held else None
     grade = _grade(ratio, free, rising=rising or opened)
     return _full(view, family, label, ratio, free=free, grade=grade, once=False) if grade else None
+
+
+def _first(view: View, name: str) -> bool:
+    """Whether a metric has only just been seen for the first time."""
+    known = view.usual.get(name)
+    return known is None or known.seen <= 1
 
 
 def _grade(ratio: float, free: float | None, *, rising: bool) -> tuple[Severity, float] | None:
