@@ -401,6 +401,20 @@ def test_low_stage_acknowledges_only_what_the_middle_tier_acknowledged(host):
         wire.close()
 
 
+def test_finding_that_is_still_weighed_is_acknowledged_once_settled_even_without_ticks(host):
+    host.start("middle", HAUSWART_TEST_SETTLE_S="1")
+    host.wait(lambda: host.running("middle"))
+    wire = Wire(host.runtime)
+    producer = FlowProducer(wire, "middle")
+    producer.offer([find_crash("low", Status("low", 4, "b", 1.0, 1.0, "running"))])
+    began = time.monotonic()
+    while not producer.drained and time.monotonic() < began + 10:
+        producer.flush()
+        time.sleep(0.02)
+    assert 0.9 < time.monotonic() - began < 8.0
+    wire.close()
+
+
 def test_collector_holds_lines_back_while_nobody_takes_them(host):
     host.start("collector", HAUSWART_TEST_LINES="1000000", HAUSWART_TEST_PER_READ="500")
     wire = Wire(host.runtime)
