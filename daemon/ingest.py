@@ -163,21 +163,9 @@ _VENDOR_WORDS = (
     *("hvs.", "npm_", "pypi-", "aiza", "age-secret"),
 )
 
-_ASSIGNED_WORDS = (
-    "passw",
-    "passp",
-    "passc",
-    "pwd",
-    "secret",
-    "token",
-    "credential",
-    "key=",
-    "key:",
-    'key"',
-    "key ",
-    "key_",
-    "key-",
-)
+_ASSIGNED_WORDS = ("passw", "passp", "passc", "pwd", "secret", "token", "credential")
+# `publickey for` stands in every second line of sshd, so for keys there has to be an assignment as well.
+_ASSIGNED_KEY = re.compile(r"key[\w\-\\\"']{0,20}\s{0,3}[=:]")
 
 # words of which one must occur (lower case), the pattern, what it becomes
 _RULES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
@@ -203,6 +191,10 @@ def _redact(text: str, low: str) -> str:
             if word in low:
                 text = pattern.sub(replacement, text)
                 break
-    if ("=" in low or ":" in low) and any(word in low for word in _ASSIGNED_WORDS):
+    if ("=" in low or ":" in low) and _names_secret(low):
         return _ASSIGNED.sub(rf"\1\2{REDACTED}", text)  # the dearest pattern (20 us), hence the extra check
     return text
+
+
+def _names_secret(low: str) -> bool:
+    return any(word in low for word in _ASSIGNED_WORDS) or ("key" in low and bool(_ASSIGNED_KEY.search(low)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-_DIGITS = str.maketrans("123456789", "000000000")
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
 
 # A piece is a size with its unit, a quoted value, a word with inner punctuation, or what lies between.
 # No alternative backtracks over more than the piece that another one then consumes: linear time.
@@ -84,7 +84,9 @@ class Masker(dict[str, str]):
 
 def normalise(text: str) -> str:
     """The text with every digit as 0; equal results have equal masks, which makes it a cheap key."""
-    normal = text.translate(_DIGITS).replace(" ()", " (_)")  # an empty value is a value too
+    # By way of bytes, since that takes a quarter of the time of str.translate.
+    normal = text.encode("utf-8", "surrogatepass").translate(_DIGITS).decode("utf-8", "surrogatepass")
+    normal = normal.replace(" ()", " (_)")  # an empty value is a value too
     return normal.replace("..", " ") if ".." in normal else normal
 
 

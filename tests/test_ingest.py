@@ -40,6 +40,8 @@ SECRETS = [
     ("password: 12345678", "12345678", "password"),
     ("api_key=abcdef1234 ok", "abcdef1234", "ok"),
     ("aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "wJalr", "aws_secret"),
+    ("signing key\t= 0f1e2d3c ok", "0f1e2d3c", "ok"),
+    ("set storagekeyhash=0f1e2d3c ok", "0f1e2d3c", "ok"),
     ("client_secret=1212&grant_type=client", "1212", "grant_type=client"),
     ("using AKIAIOSFODNN7EXAMPLE now", "AKIAIOSFODNN7EXAMPLE", "now"),
     ("clone https://bob:gr33n@example.org/x.git done", "gr33n", "bob"),
