@@ -1,15 +1,14 @@
-"""Hostile and broken input, thrown at the real daemon: it goes on, says what it lost, and believes nothing."""
+"""Hostile and broken input, thrown at the real daemon: it goes on, says what it lost, believes nothing."""
 
 import contextlib
 import os
 import random
-import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
-import msgspec
 import pytest
 import zmq
 
@@ -160,3 +159,138 @@ def test_flood_is_accounted_for_and_does_not_hide_a_full_disk(watched, scratch):
     assert seen_s < 6
     assert taken > 0.7 * (lasted_s - 6)
     assert max(peaks.grown().values()) < 40
+
+
+# --- forged lines -------------------------------------------------------------------------------------
+
+
+@ROOT
+@pytest.mark.lab
+def test_kernel_lines_that_a_user_forged_open_nothing(watched):
+    name = f"forged{os.getpid()}"
+    forged = (
+        f"Out of memory: Killed process 4321 ({name}) total-vm:1000kB, anon-rss:900kB, file-rss:0kB",
+        f"{name}[4321]: segfault at 0 ip 00007f12 sp 00007ffd error 4 in {name}[400000+1000]",
+        f"EXT4-fs error (device {name}): ext4_lookup:1855: inode #2: comm ls: deleted inode referenced",
+    )
+    for text in forged:
+        with Path("/dev/kmsg").open("wb", buffering=0) as log:  # each write is a record
+            log.write(f"<3>{text}\n".encode())
+        append(watched.paths["auth"], f"Nov 22 03:30:01 host kernel: {text}\n")
+    append(watched.paths["auth"], logins("198.51.100.70"))
+    assert wait_until(lambda: watched.found("auth-bruteforce", "198.51.100.70"), 15)  # all were read
+    told = [one for one in watched.incidents() if any(name in item.text for item in one.evidence)]
+    assert told == []
+
+
+# --- sockets ------------------------------------------------------------------------------------------
+
+EPOCH = 77
+NESTED = b"\x91" * 100_000
+CLAIMS = [kind + b"\xff\xff\xff\xff" for kind in (b"\xdd", b"\xdf", b"\xdb", b"\xc6", b"\xc9")]
+BOMBS = [NESTED, b"\x81\xa1v" * 40_000, b"\xdd\x00\x10\x00\x00" + b"\xc0" * (1 << 20), b"\xc1", b"", *CLAIMS]
+
+
+@contextlib.contextmanager
+def peer(watched, edge, kind=zmq.DEALER):
+    """A ZeroMQ peer of one of the daemon's sockets."""
+    context = zmq.Context()
+    found = context.socket(kind)
+    found.set(zmq.LINGER, 1000)
+    found.connect(f"ipc://{watched.state_dir}/run/{edge}/socket")
+    try:
+        yield found
+    finally:
+        found.close()
+        context.term()
+
+
+def noise(count, seed):
+    chosen = random.Random(seed)
+    for _ in range(count):
+        yield [chosen.randbytes(chosen.choice((0, 1, 20, 500, 5000))) for _ in range(chosen.randint(1, 4))]
+
+
+def scream(watched, edge):
+    """Bytes that are not even ZeroMQ's own protocol."""
+    for content in (
+        bytes(65536),
+        b"\xff" * 65536,
+        random.Random(5).randbytes(65536),
+        b"GET / HTTP/1.1\r\n\r\n",
+    ):
+        with socket.socket(socket.AF_UNIX) as raw, contextlib.suppress(OSError):
+            raw.connect(str(watched.state_dir / "run" / edge / "socket"))
+            raw.sendall(content)
+
+
+def drops(watched, stage, edge):
+    return sum(watched.status(stage).drops.get(edge, {}).values())
+
+
+@pytest.mark.parametrize(("edge", "stage"), [("low", "low"), ("middle", "middle")])
+def test_bombs_and_noise_on_a_flow_edge_are_dropped_and_counted(watched, edge, stage):
+    before = drops(watched, stage, edge)
+    peaks = Peaks(watched)
+    with peer(watched, edge) as attacker:
+        for bomb in BOMBS:
+            attacker.send_multipart([bomb])
+            attacker.send_multipart([bomb, bomb])
+        for parts in noise(100, 1):
+            attacker.send_multipart(parts)
+        # now as one who knows the protocol, and takes the producer's place
+        attacker.send(encode_header(Hello(1, edge, EPOCH, 1)))
+        for number, bomb in enumerate(BOMBS, 1):
+            attacker.send_multipart([encode_header(Batch(1, edge, EPOCH, number, {"evil": (3, 0)})), bomb])
+        attacker.send(encode_header(Hello(1, edge, 2**53 - 1, 2**53 - 1)))
+        attacker.send_multipart([b"", bytes(6 << 20)])  # beyond what the transport takes: it hangs up
+    scream(watched, edge)
+    assert wait_until(
+        lambda: drops(watched, stage, edge) - before >= 2 * len(BOMBS) + 60, 12
+    )  # some are empty
+    assert max(peaks.grown().values()) < 32
+    address = f"198.51.100.{80 + len(edge)}"
+    append(watched.paths["auth"], logins(address))  # the true producer is heard again
+    assert wait_until(lambda: watched.found("auth-bruteforce", address), 15)
+
+
+def test_bombs_and_noise_on_the_request_edge_are_dropped_and_requests_still_answered(watched):
+    before = drops(watched, "middle", "records")
+    with peer(watched, "records") as attacker:
+        for number, bomb in enumerate(BOMBS):
+            attacker.send_multipart([bomb])
+            attacker.send_multipart([encode_header(Request(1, "records", EPOCH, number)), bomb])
+        for parts in noise(100, 2):
+            attacker.send_multipart(parts)
+    scream(watched, "records")
+    assert wait_until(
+        lambda: drops(watched, "middle", "records") - before >= 2 * len(BOMBS) + 60, 12
+    )  # some are empty
+    kept = watched.command("silence", "add", "--unit", "nothing-*", "--for", "1h")
+    assert kept.returncode == 0, kept.stderr
+
+
+# A process of its own: libzmq's subscriber frees a long subscription recursively and dies of it.
+LONG = """
+import os, sys, time, zmq
+socket = zmq.Context().socket(zmq.SUB)
+socket.connect(f"ipc://{sys.argv[1]}/run/wake/socket")
+socket.set(zmq.SUBSCRIBE, b"x" * 4_000_000)
+time.sleep(0.5)
+os._exit(0)
+"""
+
+
+def test_noise_on_the_wake_edge_stops_nothing(watched):
+    with peer(watched, "wake", zmq.SUB) as attacker:
+        for parts in noise(200, 3):
+            attacker.set(zmq.SUBSCRIBE, parts[0][:500])
+    subprocess.run([sys.executable, "-c", LONG, str(watched.state_dir)], check=True)
+    with peer(watched, "wake") as attacker, contextlib.suppress(zmq.Again):
+        for parts in noise(20, 4):
+            attacker.send_multipart(parts, zmq.NOBLOCK)
+    scream(watched, "wake")
+    append(watched.paths["auth"], logins("198.51.100.99"))
+    assert wait_until(lambda: watched.found("auth-bruteforce", "198.51.100.99"), 15)
+    one = watched.found("auth-bruteforce", "198.51.100.99")[0]
+    assert wait_until(lambda: watched.advice(one.id), 10)  # the top tier was woken
