@@ -737,3 +737,18 @@ def test_any_text_comes_back_as_it_was(tmp_path_factory, text, name, comment):
         assert reader.incident(saved.id) == saved
         assert reader.feedback() == [kept]
         reader.incidents(search=text)
+
+
+def test_another_process_that_opens_the_store_does_not_orphan_the_writers_log(tmp_path):
+    path = tmp_path / "store.db"
+    meddle = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('PRAGMA user_version'); c.close()"
+    )
+    with StoreWriter(path) as writer:
+        writer.put_preference("before", "1")
+        writer.checkpoint()
+        writer.put_preference("between", "2")
+        subprocess.run([sys.executable, "-c", meddle, str(path)], check=True)
+        writer.put_preference("after", "3")
+        with StoreReader(path) as reader:
+            assert [reader.preference(key) for key in ("before", "between", "after")] == ["1", "2", "3"]

@@ -12,6 +12,7 @@ import zlib
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 _MAGIC = b"hswtsum1"
 _WAL_HEADER = 32  # bytes; https://www.sqlite.org/fileformat2.html#walformat
@@ -31,7 +32,12 @@ def wal_path(database: Path) -> Path:
 def page_size(database: Path) -> int:
     """Page size from the file's header (4096 where that is unreadable)."""
     with database.open("rb") as file:
-        header = file.read(18)
+        return _page_size(file)
+
+
+def _page_size(file: BinaryIO) -> int:
+    file.seek(0)
+    header = file.read(18)
     size = int.from_bytes(header[16:18], "big")
     return 65536 if size == 1 else size if size >= 512 and not size & (size - 1) else 4096
 
@@ -69,18 +75,21 @@ def drop_sums(database: Path) -> None:
     _sync_directory(database.parent)
 
 
-def save_sums(database: Path, before: array[int] | None, changed: Iterable[int]) -> None:
-    """Sum the changed pages anew (all of them if nothing was known before) and keep the result."""
-    size = page_size(database)
-    with database.open("rb") as file:
-        count = file.seek(0, os.SEEK_END) // size
-        sums = array("I", bytes(4 * count))
-        known = before[:count] if before is not None else array("I")
-        sums[: len(known)] = known
-        fresh = {page for page in changed if 1 <= page <= len(known)} | set(range(len(known) + 1, count + 1))
-        for page in sorted(fresh):
-            file.seek((page - 1) * size)
-            sums[page - 1] = zlib.crc32(file.read(size))
+def save_sums(database: Path, file: BinaryIO, before: array[int] | None, changed: Iterable[int]) -> None:
+    """Sum the changed pages anew (all of them if nothing was known before) and keep the result.
+
+    `file` is the database, open for as long as SQLite has it open in this process: closing any descriptor of
+    it would drop SQLite's own locks (fcntl(2)), and another process would take the live log for an orphan.
+    """
+    size = _page_size(file)
+    count = file.seek(0, os.SEEK_END) // size
+    sums = array("I", bytes(4 * count))
+    known = before[:count] if before is not None else array("I")
+    sums[: len(known)] = known
+    fresh = {page for page in changed if 1 <= page <= len(known)} | set(range(len(known) + 1, count + 1))
+    for page in sorted(fresh):
+        file.seek((page - 1) * size)
+        sums[page - 1] = zlib.crc32(file.read(size))
     body = sums.tobytes()
     partial = sums_path(database).with_suffix(".partial")
     partial.write_bytes(_MAGIC + body + zlib.crc32(body).to_bytes(4, "big"))

@@ -52,6 +52,8 @@ class StoreWriter:
                 raise
             self._salvage(str(error))  # page 1 says how to open the file, and is not what it was
             self._connection = self._connect()
+        # Unbuffered, as pages change under it; it stays open as long as the connection (see pages.save_sums).
+        self._file = self.path.open("rb", buffering=0)
         self.checkpoint()
         return self._connection
 
@@ -184,7 +186,7 @@ class StoreWriter:
                 self._connection.execute("PRAGMA busy_timeout=200")
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
                 self._connection.execute("PRAGMA busy_timeout=10000")
-            pages.save_sums(self.path, before, changed)
+            pages.save_sums(self.path, self._file, before, changed)
         except (sqlite3.OperationalError, OSError):
             self.counters["full"] += 1  # the commits are safe in the log; the next checkpoint tries again
             return False
@@ -204,6 +206,7 @@ class StoreWriter:
             ):  # SQLite will move them on closing, unsummed
                 pages.drop_sums(self.path)
             self._connection.close()
+            self._file.close()
             self._lock.release()
 
     def __enter__(self) -> Self:
