@@ -30,20 +30,26 @@ def now() -> Stamp:
 class Timeline:
     """Turns stamps into seconds that never run backwards: near Unix time at first, then CLOCK_MONOTONIC.
 
-    A stamp of a boot not seen before re-anchors the axis at its wall time, but never before the latest time
-    already given out. `drift` tells how far the wall clock has moved away from the axis since the anchor.
+    A stamp of another boot re-anchors the axis at its wall time, but never before the latest time already
+    given out. Once a live stamp (a sample's, a tick's) told which boot runs, only another live one does:
+    what is still read of an earlier boot's log moves nothing. `drift` tells how far the wall clock has moved
+    away from the axis since the anchor.
     """
 
     def __init__(self) -> None:
         self.latest = 0.0
         self._boot = ""
         self._base = 0.0
+        self._live = False
 
-    def at(self, stamp: Stamp) -> float:
+    def at(self, stamp: Stamp, *, live: bool = False) -> float:
         """Seconds on the axis; a stamp older than the latest one gets the latest one's time."""
         if stamp.boot != self._boot:
+            if self._live and not live:
+                return self.latest
             self._boot = stamp.boot
             self._base = max(stamp.wall, self.latest) - stamp.mono
+        self._live = self._live or live
         self.latest = max(self.latest, self._base + stamp.mono)
         return self.latest
 

@@ -27,6 +27,7 @@ class Replay:
         self.incidents: dict[str, Incident] = {}
         self.counts: Counter[str] = Counter()
         self._last: Stamp | None = None
+        self._boot = ""  # of the latest sample; lines of another are what was read late of an earlier boot
 
     def feed(self, batch: Sequence[Observation]) -> list[Finding]:
         """Judge a batch in the order of its time; the findings that it gave."""
@@ -34,7 +35,9 @@ class Replay:
         for second in _by_second(batch):
             upward = self.low.observe(second)
             found = [one for one in upward if isinstance(one, Finding)]
-            if not any(isinstance(one, Sample) for one in second):
+            sampled = [one.at.boot for one in second if isinstance(one, Sample)]
+            self._boot = sampled[-1] if sampled else self._boot
+            if not sampled and self._boot in {"", second[-1].at.boot}:
                 upward.append(Tick(second[-1].at))
             self._take(upward)
             findings += found

@@ -209,3 +209,20 @@ def test_what_goes_up_fits_the_protocol(tier):
 def test_ids_are_unique(tier):
     found = findings(tier.observe(list(recording(5))))
     assert len({one.id for one in found}) == len(found)
+
+
+def old_boot_line(second):
+    return Line(Stamp("b0", 90000.0 + second, 1.7e9 + 86400.0 + second), "journal", "Stopped target")
+
+
+def test_log_of_the_boot_before_read_late_moves_no_clock(tier):
+    upward = tier.observe([sample(1), old_boot_line(1), old_boot_line(5000)])
+    upward += tier.observe([kernel(0.5, "Linux version 6"), sample(2), old_boot_line(6000), sample(3)])
+    assert findings(upward, "clock.jump") == []
+    assert tier._time.at(stamp(10)) == stamp(10).wall
+
+
+def test_boot_with_a_clock_behind_goes_on_in_observation_time(tier):
+    tier.observe([sample(600)])
+    tier.observe([Sample(Stamp("b2", 5.0, 1.6e9), "host", QUIET)])
+    assert tier._time.at(Stamp("b2", 15.0, 1.6e9 + 10.0)) == stamp(610).wall

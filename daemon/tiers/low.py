@@ -61,7 +61,7 @@ class LowTier:
         upward: list[Upward] = []
         for observation in batch:
             at = observation.at
-            t = self._time.at(at)
+            t = self._time.at(at, live=isinstance(observation, Sample))
             if t - self._ticked_t >= TICK_S:
                 self._tick(t, at, upward)
             if isinstance(observation, Line):

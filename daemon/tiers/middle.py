@@ -12,7 +12,7 @@ from daemon import incidents
 from daemon.clock import Timeline
 from daemon.context import Contexts, weak
 from daemon.gathering import Gathering, Label
-from daemon.messages import Event, Finding, Incident, KeepSilence, Stamp, Upward
+from daemon.messages import Event, Finding, Incident, KeepSilence, Stamp, Tick, Upward
 from daemon.settings import Middle
 from daemon.silences import quieting
 from daemon.situations import Situation, restored
@@ -82,7 +82,7 @@ class MiddleTier:
         """Judge a batch in observation order; every changed incident, newest revision only."""
         self._changed = {}
         for item in batch:
-            self._reach(item.at)
+            self._reach(item.at, live=isinstance(item, Tick))
             if isinstance(item, Finding):
                 self._find(item)
             elif isinstance(item, Event):
@@ -100,8 +100,8 @@ class MiddleTier:
 
     # --- what comes in ------------------------------------------------------------------------------------
 
-    def _reach(self, at: Stamp) -> None:
-        before, self._at, self._t = self._t, at, self._time.at(at)
+    def _reach(self, at: Stamp, *, live: bool) -> None:
+        before, self._at, self._t = self._t, at, self._time.at(at, live=live)
         if self._t - before > UNHEARD_S or self._blind:
             self._heard_t = self._t
         if self._stored:
