@@ -27,6 +27,7 @@ BACKLOG = 20_000  # entries after which the reader's memory maps (up to 64 x 8 M
 LARGE_BYTES = 1 << 20
 MAX_FAILURES = 3  # at one place, before what lies there is given up
 _FIELD_BYTES = 64 << 10  # libsystemd's default; caps what is decompressed of one field
+_NEEDS_GROUP = "the user needs the group systemd-journal"
 _CHECK_TIME = 31  # the clock is read every 32 entries
 
 
@@ -61,8 +62,12 @@ class JournalCollector:
         self._require()
         readable, unreadable = self._count_files()
         if not readable:
-            hint = "the user needs the group systemd-journal" if unreadable else "is journald running?"
+            hint = _NEEDS_GROUP if unreadable else "is journald running?"
             raise SourceError(f"no readable journal file, {unreadable} unreadable", hint=hint)
+        if self._path is None and not self._reads_system():
+            raise SourceError(
+                "only the journal of this user can be read, not the system's", hint=_NEEDS_GROUP
+            )
         self._start()
         reason = f"{unreadable} journal files cannot be read" if unreadable else "all journal files readable"
         return [reader_event(self.name, "present", reason, unreadable=unreadable)]
@@ -156,10 +161,18 @@ class JournalCollector:
 
     def _count_files(self) -> tuple[int, int]:
         """Journal files that can be read, and that cannot."""
-        roots = [self._path] if self._path else [self._run / "log/journal", Path("/var/log/journal")]
-        files = [file for root in roots if root.is_dir() for file in root.rglob("*.journal")]
+        files = self._files()
         readable = sum(1 for file in files if os.access(file, os.R_OK))
         return readable, len(files) - readable
+
+    def _reads_system(self) -> bool:
+        """Whether the system's own journal can be read; every user may read the one of his own."""
+        files = [file for file in self._files() if file.name.startswith("system")]
+        return not files or any(os.access(file, os.R_OK) for file in files)
+
+    def _files(self) -> list[Path]:
+        roots = [self._path] if self._path else [self._run / "log/journal", Path("/var/log/journal")]
+        return [file for root in roots if root.is_dir() for file in root.rglob("*.journal")]
 
     # --- reading ----------------------------------------------------------------------------------
 

@@ -117,8 +117,9 @@ class Readers:
         except SourceError as error:
             if first:
                 self.all.remove(reader)
-                self._tell.info(f"{reader.name}: absent, {error}")
-                return [reader_event(reader.name, "absent", str(error), at)]
+                why = f"{error} ({error.hint})" if error.hint else str(error)
+                self._tell.info(f"{reader.name}: absent, {why}")
+                return [reader_event(reader.name, "absent", why, at)]
             self._retry(reader, at)
             return []
         except Exception as error:  # noqa: BLE001  # see read

@@ -134,13 +134,20 @@ def _boot(
 
 
 def _code() -> list[Path]:
-    """What the daemon is run from, where the overlay of `/` may not reach it."""
-    return list(dict.fromkeys([PROJECT, Path(sys.prefix)]))
+    """What the daemon is run from and the overlay of `/` does not reach, and the project itself."""
+    paths = [PROJECT, Path(sys.prefix), Path(sys.base_prefix)]
+    return [path for path in dict.fromkeys(paths) if path == PROJECT or _mounted_apart(path)]
+
+
+def _mounted_apart(path: Path) -> bool:
+    return path.stat().st_dev != Path("/").stat().st_dev
 
 
 def _closed_folders() -> list[str]:
     """Folders on the way to the interpreter that only their owner may enter; made open in the container."""
-    ways = [way for path in (*_code(), Path(sys.base_prefix)) for way in (path, *path.parents)]
+    ways = [
+        way for path in (PROJECT, Path(sys.prefix), Path(sys.base_prefix)) for way in (path, *path.parents)
+    ]
     return sorted({str(way) for way in ways if not way.stat().st_mode & 0o001})
 
 
