@@ -22,17 +22,20 @@ import daemon.bus
 import daemon.stages.entry
 import daemon.stages.health
 import daemon.store.reader  # these two are imported here so that the stages share their pages
-from daemon.errors import HauswartError
+from daemon.errors import HauswartError, LockedError
 from daemon.locks import FileLock
-from daemon.settings import Settings, load_resolved
+from daemon.settings import Settings, load_resolved, save_resolved
 from daemon.stages.life import Life, Report
 from daemon.status import Status, read_status, total
+from daemon.store.schema import refuse_newer
 
 START_ORDER = ("middle", "low", "collector", "top", "notify")  # consumers first; any order works
 STOP_ORDER = ("collector", "low", "middle", "top", "notify")
 STOP_WITHIN_S = 5.0  # each; then SIGKILL
 RESTART_S = 0.1
 DEATHS_MAX, DEATHS_WITHIN_S, DEATHS_PAUSE_S = 5, 60.0, 60.0
+LOCKED_MAX_S = 15.0  # a killed daemon's stages need up to ten seconds to stop; whoever holds on longer stays
+LOCKED_RETRY_S = 2.0
 LINE_SOURCES = ("journal", "kernel", "file:")
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _NOT_FOR_STAGES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")  # they belong to the supervisor
@@ -43,6 +46,7 @@ class _Child:
     stage: str
     pid: int = 0
     start_s: float = 0.0
+    locked_s: float = 0.0  # since when another process holds its lock
     deaths: deque[float] = field(default_factory=lambda: deque(maxlen=DEATHS_MAX))
 
 
@@ -53,13 +57,19 @@ class Supervisor:
         self._life, self._resolved, self._lock = life, resolved, lock
         self._children = {stage: _Child(stage) for stage in stages}
         self._restarts = 0
+        self._locked_out = ""
         life.report = self._report
 
     def run(self, for_s: float | None) -> None:
-        """Keep the stages running until told to stop, or for so many seconds."""
+        """Keep the stages running until told to stop, or for so many seconds.
+
+        Raises LockedError where another daemon's stages run on these directories.
+        """
+        if self._life.died is not None:
+            self._life.tell.warning(f"the last daemon (process {self._life.died.pid}) died without stopping")
         end_s = time.monotonic() + for_s if for_s is not None else math.inf
         self._life.ready(f"watching this host with {', '.join(self._children)}")
-        while not self._life.stopping and time.monotonic() < end_s:
+        while not self._life.stopping and not self._locked_out and time.monotonic() < end_s:
             for child in self._children.values():
                 if child.pid == 0 and time.monotonic() >= child.start_s:
                     child.pid = self._spawn(child.stage)
@@ -68,6 +78,11 @@ class Supervisor:
         self._life.announce_stop()
         signal.alarm(0)  # the stages' own time limits add up to more than one stage's
         self._stop_all()
+        if self._locked_out:
+            raise LockedError(
+                f"the stage {self._locked_out} of another daemon runs on these directories",
+                hint="stop that one first; `hauswart status` shows it",
+            )
 
     def _next_start_s(self) -> float:
         return min((child.start_s for child in self._children.values() if child.pid == 0), default=math.inf)
@@ -118,6 +133,12 @@ class Supervisor:
         child.deaths.append(now_s)
         recent = sum(1 for at_s in child.deaths if now_s - at_s < DEATHS_WITHIN_S)
         wait_s = DEATHS_PAUSE_S if recent >= DEATHS_MAX else RESTART_S * 2 ** (recent - 1)
+        if code == LockedError.exit_code:
+            wait_s = min(wait_s, LOCKED_RETRY_S)
+            child.locked_s = child.locked_s or now_s
+            self._locked_out = child.stage if now_s - child.locked_s > LOCKED_MAX_S else ""
+        else:
+            child.locked_s = 0.0
         child.start_s = now_s + wait_s
         self._restarts += 1
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
@@ -143,27 +164,34 @@ class Supervisor:
 
     def _report(self) -> Report:
         down = [child.stage for child in self._children.values() if child.pid == 0 < child.start_s]
+        died = self._life.died
         return Report(
             text=f"waiting to start {', '.join(down)}" if down else "all stages run",
-            counters={"restarts": self._restarts},
+            counters={"restarts": self._restarts} | ({"predecessor_died": died.pid} if died else {}),
         )
 
 
 def supervise(resolved: Path, for_s: float | None = None) -> int:
-    """Run all stages; the exit code. Raises LockedError when another daemon uses the same state."""
+    """Run all stages; the exit code.
+
+    Raises LockedError when another daemon uses the same state, IntegrityError when a newer one wrote it.
+    """
     settings = load_resolved(resolved)
     try:
         settings.state.mkdir(mode=0o750, parents=True, exist_ok=True)
     except OSError as error:
         raise HauswartError(f"cannot make {settings.state}: {error.strerror}") from error
     with FileLock(settings.state / "lock", f"the state in {settings.state}") as lock:
+        refuse_newer(settings.state / "store.db")  # no stage could work, however often it is started
         life = Life("supervisor", settings)
+        own = life.runtime / "settings-supervised.json"  # a second daemon may overwrite what it was given
+        save_resolved(settings, own)
         daemon.stages.entry.name_process("hauswart")
         signal.signal(signal.SIGCHLD, _wake_up)
         gc.collect()
         gc.freeze()  # a collection in a child would otherwise write to, and so copy, every shared page
         began = time.time()
-        Supervisor(life, resolved, choose_stages(settings), lock).run(for_s)
+        Supervisor(life, own, choose_stages(settings), lock).run(for_s)
         life.end()
     sys.stdout.write(summarise(settings, time.time() - began) + "\n")
     return 0

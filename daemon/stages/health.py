@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec import structs
 
 from daemon.clock import now
 from daemon.messages import Event, Evidence, Finding, Stamp, Subject
-from daemon.status import Status
+from daemon.status import Status, read_status
 from daemon.tiers.conditions import finding_id
 from models.taxonomy import Category, FaultClass, Severity, SubjectKind
+
+JUST_STARTED_S = 30.0  # a middle tier that is started later has told it before
 
 
 def find_crash(stage: str, died: Status, at: Stamp | None = None) -> Finding:
@@ -16,6 +22,15 @@ def find_crash(stage: str, died: Status, at: Stamp | None = None) -> Finding:
     text = f"The stage {stage} (process {died.pid}) died without stopping and was started again."
     values = {"pid": float(died.pid)}
     return _finding("stage.crashed", stage, text, values, FaultClass.SERVICE_CRASH, at=at or now())
+
+
+def find_predecessor(runtime: Path) -> Status | None:
+    """The whole daemon before this one, if it was killed; only its supervisor's successor knows."""
+    now_running = read_status(runtime, "supervisor")
+    pid = now_running.counters.get("predecessor_died", 0) if now_running else 0
+    if now_running is None or not pid or time.time() - now_running.started > JUST_STARTED_S:
+        return None
+    return structs.replace(now_running, pid=pid)
 
 
 def find_silence(stage: str, silent_s: float, *, ended: bool) -> Finding:

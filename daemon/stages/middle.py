@@ -14,7 +14,7 @@ from typing import Protocol
 from daemon.bus import Arrival, Asked, FlowConsumer, RecordsServer, WakePublisher, Wire
 from daemon.clock import now
 from daemon.codec import upward_decoder
-from daemon.errors import HauswartError
+from daemon.errors import HauswartError, IntegrityError
 from daemon.messages import (
     Committed,
     Finding,
@@ -31,7 +31,7 @@ from daemon.messages import (
 )
 from daemon.settings import Settings
 from daemon.stages.flows import count_flows, count_latency, describe, tell_unchecked, work_through
-from daemon.stages.health import find_crash, find_gap, find_silence
+from daemon.stages.health import find_crash, find_gap, find_predecessor, find_silence
 from daemon.stages.life import Life, Report
 
 EDGE = "middle"
@@ -108,6 +108,8 @@ class MiddleStage:
         if self._life.died is not None:
             self._life.tell.warning("the last middle tier died without stopping")
             self._take([find_crash("middle", self._life.died), Tick(now())])
+        elif (died := find_predecessor(self._life.runtime)) is not None:
+            self._take([find_crash("supervisor", died), Tick(now())])
         self._life.ready("grouping findings")
         while not self._life.stopping:
             self.step()
@@ -188,6 +190,8 @@ class MiddleStage:
         self._consumer.answer()
 
     def _fail(self, error: HauswartError) -> None:
+        if isinstance(error, IntegrityError):
+            raise error  # the next start saves the sound rows
         if not self._blocked:
             self._life.tell.error(f"cannot commit: {error}; trying again")
         self._counts["commits_failed"] += 1
