@@ -26,7 +26,7 @@ Attributes = Annotated[dict[Name, Text], Meta(max_length=64)]
 Score = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 
-class Stamp(Struct, frozen=True, array_like=True):
+class Stamp(Struct, frozen=True, array_like=True, gc=False):
     """When something was observed: boot id, monotonic and wall seconds (CLOCK_MONOTONIC, Unix time)."""
 
     boot: Annotated[str, Meta(max_length=64)]
@@ -45,7 +45,7 @@ class Sample(Struct, frozen=True, tag="sample"):
     values: Values
 
 
-class Line(Struct, frozen=True, tag="line", omit_defaults=True):
+class Line(Struct, frozen=True, tag="line", omit_defaults=True, gc=False):
     """One log line, already cut, escaped and redacted.
 
     `unit`, `identifier`, `pid`, `uid` come from trusted journal fields (leading underscore) or, for a
@@ -144,7 +144,8 @@ class Evidence(Struct, frozen=True, omit_defaults=True):
 
     `ref` is a journal cursor, a `file:path` or a metric name; `start` and `end` are Unix seconds; `values`
     are the numbers that the text states, so that the advice can cite them (keys: plain words, SI base units
-    in the name, e.g. `used_ratio`, `free_bytes`, `failures_count`, `duration_s`).
+    in the name, e.g. `used_ratio`, `free_bytes`, `failures_count`, `duration_s`). `speaks_for` says of a log
+    line which fault classes it names, and how strongly; a line that is merely odd names none.
     """
 
     id: Name
@@ -154,6 +155,7 @@ class Evidence(Struct, frozen=True, omit_defaults=True):
     end: float
     text: Text
     values: Annotated[dict[Name, float], Meta(max_length=64)] = {}
+    speaks_for: Annotated[dict[FaultClass, Score], Meta(max_length=33)] = {}
 
 
 class Finding(Struct, frozen=True, tag="finding", omit_defaults=True):

@@ -15,7 +15,10 @@ from daemon.tiers.low import LowTier
 from daemon.tiers.middle import MiddleTier
 
 BATCH = 512
-AFTERMATH_S = 5  # of observation time after the last observation, so that what was found can settle
+# Seconds into a pause of a log at which time is told to pass: what was found settles, attacks fall quiet,
+# what lasted is over, incidents close. Recordings with samples have hardly any pauses.
+PAUSE_S = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 45, 62, 75, 95, 125, 200, 320, 620, 950)
+AFTERMATH_S = 45  # of the pause after the last observation: long enough to settle, too short to be over
 
 
 class Replay:
@@ -33,6 +36,7 @@ class Replay:
         """Judge a batch in the order of its time; the findings that it gave."""
         findings: list[Finding] = []
         for second in _by_second(batch):
+            findings += self._pause(second[0].at)
             upward = self.low.observe(second)
             found = [one for one in upward if isinstance(one, Finding)]
             sampled = [one.at.boot for one in second if isinstance(one, Sample)]
@@ -50,7 +54,21 @@ class Replay:
         """Let the last findings settle."""
         if self._last is not None:
             boot, mono, wall = self._last.boot, self._last.mono, self._last.wall
-            self._take([Tick(Stamp(boot, mono + step, wall + step)) for step in range(1, AFTERMATH_S + 1)])
+            end_s = AFTERMATH_S + 0.5
+            self.counts["findings"] += len(self._pause(Stamp(boot, mono + end_s, wall + end_s)))
+
+    def _pause(self, until: Stamp) -> list[Finding]:
+        """Let time pass to `until` where the recording has nothing; what was found on the way."""
+        last, findings = self._last, []
+        if last is None or last.boot != until.boot:
+            return []
+        for step in PAUSE_S:
+            if last.mono + step >= until.mono:
+                break
+            upward = self.low.tick(Stamp(last.boot, last.mono + step, last.wall + step))
+            findings += [one for one in upward if isinstance(one, Finding)]
+            self._take(upward)
+        return findings
 
     def _take(self, upward: Sequence[Upward]) -> None:
         for incident in self.middle.take(upward):

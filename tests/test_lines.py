@@ -253,20 +253,102 @@ def test_few_failed_logins_are_nothing(host):
         )
 
 
-def test_many_failed_logins_from_one_address_are_an_attack(host):
+def guess(host, times, address="192.0.2.7", *, pid=1, every=0.05, **fields):
     found = []
-    for number in range(9):
-        found += host.sshd(
-            f"Failed password for root from 192.0.2.7 port {4000 + number} ssh2", pid=number + 1
-        )
-    (finding,) = found
+    for number in range(times):
+        text = f"Failed password for root from {address} port {4000 + number} ssh2"
+        found += host.sshd(text, pid=pid + number, **fields)
+        host.t += every
+    return found
+
+
+def test_many_failed_logins_from_one_address_are_an_attack(host):
+    (finding,) = guess(host, 9)
     assert finding.rule == "known.auth-bruteforce"
     assert finding.severity is Severity.WARNING
-    assert finding.evidence[0].values == {"failures_count": 5.0, "window_s": 60.0, "users_count": 1.0}
-    assert [(one.kind, one.name) for one in finding.subjects] == [
-        (SubjectKind.ADDRESS, "192.0.2.7"),
-        (SubjectKind.USER, "root"),
+    assert finding.evidence[0].values == {"failures_count": 5.0, "window_s": 1.0, "users_count": 1.0}
+    assert [(one.kind, one.name) for one in finding.subjects] == [(SubjectKind.ADDRESS, "192.0.2.7")]
+
+
+def test_an_attack_is_told_again_when_doubled_and_with_its_total_when_quiet(host):
+    host.learn()
+    began = host.t
+    found = guess(host, 24)
+    assert [one.evidence[0].values["failures_count"] for one in found] == [5.0, 10.0, 20.0]
+    (total,) = host.wait(30)
+    values = total.evidence[0].values
+    assert values["failures_count"] == 24.0
+    assert values["duration_s"] == pytest.approx(23 * 0.05)
+    assert (total.evidence[0].start, total.ended) == (began, False)
+    assert [one.name for one in total.subjects] == ["192.0.2.7", "root"]
+    (ended,) = host.wait(60)
+    assert ended.ended
+    assert len({one.id for one in (*found, total, ended)}) == 5
+
+
+def test_an_attack_from_a_file_says_which_file(host):
+    found = guess(host, 5, source="file:/var/log/auth.log", trusted=False)
+    assert found[0].evidence[0].ref == "file:/var/log/auth.log"
+    found = guess(host, 5, address="192.0.2.8", cursor="s=1;i=2")
+    assert found[0].evidence[0].ref == "s=1;i=2"
+
+
+def test_attempts_of_one_read_are_distinct_findings(host):
+    found = guess(host, 12, every=0.0)
+    assert len(found) == len({one.id for one in found}) == 2
+
+
+def test_pam_of_old_and_of_today_and_host_names_count(host):
+    old = "authentication failure; logname= uid=0 euid=0 tty=NODEVssh ruser= rhost={}  user=root"
+    found = []
+    for number in range(5):
+        found += host.hear(
+            old.format("host-7.example.net"),
+            source="file:/var/log/messages",
+            trusted=False,
+            identifier="sshd(pam_unix)",
+            pid=number + 1,
+        )
+    assert [(one.kind, one.name) for one in found[0].subjects] == [
+        (SubjectKind.ADDRESS, "host-7.example.net")
     ]
+    found = []
+    for number in range(5):
+        found += host.sshd(f"pam_unix(sshd:auth): {old.format('192.0.2.9')}", pid=100 + number)
+    assert found[0].subjects[0].name == "192.0.2.9"
+
+
+def test_host_name_from_pam_and_address_from_sshd_are_one(host):
+    found = []
+    for number in range(5):
+        found += host.sshd(
+            "pam_unix(sshd:auth): authentication failure; logname= uid=0 euid=0 tty=ssh ruser= "
+            "rhost=h7.example.net  user=root",
+            pid=number + 1,
+        )
+        found += host.sshd(f"Failed password for root from 192.0.2.7 port {number} ssh2", pid=number + 1)
+    (finding,) = found
+    assert finding.subjects[0].name == "192.0.2.7"
+    assert finding.evidence[0].values["failures_count"] == 5.0
+
+
+def test_repeated_lines_and_sums_of_pam_count_as_often_as_they_say(host):
+    found = host.sshd("Failed password for root from 192.0.2.7 port 9 ssh2", pid=3)
+    found += host.sshd(
+        "message repeated 5 times: [ Failed password for root from 192.0.2.7 port 9 ssh2]", pid=3
+    )
+    found += host.sshd(
+        "PAM 5 more authentication failures; logname= uid=0 euid=0 tty=ssh ruser= rhost=192.0.2.7  user=root",
+        pid=3,
+    )
+    (finding,) = found
+    assert finding.evidence[0].values["failures_count"] == 6.0
+
+
+def test_who_only_connects_has_not_tried_to_log_in(host):
+    for number in range(30):
+        text = f"Connection closed by 192.0.2.7 port {4000 + number} [preauth]"
+        assert host.sshd(text, pid=number + 1) == []
 
 
 def test_one_attempt_counts_once_however_much_is_said_about_it(host):
@@ -299,11 +381,26 @@ def test_many_addresses_together_are_an_attack(host):
         found += host.sshd(f"Failed password for root from 192.0.2.{number} port 4000 ssh2", pid=number + 1)
     assert rules(found) == ["known.auth-bruteforce"]
     assert found[0].evidence[0].values["failures_count"] == 20.0
+    assert found[0].subjects[0].kind is SubjectKind.HOST  # none of them is the culprit
+
+
+def test_addresses_that_are_told_on_their_own_are_no_distributed_attack(host):
+    found = [one for number in range(3) for one in guess(host, 12, f"192.0.2.{number}", pid=1 + 50 * number)]
+    assert all(one.subjects[0].kind is SubjectKind.ADDRESS for one in found)
 
 
 def test_login_after_guessing_is_worse(host):
     for number in range(6):
         host.sshd(f"Failed password for root from 192.0.2.7 port {number} ssh2", pid=number + 1)
+    (finding,) = host.sshd("Accepted password for root from 192.0.2.7 port 9 ssh2", pid=99)
+    assert finding.severity is Severity.ERROR
+    assert finding.evidence[0].values["accepted_count"] == 1.0
+    assert "then a login as root was accepted" in finding.evidence[0].text
+
+
+def test_login_minutes_after_guessing_is_worse(host):
+    guess(host, 24)
+    host.wait(240)
     (finding,) = host.sshd("Accepted password for root from 192.0.2.7 port 9 ssh2", pid=99)
     assert finding.severity is Severity.ERROR
 

@@ -142,8 +142,11 @@ class Scene:
             closeness = self._closeness(evidence, named or set(self._names.values()))
             # Who is named beside a number must be named by the evidence itself.
             if low and high and closeness >= (2 if named else 1):
-                ranked.append((closeness, evidence.end, index))
-        return (self.incident.evidence[index] for _, _, index in sorted(ranked, reverse=True))
+                counted = max(
+                    (n for key, n in evidence.values.items() if key.endswith("_count")), default=0.0
+                )
+                ranked.append((closeness, evidence.end, counted, index))
+        return (self.incident.evidence[index] for *_, index in sorted(ranked, reverse=True))
 
     def _closeness(self, evidence: Evidence, ours: set[str]) -> int:
         """2: about our names; 1: about the host or nobody; 0: about somebody else, whose numbers it tells."""

@@ -16,6 +16,8 @@ from models.taxonomy import Category, FaultClass, Severity
 REPEAT_S = 30.0  # the findings' convention (PROTOCOL.md)
 GRACE_S = 2.0  # a sample or two below the threshold do not restart a sustain time,
 MISSES = 0.25  # unless they are more than a quarter of those above it
+GROWN = 2.0  # times the size that was told last
+SPEAKS = 0.3  # a line that hints at less is an oddity; nobody should be shown it as the reason
 CONDITIONS_MAX = 1024  # a host has a few at a time; hostile names must not grow this without end
 
 
@@ -23,7 +25,9 @@ class Breach(NamedTuple):
     """One condition as it holds now; `label` tells several conditions of one rule apart.
 
     `sustain_s` and `sustain_n` are how long and in how many readings it must hold before it is reported,
-    `clear_s` how long it must be gone before it is over, `once` that it is never repeated.
+    `clear_s` how long it must be gone before it is over, `once` that it is never repeated. A condition whose
+    `size` has doubled is reported at once. `since` is the wall time at which it began, if that was earlier
+    than the first breach.
     """
 
     rule: str
@@ -42,6 +46,8 @@ class Breach(NamedTuple):
     stale_s: float = 90.0
     once: bool = False
     category: Category | None = None
+    size: float = 0.0
+    since: float | None = None
 
 
 def finding_id(rule: str, subject: str, at: Stamp, salt: str = "") -> str:
@@ -121,6 +127,13 @@ class Conditions:
             return [self._report(condition, breach, at, t)]
         return self._continue(condition, breach, at, t)
 
+    def retell(self, breach: Breach, at: Stamp, t: float) -> list[Finding]:
+        """Say once more, with what is known now, what was reported; that does not make it last longer."""
+        condition = self._held.get((breach.rule, breach.label))
+        if condition is None or condition.reported is None:
+            return []
+        return [self._report(condition, breach, at, t)]
+
     def clear(self, rule: str, label: str, at: Stamp, t: float) -> list[Finding]:
         """The condition does not hold at `t`; its end if it has been gone for long enough."""
         condition = self._held.get((rule, label))
@@ -154,11 +167,12 @@ class Conditions:
         assert condition.reported is not None
         worse = breach.severity.rank > condition.reported.rank
         due = t - condition.reported_t >= REPEAT_S and not breach.once
+        grown = breach.size >= GROWN * condition.breach.size > 0.0
         before = condition.breach.subjects[0]
         breach = breach._replace(subjects=_stay(before, breach.subjects))
         now = breach.subjects[0]
         moved = (before.kind, before.name) != (now.kind, now.name)
-        if not (worse or due or (moved and before.name == "")):
+        if not (worse or due or grown or (moved and before.name == "")):
             return []
         over = [_finding(condition, condition.breach, at, ended=True)] if moved else []
         return [*over, self._report(condition, breach, at, t)]
@@ -172,19 +186,19 @@ def _stay(before: Subject, subjects: Sequence[Subject]) -> list[Subject]:
 
 def _finding(condition: _Condition, breach: Breach, at: Stamp, *, ended: bool = False) -> Finding:
     subject = breach.subjects[0]
-    number = finding_id(
-        breach.rule, f"{subject.kind}\0{subject.name}", at, "ended" if ended else breach.label
-    )
+    salt = "\0".join((breach.label, breach.severity, f"{breach.size:g}", "ended" if ended else ""))
+    number = finding_id(breach.rule, f"{subject.kind}\0{subject.name}", at, salt)
+    hints = dict(breach.hints)
     evidence = Evidence(
         id=f"{number}-1",
         kind=breach.kind,
         ref=breach.ref[:512],
-        start=condition.since_wall,
+        start=condition.since_wall if breach.since is None else min(breach.since, condition.held_wall),
         end=condition.held_wall,
         text=breach.text[:2048],
         values=dict(breach.values),
+        speaks_for=_spoken(breach) if breach.kind == "line" else {},
     )
-    hints = dict(breach.hints)
     main = max(hints, key=lambda fault: hints[fault]) if hints else FaultClass.UNKNOWN
     return Finding(
         id=number,
@@ -198,3 +212,8 @@ def _finding(condition: _Condition, breach: Breach, at: Stamp, *, ended: bool = 
         evidence=[evidence],
         ended=ended,
     )
+
+
+def _spoken(breach: Breach) -> dict[FaultClass, float]:
+    weights = {fault: round(hint * breach.score, 3) for fault, hint in breach.hints.items()}
+    return {fault: weight for fault, weight in weights.items() if weight >= SPEAKS}

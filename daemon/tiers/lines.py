@@ -110,7 +110,7 @@ class LineJudge:
         if t - self._ticked_t < 1.0:
             return []
         self._ticked_t = t
-        findings = self._conditions.sweep(at, t)
+        findings = self._meanings.tick(t, at) + self._conditions.sweep(at, t)
         if t - self._began_t >= self._settings.learn_s:
             findings += self._silences(t, at)
         held_back = self._gate.held_back(t)

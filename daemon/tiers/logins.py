@@ -1,6 +1,7 @@
-"""Failed logins in a sliding window: a few are somebody's fingers, many are an attack.
+"""Failed logins: a few are somebody's fingers, many within a minute are an attack.
 
-One connection often says several things (unknown user, PAM failure, failed password): they count once.
+One attempt is often told several times (unknown user, PAM failure, failed password): it counts once. An
+attack lasts until a minute passes without an attempt; its count and duration are those of the whole attack.
 Pure, on observation time, bounded however many addresses take part.
 """
 
@@ -9,155 +10,304 @@ from __future__ import annotations
 import re
 from collections import OrderedDict, deque
 from collections.abc import Iterable
+from math import log2
+from typing import Literal, NamedTuple
 
-from daemon.messages import MAX_NAME, Subject
+from daemon.messages import MAX_NAME, Stamp, Subject
 from daemon.tiers.conditions import Breach
+from daemon.tiers.wording import span
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
 WINDOW_S = 60.0
 PER_ADDRESS = 5  # sshd allows six guesses a connection (MaxAuthTries), a person gives up after three
 OVERALL = 20
-REMEMBER_S = 600.0  # a success this long after the guessing still belongs to it
+QUIET_S = 5.0  # or three times the usual gap: then the attack is over or rests, and its total is told
+REMEMBER_S = 600.0  # a success this long after the guessing still belongs to it, and a pid is reused later
 ADDRESSES_MAX = 1024
-USERS_MAX = 16
-CONNECTIONS_MAX = 64  # sshd's MaxStartups stays below it
+USERS_MAX = 64
+USERS_SHOWN = 4
+CONNECTIONS_MAX = 4096
 ODD_NAME = "(odd name)"  # a tried name is the attacker's text; only what looks like a name is shown as one
 _PLAIN = re.compile(r"[A-Za-z0-9_][\w.$@+-]{0,31}", re.ASCII)
+_NUMERIC = re.compile(r"[\d.]{7,15}|[\da-fA-F:.%]*:[\da-fA-F:.%\w]*", re.ASCII)  # an address, not a host name
 RULE = "known.auth-bruteforce"
 ANYWHERE = "(many)"
 
+Told = Literal["password", "pam", "hint"]  # who speaks: the service, PAM, or something said beside it
 
-class _Guesses:
-    """The failures of one address (or of one local user)."""
 
-    __slots__ = ("attacked_t", "connections", "times", "users")
+class Attempt(NamedTuple):
+    """What one line says about failed logins: `number` of them, and where the line stands."""
+
+    address: str
+    user: str
+    pid: int
+    told: Told
+    number: int
+    ref: str
+    at: Stamp
+
+
+class _Connection:
+    """One process that talks to one peer; how often each witness spoke of a failure."""
+
+    __slots__ = ("counted", "key", "t", "told")
+
+    def __init__(self, key: str, t: float) -> None:
+        self.key = key
+        self.t = t
+        self.told: dict[Told, int] = {"password": 0, "pam": 0, "hint": 0}
+        self.counted = 0
+
+    def add(self, attempt: Attempt) -> int:
+        """How many attempts are new: each witness tells all of them, hints tell one at most."""
+        self.told[attempt.told] += attempt.number
+        attempts = max(self.told["password"], self.told["pam"], min(1, self.told["hint"]))
+        new, self.counted = attempts - self.counted, attempts
+        return new
+
+
+class _Attack:
+    """The failures of one address, of one local user, or of everybody."""
+
+    __slots__ = (
+        *("accepted", "began_t", "last_t", "over_t", "past", "ref", "row", "since"),
+        *("sources", "times", "told", "total", "users"),
+    )
 
     def __init__(self) -> None:
-        self.times: deque[float] = deque(maxlen=1024)
-        # By pid: whether a softer message was counted for which a failed password may still come.
-        self.connections: OrderedDict[int, bool] = OrderedDict()
+        self.times: deque[float] = deque(maxlen=1024)  # of the last minute
         self.users: OrderedDict[str, None] = OrderedDict()
-        self.attacked_t = -REMEMBER_S
+        self.sources: OrderedDict[str, None] = OrderedDict()
+        self.row = 0  # attempts with less than a minute between them
+        self.total = 0  # the same once it is an attack, else 0
+        self.told = 0  # the total that was told when it last fell quiet
+        self.past, self.over_t = 0, -REMEMBER_S  # the total of the attack before, and when it was over
+        self.began_t = self.last_t = -REMEMBER_S
+        self.since = 0.0
+        self.accepted = ""
+        self.ref = ""
 
-    def expire(self, t: float) -> None:
+    def add(self, attempt: Attempt, count: int, t: float, least: int) -> bool:
+        """Count attempts; whether this is an attack (still)."""
+        if t - self.last_t > WINDOW_S:
+            self._rest()
+            self.began_t, self.since = t, attempt.at.wall
         while self.times and t - self.times[0] > WINDOW_S:
             self.times.popleft()
+        self.times.extend([t] * count)
+        self.row += count
+        self.last_t, self.ref = t, attempt.ref
+        if self.total or len(self.times) >= least:
+            self.total = self.row
+        return self.total > 0
+
+    def name(self, user: str) -> None:
+        """Somebody was tried."""
+        if user and (user in self.users or len(self.users) < USERS_MAX):
+            self.users[user] = None
+            self.users.move_to_end(user)
+
+    def quiet(self, t: float) -> bool:
+        """Whether it has fallen quiet since its total was last told."""
+        gap_s = (self.last_t - self.began_t) / max(1, self.total - 1)
+        return self.told < self.total and t - self.last_t >= min(WINDOW_S / 2, max(QUIET_S, 3.0 * gap_s))
+
+    @property
+    def lasted_s(self) -> float:
+        """From the first attempt to the last, never nothing: log files know whole seconds."""
+        return max(1.0, self.last_t - self.began_t)
+
+    def remember(self, t: float) -> bool:
+        """Whether it is an attack or was one lately, which then goes on."""
+        if not self.total and t - self.over_t <= REMEMBER_S:
+            self.total = self.past
+        return self.total > 0 and t - self.last_t <= REMEMBER_S
+
+    def _rest(self) -> None:
+        if self.total:
+            self.past, self.over_t = self.total, self.last_t
+        self.accepted = ""
+        self.times.clear()
+        self.users.clear()
+        self.sources.clear()
+        self.row = self.total = self.told = 0
 
 
 class Logins:
     """Counts failures by address and overall; gives the breach that holds, if any."""
 
     def __init__(self) -> None:
-        self._by: OrderedDict[str, _Guesses] = OrderedDict()
-        self._all: deque[float] = deque(maxlen=4096)
-        self._sources: OrderedDict[str, float] = OrderedDict()
+        self._by: OrderedDict[str, _Attack] = OrderedDict()
+        self._everybody = _Attack()
+        self._connections: OrderedDict[int, _Connection] = OrderedDict()
+        self._names: OrderedDict[str, str] = (
+            OrderedDict()
+        )  # another name of an address -> the one that is used
+        self._loud: dict[str, _Attack] = {}  # attacks whose total is to be told
 
-    def failed(self, address: str, user: str, pid: int, t: float, *, hard: bool) -> Breach | None:
-        """One message about a failure; `hard` ones count each, others only once a connection."""
-        guesses = self._guesses(address or f"user {user}")
-        if user:
-            user = user if _PLAIN.fullmatch(user) else ODD_NAME
-            guesses.users[user] = None
-            guesses.users.move_to_end(user)
-            if len(guesses.users) > USERS_MAX:
-                guesses.users.popitem(last=False)
-        if not self._counts(guesses, pid, hard=hard):
+    def failed(self, attempt: Attempt, t: float) -> Breach | None:
+        """One message about failures; the breach if there were enough."""
+        key, count = self._count(attempt, t)
+        attack = self._attack(key)
+        attacked = count > 0 and attack.add(attempt, count, t, PER_ADDRESS)
+        attack.name(attempt.user and _plain(attempt.user))
+        if count <= 0:
             return None
-        guesses.expire(t)
-        guesses.times.append(t)
-        self._note_overall(address, t)
-        if len(guesses.times) >= PER_ADDRESS:
-            guesses.attacked_t = t
-            return _breach(address, guesses, len(guesses.times))
-        if len(self._all) >= OVERALL and len(self._sources) > 1:
-            return self._overall_breach(address)
+        if attacked:
+            self._loud[key] = attack
+            return _breach(key, attack)
+        if attempt.address and self._add_everywhere(key, attempt, count, t):
+            self._loud[ANYWHERE] = self._everybody
+            return _overall(self._everybody)
         return None
 
-    def accepted(self, address: str, user: str, t: float) -> Breach | None:
+    def accepted(self, attempt: Attempt, t: float) -> Breach | None:
         """A login succeeded; a breach if its address had been guessing."""
-        guesses = self._by.get(address)
-        if guesses is None or t - guesses.attacked_t > REMEMBER_S:
+        key = self._names.get(attempt.address, attempt.address)
+        attack = self._by.get(key)
+        if not key or attack is None or not attack.remember(t):
             return None
-        user = user if _PLAIN.fullmatch(user) else ODD_NAME
-        guesses.users[user] = None
-        return _breach(address, guesses, max(PER_ADDRESS, len(guesses.times)), accepted=user)
+        attack.accepted, attack.ref = _plain(attempt.user), attempt.ref
+        attack.told = attack.total
+        return _breach(key, attack, final=True)
 
-    def _counts(self, guesses: _Guesses, pid: int, *, hard: bool) -> bool:
-        """Whether a message is one more attempt, and not more words about one that was counted."""
-        if not pid:
-            return True
-        credit = guesses.connections.get(pid)
-        guesses.connections[pid] = not hard and credit is not False
-        if len(guesses.connections) > CONNECTIONS_MAX:
-            guesses.connections.popitem(last=False)
-        return credit is None or (hard and not credit)
+    def quiet(self, t: float) -> list[Breach]:
+        """The totals of attacks that have fallen quiet since the last call."""
+        told = []
+        for key, attack in list(self._loud.items()):
+            if attack.quiet(t):
+                attack.told = attack.total
+                told.append(_overall(attack) if key == ANYWHERE else _breach(key, attack, final=True))
+            if attack.told >= attack.total:
+                del self._loud[key]
+        return told
 
-    def _guesses(self, key: str) -> _Guesses:
-        guesses = self._by.get(key)
-        if guesses is None:
+    def _add_everywhere(self, key: str, attempt: Attempt, count: int, t: float) -> bool:
+        sources = self._everybody.sources
+        attacked = self._everybody.add(attempt, count, t, OVERALL)
+        sources[key] = None
+        if len(sources) > ADDRESSES_MAX:
+            sources.popitem(last=False)
+        return attacked and len(sources) > 1
+
+    def _count(self, attempt: Attempt, t: float) -> tuple[str, int]:
+        """Whose attempt it is, and how many are new."""
+        key = self._names.get(attempt.address, attempt.address) or f"user {_plain(attempt.user)}"
+        if not attempt.pid:
+            return key, attempt.number
+        connection = self._connections.get(attempt.pid)
+        if connection is None or t - connection.t > REMEMBER_S:
+            connection = self._connections[attempt.pid] = _Connection(key, t)
+        self._connections.move_to_end(attempt.pid)
+        if len(self._connections) > CONNECTIONS_MAX:
+            self._connections.popitem(last=False)
+        connection.t = t
+        if connection.key != key and attempt.address:
+            self._learn_name(connection, key)
+        return connection.key, connection.add(attempt)
+
+    def _learn_name(self, connection: _Connection, key: str) -> None:
+        """One connection under two names: PAM gave the host name of what the service calls by its address."""
+        named = connection.key
+        if not _NUMERIC.fullmatch(key):
+            self._alias(key, named)
+            return
+        if _NUMERIC.fullmatch(named) or named.startswith("user "):  # the pid is used again
+            connection.told, connection.counted = {"password": 0, "pam": 0, "hint": 0}, 0
+            connection.key = key
+            return
+        attack = self._by.get(named)
+        if attack is not None and attack.total:  # it was reported under its host name
+            self._alias(key, named)
+            return
+        self._alias(named, key)
+        if attack is not None and key not in self._by:
+            self._by[key] = self._by.pop(named)
+        connection.key = key
+
+    def _alias(self, name: str, known: str) -> None:
+        self._names[name] = known
+        if len(self._names) > ADDRESSES_MAX:
+            self._names.popitem(last=False)
+
+    def _attack(self, key: str) -> _Attack:
+        attack = self._by.get(key)
+        if attack is None:
             if len(self._by) >= ADDRESSES_MAX:
-                self._by.popitem(last=False)
-            guesses = self._by[key] = _Guesses()
+                gone, _ = self._by.popitem(last=False)
+                self._loud.pop(gone, None)
+            attack = self._by[key] = _Attack()
         self._by.move_to_end(key)
-        return guesses
-
-    def _note_overall(self, address: str, t: float) -> None:
-        self._all.append(t)
-        while self._all and t - self._all[0] > WINDOW_S:
-            self._all.popleft()
-        self._sources[address] = t
-        self._sources.move_to_end(address)
-        while self._sources and (
-            len(self._sources) > ADDRESSES_MAX or t - next(iter(self._sources.values())) > WINDOW_S
-        ):
-            self._sources.popitem(last=False)
-
-    def _overall_breach(self, address: str) -> Breach:
-        count, sources = len(self._all), len(self._sources)
-        return Breach(
-            rule=RULE,
-            label=ANYWHERE,
-            severity=Severity.WARNING,
-            score=0.7,
-            subjects=[Subject(SubjectKind.ADDRESS, _name(address), 0.5)] if address else [_HOST],
-            hints={FaultClass.AUTH_BRUTEFORCE: 0.85},
-            text=f"{count} failed logins within {WINDOW_S:.0f} s from {sources} addresses",
-            values={"failures_count": count, "window_s": WINDOW_S, "addresses_count": sources},
-            kind="event",
-            stale_s=WINDOW_S,
-        )
+        return attack
 
 
 _HOST = Subject(SubjectKind.HOST, "")
 
 
-def _breach(address: str, guesses: _Guesses, count: int, accepted: str = "") -> Breach:
-    users = list(reversed(guesses.users))
-    whence = f"from {address}" if address else "on this host"
-    text = f"{count} failed logins {whence} within {WINDOW_S:.0f} s, tried as {_list(users)}"
-    if accepted:
-        text = f"login as {accepted} accepted {whence} after {count} failed ones, tried as {_list(users)}"
-    named = [Subject(SubjectKind.ADDRESS, _name(address))] if address else []
-    named += [Subject(SubjectKind.USER, _name(user), 0.3) for user in ([accepted] if accepted else users[:4])]
+def _plain(user: str) -> str:
+    return user if _PLAIN.fullmatch(user) else ODD_NAME
+
+
+def _breach(key: str, attack: _Attack, *, final: bool = False) -> Breach:
+    """The attack of one address or user; only its total names the users that were tried."""
+    users = list(reversed(attack.users))
+    local = key.startswith("user ")
+    whence = f"on this host as {key[5:]}" if local else f"from {key}"
+    text = f"{attack.total} failed logins {whence} within {span(attack.lasted_s)}"
+    text += "" if local else f", tried as {_list(users)}"
+    values = {"failures_count": float(attack.total), "users_count": float(max(1, len(users)))}
+    values |= {"duration_s" if final else "window_s": attack.lasted_s}
+    if final:
+        values["accepted_count"] = 0.0
+    if attack.accepted:
+        text += f"; then a login as {attack.accepted} was accepted"
+        values["accepted_count"] = 1.0
+    named = [attack.accepted] if attack.accepted else users[:USERS_SHOWN] if final else []
+    main = Subject(SubjectKind.USER, key[5:]) if local else Subject(SubjectKind.ADDRESS, key[:MAX_NAME])
+    # Less than grouping ties by: two attackers that both try root are not one attack.
+    share = 0.25 if attack.accepted else 0.2
+    others = [Subject(SubjectKind.USER, user, share) for user in named if not local]
+    score = 0.9 if attack.accepted else min(0.89, 0.7 + 0.02 * log2(max(1.0, attack.total / PER_ADDRESS)))
     return Breach(
         rule=RULE,
-        label=address or f"user {users[0] if users else ''}",
-        severity=Severity.ERROR if accepted else Severity.WARNING,
-        score=0.9 if accepted else 0.7,
-        subjects=named or [_HOST],
-        hints={FaultClass.AUTH_BRUTEFORCE: 0.95 if accepted else 0.9},
+        label=key,
+        severity=Severity.ERROR if attack.accepted else Severity.WARNING,
+        score=round(score, 4),
+        subjects=[main, *others],
+        hints={FaultClass.AUTH_BRUTEFORCE: 0.95 if attack.accepted else 0.9},
         text=text,
-        values={"failures_count": count, "window_s": WINDOW_S, "users_count": len(users)},
+        values=values,
+        ref=attack.ref,
         kind="event",
         stale_s=WINDOW_S,
+        size=float(attack.total),
+        since=attack.since,
     )
 
 
-def _name(text: str) -> str:
-    return text[:MAX_NAME]
+def _overall(attack: _Attack) -> Breach:
+    """Many addresses that try a little each: none of them is the culprit."""
+    count, sources = attack.total, len(attack.sources)
+    return Breach(
+        rule=RULE,
+        label=ANYWHERE,
+        severity=Severity.WARNING,
+        score=round(min(0.89, 0.7 + 0.02 * log2(max(1.0, count / OVERALL))), 3),
+        subjects=[_HOST],
+        hints={FaultClass.AUTH_BRUTEFORCE: 0.85},
+        text=f"{count} failed logins within {span(attack.lasted_s)} from {sources} addresses",
+        values={"failures_count": count, "window_s": attack.lasted_s, "addresses_count": sources},
+        ref=attack.ref,
+        kind="event",
+        stale_s=WINDOW_S,
+        size=float(count),
+        since=attack.since,
+    )
 
 
 def _list(users: Iterable[str]) -> str:
     shown = list(users)
-    more = f" and {len(shown) - 4} more" if len(shown) > 4 else ""
-    return (", ".join(shown[:4]) or "an unknown user") + more
+    more = len(shown) - USERS_SHOWN
+    rest = "" if more <= 0 else f" and {more} more" if len(shown) < USERS_MAX else " and many more"
+    return (", ".join(shown[:USERS_SHOWN]) or "an unknown user") + rest

@@ -75,6 +75,13 @@ class LowTier:
         self._counts["findings"] += sum(isinstance(one, Finding) for one in upward)
         return upward
 
+    def tick(self, at: Stamp) -> list[Upward]:
+        """Observation time has come to `at` without an observation: in a replay, where the log pauses."""
+        upward: list[Upward] = []
+        self._tick(self._time.at(at), at, upward)
+        self._counts["findings"] += len(upward)
+        return [*upward, Tick(at)]
+
     def _tick(self, t: float, at: Stamp, upward: list[Upward]) -> None:
         """Let what lasts be repeated and what is over end, also where no samples come."""
         self._ticked_t = t

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
-from daemon.messages import MAX_NAME, MAX_TEXT, Event, Finding, Line, Subject
+from daemon.messages import MAX_NAME, MAX_TEXT, Event, Finding, Line, Stamp, Subject
 from daemon.subjects import split_pid
 from daemon.tiers.conditions import Breach, Conditions
 from daemon.tiers.crashes import Crashes
-from daemon.tiers.logins import Logins
+from daemon.tiers.logins import Attempt, Logins, Told
 from daemon.tiers.writers import CHILD, believed, privileged, role_of
 from models.known import Message, Reading, load, read
 from models.taxonomy import SubjectKind
@@ -24,12 +24,13 @@ STALE_S = 60.0
 EVENTS_MAX = 256
 VICTIMS_MAX = 64
 COUNTS_MAX = 1024
+FAILURES_MAX = 100  # that one line may claim; sshd gives up after six
 DEPENDENT = "unit-dependency"
 # The manager says "Dependency failed" right after what failed (systemd's job_finish_and_invalidate).
 AT_ONCE_S = 0.5
 STOPPING_S = 600.0  # longer than units usually may take (TimeoutStopSec=, 90 s by default)
 STOPPING_MAX = 256
-_SOFT = frozenset({"login-unknown-user", "login-probe", "login-attempts-exceeded"})
+_HINTS = frozenset({"login-unknown-user", "login-probe", "login-attempts-exceeded"})
 
 
 class Meanings:
@@ -78,6 +79,7 @@ class Meanings:
         if message.repeat:
             breach = self._loop(message, reading, subjects[0], label, t)
             if breach is not None:
+                breach = breach._replace(ref=line.cursor or line.source)
                 findings += self._conditions.hold(breach, line.at, t)
         return findings
 
@@ -127,16 +129,28 @@ class Meanings:
         return self._crashes.crashed(subject, label, t) if message.repeat == "crash" else None
 
     def _login(self, message: Message, reading: Reading, line: Line, t: float) -> list[Finding]:
-        address, user = reading.parts.get("address", ""), reading.parts.get("user", "")
-        if message.repeat == "login-accepted":
-            breach = self._logins.accepted(address, user, t)
-        else:
-            service = reading.parts.get("service", line.identifier)
-            soft = message.slug in _SOFT or (message.repeat == "pam" and service.startswith("ssh"))
-            if message.repeat == "login-probe" and not address:
-                return []
-            breach = self._logins.failed(address, user, line.pid, t, hard=not soft)
+        address = reading.parts.get("address", "")
+        if address and not (privileged(line) or line.unit.endswith(".service")):
+            return []  # a user's own program names a stranger
+        count = reading.values.get("failures_count", 0.0)
+        told: Told = "password"
+        if message.repeat == "pam" or (message.slug in _HINTS and count):
+            told = "pam"
+        elif message.slug in _HINTS:
+            told = "hint"
+        user = reading.parts.get("user", "")
+        if told == "hint" and not (address and user):
+            return []  # whoever only connects has tried nothing: a scan, or a monitor that asks for the port
+        count = max(1, min(int(count), FAILURES_MAX))
+        attempt = Attempt(address, user, line.pid, told, count, line.cursor or line.source, line.at)
+        accepted = message.repeat == "login-accepted"
+        breach = self._logins.accepted(attempt, t) if accepted else self._logins.failed(attempt, t)
         return self._conditions.hold(breach, line.at, t) if breach else []
+
+    def tick(self, t: float, at: Stamp) -> list[Finding]:
+        """Observation time has come to `t`: attacks that fell quiet are told with their totals."""
+        breaches = self._logins.quiet(t)
+        return [finding for breach in breaches for finding in self._conditions.retell(breach, at, t)]
 
     def _tell_session(self, message: Message, reading: Reading, line: Line) -> None:
         attributes = {

@@ -32,7 +32,9 @@ def percent(ratio: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """A duration: `8 s`, `3 min`, `2 h`."""
+    """A duration: `0.4 s`, `8 s`, `3 min`, `2 h`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s".replace(".0", "")
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

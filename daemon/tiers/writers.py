@@ -50,7 +50,8 @@ class Writer:
             return self.role != MANAGER
         names = message.writers
         stem = self.unit.removesuffix(".service").partition("@")[0]
-        own = self.identifier in names or stem in names or stem.removesuffix("d") in names
+        said = self.identifier.partition("(")[0]  # PAM of old signs as `sshd(pam_unix)`
+        own = said in names or stem in names or stem.removesuffix("d") in names
         return own or (self.role == MANAGER and not names.isdisjoint(_BOTH))
 
 
