@@ -392,6 +392,34 @@ def test_file_system_that_fills_right_after_the_start_was_not_full_before():
     assert not any("before" in one.evidence[0].text for one in found)
 
 
+def test_file_system_mounted_full_while_watched_is_critical_and_nobody_is_blamed(host):
+    host.extra = {"fs.used{/}": 0.4, "fs.free_bytes{/}": 6e10}
+    host.run(20)
+    host.processes.append(process(77, "bash", io=5e6))
+    host.run(3, lambda v, _: v.update({"fs.used{/mnt}": 0.999, "fs.free_bytes{/mnt}": 1.3e4}))
+    finding = first(host, "fs.used.level", 1)
+    assert finding.severity is Severity.CRITICAL
+    assert "started" not in finding.evidence[0].text
+    assert [one.name for one in finding.subjects] == ["/mnt"]
+
+
+@pytest.mark.parametrize(("rate", "blamed"), [(2.0e6, True), (2.0e5, False), (5e7, False)])
+def test_writer_is_blamed_for_a_full_disk_only_if_its_rate_explains_the_growth(rate, blamed):
+    host = Host()
+    host.extra = {"fs.used{/var}": 0.5, "fs.free_bytes{/var}": 1e9}
+    host.run(20)
+    host.processes.append(process(77, "logger", io=rate))
+
+    def fill(values, step):
+        values |= {"fs.used{/var}": 0.9 + 0.001 * step, "fs.free_bytes{/var}": 2e8 - 2e6 * step}
+        host.processes[-1] = process(77, "logger", io=rate)
+
+    host.extra = {"fs.used{/var}": 0.9, "fs.free_bytes{/var}": 2e8}
+    host.run(60, fill)
+    last = host.take("fs.used.level")[-1][1]
+    assert any(one.name == "logger[77]" for one in last.subjects) is blamed
+
+
 def test_large_disk_with_much_free_space_and_read_only_image_are_no_faults():
     host = Host()
     host.run(60)

@@ -36,6 +36,7 @@ class View:
         self.known_full: set[str] = set()
         self._memory: dict[str, Trend] = {}
         self._levels: dict[str, float] = {}
+        self._began: dict[str, float] = {}  # first reading of a kind
 
     def reach(self, at: Stamp, t: float) -> None:
         """Observation time has come to `t`."""
@@ -71,6 +72,14 @@ class View:
             course = self._memory[name] = Trend(span_s)
         course.add(self.t, value)
         return course
+
+    def course(self, name: str) -> Trend | None:
+        """The course of a metric so far."""
+        return self._memory.get(name)
+
+    def starting(self, kind: str) -> bool:
+        """Whether this is the first reading of its kind: what holds now held before we came."""
+        return self._began.setdefault(kind, self.t) == self.t
 
     def smooth(self, name: str, value: float, gain: float) -> float:
         """An exponential mean of a number that is no metric of its own."""

@@ -13,8 +13,9 @@ FAILING, CORRUPT = FaultClass.DISK_FAILING, FaultClass.FILESYSTEM_CORRUPT
 
 TIGHT_BYTES = 5e9  # room for one update of a distribution or one large log
 STALE_S = 45.0  # a file system that is unmounted is no longer full
-INSTALLED_S = 5.0  # what was full at the first reading is old news; what fills up right after it is not
 STEADY_RISE = 0.005
+GROWTH_S = 15.0  # one interval between snapshots and a late one
+EXPLAINS = (0.5, 4.0)  # a writer's rate / the growth: it moved half of it or more, and not much elsewhere
 _OLD = (Severity.WARNING, 0.45)  # worth a line beside other findings, no incident of its own
 
 
@@ -31,9 +32,11 @@ def inodes(view: View, label: str, ratio: float) -> Breach | None:
 
 def _filling(view: View, family: str, label: str, ratio: float, free: float | None) -> Breach | None:
     name, rule = f"{family}{{{label}}}", f"{family}.level"
-    fresh = view.watched_s <= INSTALLED_S and _first(view, name) and not view.conditions.holds(rule, label)
-    if free is not None and ratio < 1.0:
-        view.smooth(f"size{{{label}}}", free / (1.0 - ratio), 1.0)
+    old = view.starting("fs")
+    if free is not None:
+        view.trend(f"free{{{label}}}", -free, 2.0 * GROWTH_S)
+        if ratio < 1.0:
+            view.smooth(f"size{{{label}}}", free / (1.0 - ratio), 1.0)
     if ratio < 0.5:
         view.known_full.discard(name)
         return None
@@ -45,22 +48,16 @@ def _filling(view: View, family: str, label: str, ratio: float, free: float | No
     opened = view.conditions.opened(rule, label)
     if ratio < (0.88 if opened else 0.90):
         return None
-    if fresh and ratio >= 0.90 and name not in view.known_full:
+    if old and name not in view.known_full:
         view.known_full.add(name)
-        old = (Severity.WARNING, 0.55) if _grade(ratio, free, rising=False) else _OLD
-        return _full(view, family, label, ratio, free=free, grade=old, once=True)
+        known = (Severity.WARNING, 0.55) if _grade(ratio, free, rising=False) else _OLD
+        return _full(view, family, label, ratio, free=free, grade=known, once=True)
     rising = max(course.rise(600.0), ratio - view.level(name, ratio)) >= STEADY_RISE
     if name in view.known_full and not rising:
         held = view.conditions.opened(rule, label)
         return _full(view, family, label, ratio, free=free, grade=_OLD, once=True) if held else None
     grade = _grade(ratio, free, rising=rising or opened)
     return _full(view, family, label, ratio, free=free, grade=grade, once=False) if grade else None
-
-
-def _first(view: View, name: str) -> bool:
-    """Whether a metric has only just been seen for the first time."""
-    known = view.usual.get(name)
-    return known is None or known.seen <= 1
 
 
 def _grade(ratio: float, free: float | None, *, rising: bool) -> tuple[Severity, float] | None:
@@ -97,13 +94,13 @@ def _full(
         text += (
             f": {octets(free)} of {octets(values['total_bytes'])} free" if values.get("total_bytes") else ""
         )
-    text += " and has been since before hauswart came." if once else "."
+    text += "; it was so when hauswart started." if once else "."
     return Breach(
         f"{family}.level",
         label,
         grade[0],
         grade[1],
-        [_mount(label), *_writers(view)],
+        [_mount(label), *_writers(view, label)],
         {FULL if blocks else INODES: 0.9 if not once else 0.5},
         text,
         values,
@@ -133,7 +130,7 @@ def forecast(view: View, label: str, ratio: float) -> Breach | None:
         label,
         Severity.WARNING,
         0.6 if strong else 0.4,
-        [_mount(label), *_writers(view)],
+        [_mount(label), *_writers(view, label)],
         {FULL: 0.8},
         text,
         {"used_ratio": ratio, "free_bytes": free, "window_s": left_s},
@@ -292,7 +289,14 @@ def _mount(label: str) -> Subject:
     return Subject(SubjectKind.MOUNT, label[:512])
 
 
-def _writers(view: View) -> list[Subject]:
-    """Who moves most data now, at half blame: the mount is what is full, they may be why."""
-    subjects, _ = blame(view, lambda process: process.io_bytes, 1e6)
+def _writers(view: View, label: str) -> list[Subject]:
+    """Who fills it, at half blame: the process whose rate explains what was added lately."""
+    added = view.course(f"free{{{label}}}")
+    pace = added.rise(GROWTH_S) / GROWTH_S if added else 0.0
+    if pace <= 0.0:
+        return []
+    low, high = EXPLAINS
+    subjects, lead = blame(view, lambda process: process.io_bytes, low * pace)
+    if lead is None or lead.io_bytes > high * pace or lead.io_bytes < low * pace:
+        return []
     return [Subject(s.kind, s.name, s.score / 2) for s in subjects[:2] if not own_unit(s.name)]
