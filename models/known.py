@@ -41,6 +41,7 @@ class Message(NamedTuple):
     repeat: str
     session: str
     least: Mapping[str, float]  # a number of the line that is smaller than this makes it no news
+    values: Mapping[str, float]  # what the line says without a number
     example: str
 
     @property
@@ -94,7 +95,7 @@ def read(message: Message, text: str) -> Reading | None:
     if match is None:
         return None
     parts: dict[str, str] = {}
-    values: dict[str, float] = {}
+    values = dict(message.values)
     for name, value in match.groupdict().items():
         if not value:
             continue
@@ -182,5 +183,6 @@ def _message(entry: dict[str, Any], content: dict[str, Any]) -> Message:
         repeat=entry.get("repeat", ""),
         session=entry.get("session", ""),
         least={name: float(value) for name, value in entry.get("least", {}).items()},
+        values={name: float(value) for name, value in entry.get("values", {}).items()},
         example=entry["example"],
     )

@@ -83,7 +83,9 @@ def test_oom_kill_names_process_and_unit():
     assert subjects == {SubjectKind.UNIT: "worker.service", SubjectKind.PROCESS: "worker[815]"}
     subjects, values = kinds("oom-kill")
     assert subjects == {SubjectKind.PROCESS: "worker[4711]"}
-    assert values == {"rss_bytes": 40960 * 1024.0, "pid": 4711.0}
+    assert values == {"rss_bytes": 40960 * 1024.0, "pid": 4711.0, "killed_count": 1.0}
+    subjects, _ = kinds("oom-invoked")
+    assert subjects == {}  # who asked for memory at that moment need not be to blame
 
 
 @pytest.mark.parametrize(

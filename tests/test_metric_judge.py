@@ -320,6 +320,18 @@ def test_kill_inside_a_unit_blames_the_unit(host):
     assert {f.subjects[0].name for _, f in host.loud()} == {"db.service"}
 
 
+def test_kill_at_a_units_limit_states_the_limit_and_not_what_is_left_after_the_kill(host):
+    def change(values, step):
+        hit = float(step == 3)
+        values |= {"mem.oom_kills": hit, "unit.oom_kills{/lab}": hit}
+        values |= {"unit.memory_bytes{/lab}": 155648.0, "unit.memory{/lab}": 155648.0 / (64 << 20)}
+
+    host.run(5, change)
+    evidence = first(host, "unit.oom_kills.level", 3).evidence[0]
+    assert evidence.text == "/lab hit its memory limit of 64 MiB and the kernel killed a process of it."
+    assert evidence.values == {"limit_bytes": float(64 << 20), "killed_count": 1.0}
+
+
 def test_unit_whose_limit_is_filled_by_page_cache_is_no_fault(host):
     host.run(60, lambda values, _: values.update({"unit.memory{nginx.service}": 1.0}))
     assert host.loud() == []
@@ -479,6 +491,8 @@ def test_fork_storm_blames_the_parent_within_seconds(host):
     assert leading(finding) is FaultClass.PROCESS_STORM
     named = [f.subjects[0].name for _, f in host.take("proc.total.level")]
     assert "spawner[900]" in named
+    last = host.take("proc.total.level")[-1][1].evidence[0].values
+    assert (last["children_count"], last["pid"]) == (300.0, 900.0)
 
 
 def test_hundreds_of_processes_at_one_stroke_are_a_storm_and_some_tens_are_not(host):
@@ -553,6 +567,26 @@ def test_connection_flood_names_the_address(host):
         assert leading(finding) is FaultClass.CONNECTION_FLOOD
         assert finding.subjects[0].name == "192.0.2.7"
         assert finding.score >= 0.5
+
+
+@pytest.mark.parametrize("counts", [(500.0,), (40.0, 110.0, 190.0, 260.0)])
+def test_first_flood_of_half_open_connections_opens(counts):
+    host = Host()
+    host.run(1)
+    for count in counts:
+        host.counts |= {"socket{tcp/SYN_RECV}": count, "peer{192.0.2.7}": count}
+        host.run(10)
+    finding = first(host, "socket.half_open.level", 40)
+    assert finding.evidence[0].values == {"connections_count": counts[-1] if len(counts) == 1 else 190.0}
+    assert finding.subjects[0].name == "192.0.2.7"
+
+
+def test_usual_number_of_half_open_connections_is_no_flood(host):
+    host.counts |= {"socket{tcp/SYN_RECV}": 100.0}
+    host.run(120)
+    host.counts |= {"socket{tcp/SYN_RECV}": 200.0}
+    host.run(60)
+    assert host.take("socket.half_open.level") == []
 
 
 def test_name_probe_must_fail_three_times(host):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _STEPS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+_BINARY_STEPS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
 def quantity(value: float, unit: str = "") -> str:
@@ -18,6 +19,14 @@ def quantity(value: float, unit: str = "") -> str:
 def octets(value: float) -> str:
     """Bytes in decimal units: `0 B`, `8.4 MB`, `120 GB`."""
     for step, unit in _STEPS:
+        if abs(value) >= step:
+            return quantity(value / step, unit)
+    return f"{value:.0f} B"
+
+
+def binary(value: float) -> str:
+    """Memory in binary units, in which limits are set: `0 B`, `64 MiB`, `1.5 GiB`."""
+    for step, unit in _BINARY_STEPS:
         if abs(value) >= step:
             return quantity(value / step, unit)
     return f"{value:.0f} B"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from daemon.messages import Process, Subject
 from daemon.tiers.conditions import Breach
 from daemon.tiers.view import View, blame, host_subject, own_unit, unit_subject
-from daemon.tiers.wording import octets, percent, quantity, span
+from daemon.tiers.wording import binary, percent, quantity, span
 from models.taxonomy import FaultClass, Severity
 
 MEMORY = FaultClass.MEMORY_EXHAUSTION
@@ -14,6 +14,7 @@ FORECAST = "mem.available.forecast"
 STALLED = "psi.memory.level"
 UNIT = "unit.memory.level"
 
+PLENTY_RATIO = 0.15  # more is available: then it was a control group that met its own limit
 PLENTY_BYTES = 4e9  # 5 % of a large host is still room for a database; it is not exhausted
 
 
@@ -24,7 +25,7 @@ def low(view: View, label: str, ratio: float) -> Breach | None:
     if ratio >= (0.07 if opened else 0.05) or left >= PLENTY_BYTES:
         return None
     dire = ratio < 0.02
-    text = f"{octets(left)} of memory are available ({percent(ratio)} of {octets(view.get('mem.total'))})"
+    text = f"{binary(left)} of memory are available ({percent(ratio)} of {binary(view.get('mem.total'))})"
     severity, score = (Severity.CRITICAL, 0.9) if dire else (Severity.ERROR, 0.75)
     return _breach(view, LOW, label, (severity, score), text=text, values={}, sustain_s=1.0 if dire else 3.0)
 
@@ -86,7 +87,7 @@ def killed(view: View, label: str, rate: float) -> Breach | None:
         name[15:-1] for name, value in view.values.items() if name.startswith("unit.oom_kills{") and value > 0
     )
     left = view.values.get("mem.available", 0.0)
-    limited = bool(units) or left > 0.15  # the host has plenty: a control group met its own limit
+    limited = bool(units) or left > PLENTY_RATIO
     severity, score = (Severity.ERROR, 0.8) if limited else (Severity.CRITICAL, 0.9)
     subjects = [unit_subject(unit) for unit in units if not own_unit(unit)][:3]
     text = "The kernel killed a process because memory ran out"
@@ -108,14 +109,18 @@ def unit_killed(view: View, label: str, rate: float) -> Breach | None:
     """The kernel killed a process of this unit for memory."""
     if rate <= 0.0 or own_unit(label):
         return None
+    values = _limit(view, label) if view.values.get("mem.available", 1.0) > PLENTY_RATIO else {}
     text = f"The kernel killed a process of {label} because memory ran out"
+    if values:
+        limit = binary(values["limit_bytes"])
+        text = f"{label} hit its memory limit of {limit} and the kernel killed a process of it"
     return _breach(
         view,
         "unit.oom_kills.level",
         label,
         (Severity.ERROR, 0.8),
         text=text,
-        values=_unit_values(view, label),
+        values=values | {"killed_count": 1.0},  # what it uses was read after the kill and says nothing
         clear_s=60.0,
         subjects=[unit_subject(label)],
     )
@@ -148,9 +153,14 @@ def unit_limit(view: View, label: str, ratio: float) -> Breach | None:
 
 def _unit_values(view: View, label: str) -> dict[str, float]:
     used = view.values.get(f"unit.memory_bytes{{{label}}}")
+    return _limit(view, label) | ({} if used is None else {"rss_bytes": used})
+
+
+def _limit(view: View, label: str) -> dict[str, float]:
+    """A unit's own memory limit, from what it uses and the share that is."""
+    used = view.values.get(f"unit.memory_bytes{{{label}}}")
     ratio = view.values.get(f"unit.memory{{{label}}}")
-    values = {} if used is None else {"rss_bytes": used}
-    return values | ({"limit_bytes": used / ratio} if used and ratio else {})
+    return {"limit_bytes": float(round(used / ratio))} if used and ratio else {}
 
 
 def _breach(
@@ -171,7 +181,7 @@ def _breach(
         # A tenth of the memory: less than that did not exhaust it.
         subjects, lead = blame(view, _resident, 0.1 * view.get("mem.total", 1e9))
     if lead:
-        text += f"; {lead.name}[{lead.pid}] holds {octets(lead.rss_bytes)}"
+        text += f"; {lead.name}[{lead.pid}] holds {binary(lead.rss_bytes)}"
         values = values | {"rss_bytes": float(lead.rss_bytes), "pid": float(lead.pid)}
     if "mem.available" in view.values and not rule.startswith("unit."):
         values = values | {"available_ratio": view.get("mem.available")}

@@ -11,6 +11,8 @@ from models.taxonomy import FaultClass, Severity, SubjectKind
 LOSS, FLOOD = FaultClass.PACKET_LOSS, FaultClass.CONNECTION_FLOOD
 DOWN, DNS, HUNG = FaultClass.LINK_DOWN, FaultClass.NAME_RESOLUTION, FaultClass.SERVICE_HUNG
 
+COUNTS_LEAST = 6  # a minute of snapshots
+
 
 def errors(view: View, label: str, rate: float) -> Breach | None:
     """An interface receives or sends damaged frames."""
@@ -186,7 +188,7 @@ def sockets(view: View) -> list[Breach]:
         if not half and not label.endswith("ESTABLISHED"):
             continue
         # Snapshots look at sockets only when something jumped; the samples count the open ones always.
-        usual = view.level(f"socket{{{label}}}", 0.0) if half else view.level("sock.tcp_established", count)
+        usual = _half_open(view, label) if half else view.level("sock.tcp_established", count)
         rule = "socket.half_open.level" if half else "socket.open.level"
         opened = view.conditions.opened(rule, label)
         # 128 was the kernel's default SYN backlog; 500 open connections are ten busy browsers.
@@ -213,6 +215,12 @@ def sockets(view: View) -> list[Breach]:
             )
         )
     return breaches
+
+
+def _half_open(view: View, label: str) -> float:
+    """The usual number, nothing before it was learned: the first counts are those of a flood that begins."""
+    known = view.usual.get(f"socket{{{label}}}")
+    return known.level if known is not None and known.seen >= COUNTS_LEAST else 0.0
 
 
 def peers(view: View) -> tuple[list[Subject], str]:

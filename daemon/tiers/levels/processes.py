@@ -38,7 +38,7 @@ def storm(view: View, label: str, total: float) -> Breach | None:
             return None
     share = view.get("proc.limit")
     severity, score = (Severity.CRITICAL, 0.95) if share >= 0.9 else (Severity.ERROR, 0.85)
-    subjects, said = suspects(view)
+    subjects, said, children = suspects(view)
     text = f"The number of processes rose from about {usual:.0f} to {total:.0f}"
     forks = view.get("proc.forks")
     text += (f", {quantity(forks)} forks a second" if forks >= 10.0 else "") + f"{said}."
@@ -50,7 +50,7 @@ def storm(view: View, label: str, total: float) -> Breach | None:
         subjects or [host_subject()],
         {STORM: 0.9},
         text,
-        _values(view, total),
+        _values(view, total) | children,
         ref="proc.total",
         sustain_s=2.0,
     )
@@ -63,7 +63,7 @@ def churn(view: View, label: str, forks: float) -> Breach | None:
     if forks < (50.0 if opened else 100.0) or (not opened and forks < 5.0 * usual):
         return None
     wild = forks >= 1000.0 and view.conditions.held_s(CHURN, label, view.t) > 30.0
-    subjects, said = suspects(view)
+    subjects, said, children = suspects(view)
     text = f"{quantity(forks)} processes a second are started, usually {quantity(usual)}{said}."
     return Breach(
         CHURN,
@@ -73,7 +73,7 @@ def churn(view: View, label: str, forks: float) -> Breach | None:
         subjects or [host_subject()],
         {STORM: 0.4 if wild else 0.2, BUSY: 0.3},
         text,
-        _values(view, view.get("proc.total")),
+        _values(view, view.get("proc.total")) | children,
         ref="proc.forks",
         sustain_s=5.0,
     )
@@ -84,9 +84,9 @@ def limit(view: View, label: str, ratio: float) -> Breach | None:
     if ratio < (0.7 if view.conditions.opened(LIMIT, label) else 0.8):
         return None
     severity, score = (Severity.CRITICAL, 0.95) if ratio >= 0.95 else (Severity.ERROR, 0.85)
-    subjects, said = suspects(view)
+    subjects, said, children = suspects(view)
     text = f"{percent(ratio)} of the processes that this host allows exist{said}."
-    values = _values(view, view.get("proc.total")) | {"used_ratio": ratio}
+    values = _values(view, view.get("proc.total")) | children | {"used_ratio": ratio}
     return Breach(
         LIMIT, label, severity, score, subjects or [host_subject()], {STORM: 0.9}, text, values, "proc.limit"
     )
@@ -107,8 +107,8 @@ def unit_limit(view: View, label: str, ratio: float) -> Breach | None:
     )
 
 
-def suspects(view: View) -> tuple[list[Subject], str]:
-    """Whose children or namesakes have grown most, and a clause that says so."""
+def suspects(view: View) -> tuple[list[Subject], str, dict[str, float]]:
+    """Whose children or namesakes have grown most, a clause that says so, and its numbers."""
     grown = [
         (count - view.level(f"children{{{who}}}", 0.0), "children", who, count)
         for who, count in _parents(view)
@@ -126,11 +126,12 @@ def suspects(view: View) -> tuple[list[Subject], str]:
     _, family, who, count = max(near, key=lambda entry: (entry[1] == "children", entry[0]))
     if family == "children":
         pid, _, name = who.partition("/")
-        return _with_unit(view, name, int(pid) if pid.isdigit() else 0), (
-            f"; {name}[{pid}] has {count:.0f} children"
-        )
+        number = int(pid) if pid.isdigit() else 0
+        values = {"children_count": count, "pid": float(number)}
+        return _with_unit(view, name, number), f"; {name}[{pid}] has {count:.0f} children", values
     oldest = max((p for p in view.processes() if p.name == who), key=lambda p: p.age_s, default=None)
-    return _with_unit(view, who, oldest.pid if oldest else 0), f"; {count:.0f} processes are named {who}"
+    named = _with_unit(view, who, oldest.pid if oldest else 0)
+    return named, f"; {count:.0f} processes are named {who}", {"namesakes_count": count}
 
 
 def _parents(view: View) -> list[tuple[str, float]]:
@@ -150,7 +151,7 @@ def _with_unit(view: View, name: str, pid: int) -> list[Subject]:
     return subjects
 
 
-def _crowded_unit(view: View) -> tuple[list[Subject], str]:
+def _crowded_unit(view: View) -> tuple[list[Subject], str, dict[str, float]]:
     """Without a telling snapshot: the unit whose number of tasks grew most."""
     units = [
         (count - view.level(name, count), name[11:-1], count)
@@ -159,8 +160,8 @@ def _crowded_unit(view: View) -> tuple[list[Subject], str]:
     ]
     grown, unit, count = max(units, default=(0.0, "", 0.0))
     if grown < COUNT_LEAST:
-        return [], ""
-    return [unit_subject(unit, 0.8)], f"; {unit} has {count:.0f} tasks"
+        return [], "", {}
+    return [unit_subject(unit, 0.8)], f"; {unit} has {count:.0f} tasks", {"tasks_count": count}
 
 
 def _values(view: View, total: float) -> dict[str, float]:
