@@ -163,7 +163,7 @@ def test_boot_is_ordinary_and_hauswart_serves(host):
         ("base.service", F.SERVICE_CRASH, "Dependency failed for needy.service"),
         ("absent.service", F.CONFIG_ERROR, "/usr/local/bin/not-installed: No such file"),
         ("checked.service", F.CONFIG_ERROR, "unknown directive listenn"),
-        ("flaky.service", F.SERVICE_CRASH, "restart counter is at 1"),
+        ("flaky.service", F.SERVICE_CRASH, "status=3/"),
         ("/srv/small", F.DISK_FULL, "No space left on device"),
         ("192.0.2.7", F.AUTH_BRUTEFORCE, "failed logins from 192.0.2.7"),
     ],
@@ -195,7 +195,7 @@ def test_journal_is_followed_across_rotation_vacuum_and_a_new_journald(faulty):
 
 
 def test_load_is_blamed_on_its_unit_unless_a_timer_started_it(host):
-    burn = "for n in $(seq $(nproc)); do (while :; do :; done) & done; sleep 9; kill $(jobs -p)"
+    burn = "for n in $(seq $(nproc)); do timeout 9 sh -c 'while :; do :; done' & done; wait; true"
     (host.box.shared / "burn.sh").write_text(burn)
     host.box.run(
         f"systemd-run -q --on-active=0.1 --timer-property=AccuracySec=10ms --unit=nightly sh {SHARED}/burn.sh"
@@ -231,4 +231,4 @@ def test_container_leaves_nothing_behind(tmp_path):
     with container(tmp_path) as box:
         assert box.run("cat /proc/1/comm").strip() == "systemd"
     assert Path("/proc/self/mounts").read_text() == mounts
-    assert not list(Path("/sys/fs/cgroup").glob(f"*/hauswart-lab-{os.getpid()}"))
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/hauswart-lab-{os.getpid()}-2"))

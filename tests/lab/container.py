@@ -15,11 +15,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
 PROJECT = Path(__file__).parents[2]
 SHARED = "/lab"  # the scratch directory as the container sees it
+_NUMBERS = count(1)
 BOOT_S = 60.0
 STOP_S = 15.0
 _HYBRID = ("systemd", "unified")
@@ -88,7 +90,7 @@ def container(scratch: Path, units: Mapping[str, str] | None = None) -> Iterator
 
     `units` (name to text) are in place from the start, and those with WantedBy= are enabled.
     """
-    name = f"hauswart-lab-{os.getpid()}"
+    name = f"hauswart-lab-{os.getpid()}-{next(_NUMBERS)}"
     for part in _PARTS:
         (scratch / part).mkdir(parents=True, exist_ok=True)
     shared, given = scratch / "shared", scratch / "units"
