@@ -271,11 +271,11 @@ def test_any_line_has_a_head(raw):
 # --- stored files, for replay -----------------------------------------------------------------------------
 
 
-def stored(tmp_path, text, changed_at):
+def stored(tmp_path, text, changed_at, **options):
     path = tmp_path / "stored.log"
     path.write_text(text)
     os.utime(path, (changed_at, changed_at))
-    return TextLog(path)
+    return TextLog(path, **options)
 
 
 def local(*parts):
@@ -308,6 +308,33 @@ def test_years_are_guessed_across_new_year(tmp_path):
 )
 def test_common_times_are_read(tmp_path, line, wall):
     assert next(iter(stored(tmp_path, line + "\n", 1704200000.0))).line.at.wall == wall
+
+
+@pytest.mark.parametrize(
+    ("line", "trusted"),
+    [
+        ("[   12.345678] Out of memory: Killed process 1 (x)", True),
+        ("<3>[   12.345678] Out of memory: Killed process 1 (x)", True),
+        ("<12>[   12.345678] forged by way of /dev/kmsg", False),
+        ("[Tue Jan  2 03:04:05 2024] Out of memory: Killed process 1 (x)", True),
+        ("Jan  2 03:04:05 h kernel: [   12.345678] Out of memory: Killed process 1 (x)", True),
+        ("Jan  2 03:04:05 h kernel[77]: Out of memory: Killed process 1 (x)", False),
+        ("Jan  2 03:04:05 h app: Out of memory: Killed process 1 (x)", False),
+        ("[   12.345] not the kernel's form", False),
+    ],
+)
+def test_kernel_lines_count_only_in_a_file_that_the_operator_named(tmp_path, line, trusted):
+    text = "Out of memory: Killed process 1 (x)"
+    (named,) = stored(tmp_path, line + "\n", 1704200000.0, kernel=True)
+    assert named.line.trusted is trusted
+    assert not trusted or (named.line.identifier, named.line.text) == ("kernel", text)
+    (followed,) = stored(tmp_path, line + "\n", 1704200000.0)
+    assert not followed.line.trusted
+
+
+def test_uptimes_end_at_the_files_last_change(tmp_path):
+    log = stored(tmp_path, "[   10.000000] a\n[   12.500000] b\n", 1704200000.0)
+    assert [item.line.at.wall for item in log] == [1704199997.5, 1704200000.0]
 
 
 def test_missing_and_backward_times_take_the_time_before(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,9 @@ from daemon.ingest import Clean, clean
 from daemon.messages import MAX_NAME, Line, Stamp
 
 BOOT = "0" * 32  # a text file does not know its boot: one axis for all of it
+KERNEL = "kernel"
 _STEP_S = 0.001  # between lines of a file without any times
+_TAIL_BYTES = 4096
 _SEARCH_BYTES = 96  # of a line, in which its time is looked for
 _DAY_S = 86400.0
 
@@ -32,6 +35,10 @@ _TRADITIONAL = re.compile(
 _ACCESS = re.compile(rb"(\d\d)/([A-Z][a-z]{2})/(\d{4}):(\d\d):(\d\d):(\d\d)(?: ([+-]\d{4}))?")
 _COMPACT = re.compile(rb"(?<!\d)(\d{4}|\d\d)[/-]?(\d\d)[/-]?(\d\d)[ _-](\d\d):?(\d\d):?(\d\d)(?!\d)")
 _EPOCH = re.compile(rb"(?:^|^- |audit\()(1\d{9})(?:\.(\d{1,9}))?(?!\d)")
+# As dmesg prints it: the kernel's own priorities are below 8, what a program wrote to /dev/kmsg has others.
+_DMESG = re.compile(
+    rb"(?:<[0-7]>)?\[(?: {0,8}\d{1,9}\.\d{6}|[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4})\] "
+)
 _UPTIME = re.compile(rb"^(?:<\d{1,3}>)?\[ {0,8}(\d{1,9}\.\d{6})\] ")
 
 
@@ -43,17 +50,22 @@ class Progress(NamedTuple):
 
 
 class TextLog:
-    """The lines of one log file; `total` bytes feed a progress bar."""
+    """The lines of one log file; `total` bytes feed a progress bar.
 
-    def __init__(self, path: Path, clean_text: Clean = clean) -> None:
+    With `kernel`, lines under the kernel's name and lines as dmesg prints them are the kernel's: for a file
+    that the operator vouches for. Without it nothing in a file is trusted.
+    """
+
+    def __init__(self, path: Path, clean_text: Clean = clean, *, kernel: bool = False) -> None:
         self._path = path
+        self._kernel = kernel
         self._clean = clean_text
         try:
             status = path.stat()
         except OSError as error:
             raise SourceError(f"{path}: {error.strerror}") from error
         self.total = status.st_size
-        self._times = Times(status.st_mtime)
+        self._times = Times(status.st_mtime, _booted_at(path, status))
 
     def __iter__(self) -> Iterator[Progress]:
         """Every line in the file's order; its time never runs backwards."""
@@ -74,6 +86,8 @@ class TextLog:
     def _line(self, raw: bytes, source: str) -> Line:
         wall, mono = self._times.of(raw)
         header = parse_header(raw)
+        if self._kernel and not header.identifier and (match := _DMESG.match(raw)):
+            header = header._replace(text_at=match.end(), identifier=KERNEL)
         text, cut = self._clean(raw[header.text_at :])
         return Line(
             at=Stamp(BOOT, mono, wall),
@@ -82,7 +96,7 @@ class TextLog:
             priority=header.priority,
             identifier=header.identifier,
             pid=header.pid,
-            trusted=False,
+            trusted=self._kernel and header.identifier == KERNEL and not header.pid,
             truncated=cut or len(raw) >= MAX_LINE_BYTES,
         )
 
@@ -91,11 +105,12 @@ class Times:
     """Reads the time of each line; a line without one has that of the line before, and time never goes back.
 
     A year that the text does not give is guessed: the newest that is not after the file's last change.
-    Times without an offset are local, as syslog writes them.
+    Times without an offset are local, as syslog writes them. Seconds of uptime count from `booted_at`.
     """
 
-    def __init__(self, changed_at: float) -> None:
+    def __init__(self, changed_at: float, booted_at: float = 0.0) -> None:
         self._changed_at = changed_at
+        self._booted_at = booted_at
         self._first: float | None = None
         self._latest = changed_at
         self._mono = 0.0
@@ -128,10 +143,24 @@ class Times:
                 if match[0] != self._key:  # the lines of one second share it
                     self._key = match[0]
                     self._parsed = _convert(convert, match, self._changed_at)
+                    if convert is _uptime and self._parsed is not None:
+                        self._parsed += self._booted_at
                 if self._parsed is not None and self._parsed <= self._changed_at + _DAY_S:
                     self._format = (pattern, convert)
                     return self._parsed
         return None
+
+
+def _booted_at(path: Path, status: os.stat_result) -> float:
+    """When the uptimes of a file begin, if its last line was written at the file's last change."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, status.st_size - _TAIL_BYTES))
+            lines = file.read(_TAIL_BYTES).splitlines()
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror}") from error
+    latest = next((match for line in reversed(lines) if (match := _UPTIME.match(line))), None)
+    return status.st_mtime - float(latest[1]) if latest else 0.0
 
 
 def _skip_line(readline: Callable[[int], bytes]) -> int:

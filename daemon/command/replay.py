@@ -93,7 +93,7 @@ def open_source(session: Session, what: str, boot: str) -> Source:
         return Source(
             str(path), segments, segments.bytes_total, lambda: segments.bytes_read, lambda: segments.notes
         )
-    log, read = TextLog(path), [0]
+    log, read = TextLog(path, kernel=True), [0]
     return Source(str(path), batched(_lines(log, read)), log.total, lambda: read[0])
 
 
