@@ -358,7 +358,7 @@ def read_until(descriptor: int, wanted: bytes, seconds: float = 15) -> bytes:
 
 @pytest.mark.parametrize("group", ["train", "workshop", "academy", "retrain"])
 def test_missing_training_package_is_named(state, capsys, group):
-    assert main([group]) == 2
+    assert main([group]) == 3
     assert "hauswart[training]" in capsys.readouterr().err
 
 

@@ -11,7 +11,7 @@ import typer
 
 from daemon.command import advise, configure, history, host, live, replay, run
 from daemon.command.session import Session
-from daemon.errors import HauswartError
+from daemon.errors import HauswartError, MissingDependencyError
 
 # typer brings click along under a name that its version decides; the parent of BadParameter is click's own
 UsageError: Any = typer.BadParameter.__mro__[1]
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     except HauswartError as error:
         return _report(str(error), error.hint, error.exit_code)
     except UsageError as error:
-        return _report(error.format_message(), _usage_hint(arguments, error), 2)
+        return _refuse(error, arguments)
     except typer.Abort:
         return 130
     except BrokenPipeError:
@@ -70,10 +70,15 @@ def main(argv: list[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _usage_hint(arguments: list[str], error: Any) -> str:
-    if any(word in GROUPS_NEEDING_TRAINING for word in arguments[:3]):
-        return "this command comes with the training package: pip install 'hauswart[training]'"
-    return f"see `{error.ctx.command_path} --help`" if error.ctx else "see `hauswart --help`"
+def _refuse(error: Any, arguments: list[str]) -> int:
+    needed = next((word for word in arguments if word in GROUPS_NEEDING_TRAINING), "")
+    if needed and "No such command" in error.format_message():
+        missing = MissingDependencyError(
+            f"{needed} needs the training package", hint="pip install 'hauswart[training]'"
+        )
+        return _report(str(missing), missing.hint, missing.exit_code)
+    hint = f"see `{error.ctx.command_path} --help`" if error.ctx else "see `hauswart --help`"
+    return _report(error.format_message(), hint, 2)
 
 
 def _report(message: str, hint: str, code: int) -> int:
