@@ -47,6 +47,7 @@ class CollectorStage:
     def run(self) -> None:
         """Serve until stopped."""
         self._offer(self._readers.open())
+        self._keep_beginnings()
         if self._life.died is not None:
             self._life.tell.warning("the last collector died without stopping")
             self._offer([crash_event("collector", self._life.died)])
@@ -54,6 +55,14 @@ class CollectorStage:
         while not self._life.stopping:
             self.step()
         self._stop()
+
+    def _keep_beginnings(self) -> None:
+        """Save where each reader begins, so that a successor goes on there even if this one dies at once."""
+        for reader in self._readers.all:
+            if reader.is_open:
+                self._positions.note(0, reader.name, reader.collector.position())
+        self._positions.settle(0)
+        self._save()
 
     def step(self) -> None:
         """One round: wait, read, send."""

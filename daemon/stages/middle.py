@@ -37,6 +37,7 @@ from daemon.stages.life import Life, Report
 EDGE = "middle"
 SILENT_AFTER_S = 10.0
 LOOK_S = 1.0  # while no time comes from below and something waits for it, this stage keeps it going by itself
+UNSETTLED_MAX_S = 5.0  # beyond it, a storm of ever new findings would keep the rest of the host unheard
 RETRY_S = 1.0  # between two attempts to commit
 EXPIRE_EVERY_S = 3600.0
 COMMIT_FINDINGS = 1000  # in one transaction; what may wait is bounded by the edge's credit
@@ -94,7 +95,8 @@ class MiddleStage:
         self._tier, self._store = tier, store
         self._unsaved: dict[str, Incident] = {}
         self._unsaved_findings: list[Finding] = []
-        self._waiting: Arrival[Upward] | None = None  # the newest frame whose content is not committed
+        self._waiting: Arrival[Upward] | None = None  # the newest frame that is not acknowledged
+        self._waiting_s = 0.0  # since when there is one
         self._retry_s = 0.0
         self._expire_s = time.monotonic()
         self._began_s = self._ticked_s = time.monotonic()
@@ -143,6 +145,7 @@ class MiddleStage:
         for arrival in self._consumer.receive():
             extra = [find_gap("low", arrival.gap)] if arrival.gap else []
             self._take([*arrival.messages, *extra])
+            self._waiting_s = time.monotonic() if self._waiting is None else self._waiting_s
             self._waiting = arrival
             if arrival.messages:
                 count_latency(
@@ -184,7 +187,7 @@ class MiddleStage:
         """Acknowledge what is committed; what may still become an incident only gives its credit back."""
         if self._waiting is not None:
             self._consumer.release(self._waiting)
-            if not self._tier.unsettled:
+            if not self._tier.unsettled or time.monotonic() - self._waiting_s > UNSETTLED_MAX_S:
                 self._consumer.acknowledge(self._waiting)
                 self._waiting = None
         self._consumer.answer()

@@ -71,10 +71,10 @@ class MiddleTier:
 
     @property
     def unsettled(self) -> bool:
-        """Whether findings are held that will become an incident: acknowledge their batch only afterwards."""
+        """Whether findings are held that will become or change an incident: acknowledge them only then."""
         soon = self._t - 2.0 * self._settings.settle_s  # a long wait for a recovery holds nothing up
         return any(
-            one.ripe and not one.open and (one.strong_t or 0.0) > soon
+            one.stale if one.open else one.ripe and (one.strong_t or 0.0) > soon
             for one in self._gathering.situations.values()
         )
 
