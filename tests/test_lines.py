@@ -369,6 +369,22 @@ def test_one_attempt_counts_once_however_much_is_said_about_it(host):
     assert found == []
 
 
+def test_guesses_of_a_local_user_blame_that_user_and_not_whom_he_tries(host):
+    pam = "pam_unix(su:auth): authentication failure; logname= uid=1001 euid=0 tty=/dev/pts/0 "
+    pam += "ruser=bob rhost=  user=root"
+    findings = []
+    for pid in range(5):
+        fields = {"unit": "session-3.scope", "identifier": "su", "uid": 1001, "pid": 100 + pid}
+        findings += host.hear(pam, **fields) + host.hear("FAILED SU (to root) bob on pts/0", **fields)
+        host.wait(2)
+    attack = next(one for one in findings if one.rule == "known.auth-bruteforce")
+    denied = next(one for one in findings if one.rule == "known.su-failed")
+    assert attack.subjects[0] == denied.subjects[0]
+    assert attack.subjects[0].name == "bob"
+    assert attack.evidence[0].text == "5 failed logins on this host by bob within 8 s, tried as root"
+    assert denied.score < 0.5  # once is a mistyped password
+
+
 def test_slow_failures_are_no_attack(host):
     for number in range(30):
         assert host.sshd(f"Failed password for root from 192.0.2.7 port {number} ssh2", pid=number + 1) == []

@@ -46,6 +46,7 @@ class Attempt(NamedTuple):
     number: int
     ref: str
     at: Stamp
+    by: str = ""  # the local user who tries, if that is said
 
 
 class _Connection:
@@ -193,7 +194,8 @@ class Logins:
 
     def _count(self, attempt: Attempt, t: float) -> tuple[str, int]:
         """Whose attempt it is, and how many are new."""
-        key = self._names.get(attempt.address, attempt.address) or f"user {_plain(attempt.user)}"
+        local = f"by {_plain(attempt.by)}" if attempt.by else f"user {_plain(attempt.user)}"
+        key = self._names.get(attempt.address, attempt.address) or local
         if not attempt.pid:
             return key, attempt.number
         connection = self._connections.get(attempt.pid)
@@ -213,7 +215,7 @@ class Logins:
         if not _NUMERIC.fullmatch(key):
             self._alias(key, named)
             return
-        if _NUMERIC.fullmatch(named) or named.startswith("user "):  # the pid is used again
+        if _NUMERIC.fullmatch(named) or named.startswith(_LOCAL):  # the pid is used again
             connection.told, connection.counted = {"password": 0, "pam": 0, "hint": 0}, 0
             connection.key = key
             return
@@ -242,6 +244,7 @@ class Logins:
         return attack
 
 
+_LOCAL = ("user ", "by ")  # keys of those without an address: whom they tried, or who they are
 _HOST = Subject(SubjectKind.HOST, "")
 
 
@@ -252,10 +255,11 @@ def _plain(user: str) -> str:
 def _breach(key: str, attack: _Attack, *, final: bool = False) -> Breach:
     """The attack of one address or user; only its total names the users that were tried."""
     users = list(reversed(attack.users))
-    local = key.startswith("user ")
-    whence = f"on this host as {key[5:]}" if local else f"from {key}"
+    local = key.startswith(_LOCAL)
+    way, _, name = key.partition(" ")
+    whence = f"on this host {'as' if way == 'user' else way} {name}" if local else f"from {key}"
     text = f"{attack.total} failed logins {whence} within {span(attack.lasted_s)}"
-    text += "" if local else f", tried as {_list(users)}"
+    text += "" if way == "user" else f", tried as {_list(users)}"
     values = {"failures_count": float(attack.total), "users_count": float(max(1, len(users)))}
     values |= {"duration_s" if final else "window_s": attack.lasted_s}
     if final:
@@ -264,7 +268,7 @@ def _breach(key: str, attack: _Attack, *, final: bool = False) -> Breach:
         text += f"; then a login as {attack.accepted} was accepted"
         values["accepted_count"] = 1.0
     named = [attack.accepted] if attack.accepted else users[:USERS_SHOWN] if final else []
-    main = Subject(SubjectKind.USER, key[5:]) if local else Subject(SubjectKind.ADDRESS, key[:MAX_NAME])
+    main = Subject(SubjectKind.USER, name) if local else Subject(SubjectKind.ADDRESS, key[:MAX_NAME])
     # Less than grouping ties by: two attackers that both try root are not one attack.
     share = 0.25 if attack.accepted else 0.2
     others = [Subject(SubjectKind.USER, user, share) for user in named if not local]

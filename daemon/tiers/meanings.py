@@ -142,7 +142,8 @@ class Meanings:
         if told == "hint" and not (address and user):
             return []  # whoever only connects has tried nothing: a scan, or a monitor that asks for the port
         count = max(1, min(int(count), FAILURES_MAX))
-        attempt = Attempt(address, user, line.pid, told, count, line.cursor or line.source, line.at)
+        ref = line.cursor or line.source
+        attempt = Attempt(address, user, line.pid, told, count, ref, line.at, reading.parts.get("by", ""))
         accepted = message.repeat == "login-accepted"
         breach = self._logins.accepted(attempt, t) if accepted else self._logins.failed(attempt, t)
         return self._conditions.hold(breach, line.at, t) if breach else []
