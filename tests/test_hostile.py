@@ -13,7 +13,7 @@ import pytest
 import zmq
 
 from daemon.bus.frames import Batch, Hello, Request, encode_header
-from tests.fixtures.live import Peaks, append, cpu_s, live, logins
+from tests.fixtures.live import Peaks, append, cpu_s, fill, live, logins, small_disk
 from tests.lab.runner import wait_until
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
@@ -47,27 +47,6 @@ def unharmed(request):
         found = request.getfixturevalue("watched")
         assert found.pids() == found.first_pids
         assert found.all_up()
-
-
-@contextlib.contextmanager
-def small_disk(path, mebibytes):
-    path.mkdir(exist_ok=True)
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "hauswart-test", str(path)], check=True
-    )
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "-l", str(path)], check=True)
-
-
-def fill(path):
-    """Leave not a byte."""
-    with contextlib.suppress(OSError), (path / "filler").open("wb", buffering=0) as file:
-        for size in (1 << 20, 4096, 1):
-            with contextlib.suppress(OSError):
-                while True:
-                    file.write(bytes(size))
 
 
 # --- log text -----------------------------------------------------------------------------------------
