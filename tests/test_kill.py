@@ -105,9 +105,9 @@ def crash_thrice(scratch, name):
         time.sleep(0.5)
 
 
-def in_turn(scratch, log, disks):
-    """Three of each kind of trouble, some seconds apart."""
-    for number, name in enumerate(PROGRAMS):
+def in_turn(scratch, log, disks, programs=PROGRAMS):
+    """Some of each kind of trouble, some seconds apart."""
+    for number, name in enumerate(programs):
         append(log, logins(f"198.51.100.{10 + number}"))
         if os.geteuid() == 0:
             crash_thrice(scratch, name)
@@ -242,3 +242,32 @@ def expected_missing(found, disks):
 def positions(found):
     saved = json.loads((found.state_dir / "positions.json").read_text())
     return next(value for name, value in saved.items() if name.startswith("file:"))
+
+
+# --- replay -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.lab
+def test_replay_of_a_live_recording_finds_the_same_incidents_every_time(tmp_path, disks):
+    if not disks:
+        pytest.skip("needs root to fill a file system and read the kernel log")
+    log = tmp_path / "auth.log"
+    log.touch()
+    with live(tmp_path, follow=[str(log)], kernel_log="on") as found:
+        time.sleep(2)
+        in_turn(tmp_path, log, disks[:1], PROGRAMS[:1])
+        assert wait_until(lambda: len(found.incidents()) >= 3, 15), describe(found)
+        time.sleep(3)
+    config = ["--config", str(tmp_path / "hauswart.toml")]
+    runs = [found.command(*config, "replay", "telemetry", "--findings") for _ in range(2)]
+    assert runs[0].returncode == 0, runs[0].stderr
+    assert runs[0].stdout
+    assert runs[0].stdout == runs[1].stdout
+    replayed = found.command(*config, "replay", "telemetry", "--json").stdout.splitlines()
+
+    def told(document):
+        first = document["culprits"][0]
+        return document["fault_class"], first["kind"], first["name"]
+
+    lived = found.command("incidents", "--json").stdout.splitlines()
+    assert sorted(told(json.loads(one)) for one in replayed) == sorted(told(json.loads(one)) for one in lived)
