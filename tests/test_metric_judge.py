@@ -204,6 +204,7 @@ def test_cpu_saturation_without_pressure_figures_goes_by_the_run_queue():
     host = Host()
     host.psi = False
     host.run(120)
+    host.processes.append(process(4711, "stress", cpu=1.9, age=3.0))
 
     def change(values, step):
         values |= {"cpu.busy": 1.0, "load.1": 6.0, "proc.running": 6.0}
@@ -705,3 +706,20 @@ def test_any_values_at_any_pace_are_survived(samples):
         people = [process(n, "x\0y", cpu=1e9, rss=-1, fds=9999, limit=1)]
         judge.note(Snapshot(at, "p", "jump", people, dict(row)), t)
     assert judge.snapshot()
+
+
+def test_saturation_waits_for_a_snapshot_that_shows_who_it_is():
+    judge, findings = MetricJudge(Low()), []
+    bystander = Process(7, 1, "idler", "", 0, "S", 0.1, 10**6, 3, 1024, 1, 0.0, 500.0)
+    hog = Process(8, 1, "burner", "", 0, "R", 1.9, 10**6, 3, 1024, 1, 0.0, 12.0)
+    for second in range(60):
+        busy = second >= 35
+        at = Stamp("b" * 32, 100.0 + second, 1e9 + second)
+        if second % 10 == 5:
+            findings += judge.note(
+                Snapshot(at, "processes", "interval", [hog if second > 40 else bystander]), 100.0 + second
+            )
+        values = {"cpu.busy": 1.0 if busy else 0.1, "cpu.cores": 2.0, "psi.cpu.some": 0.6 if busy else 0.0}
+        findings += judge.judge(Sample(at, "host", values), 100.0 + second)
+    found = [one for one in findings if one.rule == "cpu.busy.level" and not one.ended]
+    assert found[0].subjects[0].name == "burner[8]"

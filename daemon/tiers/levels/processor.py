@@ -18,6 +18,8 @@ HOG_S = 20.0  # shorter ones are what any tool does once in a while
 HOG_SOON_S = 10.0  # from here on it is worth a line beside other findings
 UNUSUAL = 5.0  # times its own usual use
 BATCH_S = 600.0
+SATURATING = 0.25  # share of all cores below which nobody is called the culprit of their saturation
+UNKNOWN_S = 16.0  # one snapshot interval of 10 s longer than where somebody is known
 
 # Programs whose purpose is to take a core for minutes and then to end. Nobody gains by borrowing such a name:
 # after BATCH_S they are judged like any other.
@@ -124,7 +126,9 @@ def _saturation(view: View, label: str, busy: float, sustain_s: float) -> Breach
     stalled, load = view.values.get("psi.cpu.some"), view.get("load.1")
     lasting = view.conditions.held_s(SATURATED, label, view.t) > 60.0
     heavy = stalled is not None and stalled >= 0.6 and lasting
-    subjects, lead = cpu_blame(view)
+    subjects, lead = cpu_blame(view, SATURATING * view.cores)
+    if not subjects and view.snapshot:  # it is from before: the next one shows who it is
+        sustain_s = max(sustain_s, UNKNOWN_S)
     batch = lead is not None and lead.name in BATCH_TOOLS
     values = {"busy_ratio": busy, "cores_count": view.cores, "load": load}
     text = f"All {quantity(view.cores)} cores are {percent(busy)} busy"
@@ -150,9 +154,9 @@ def _saturation(view: View, label: str, busy: float, sustain_s: float) -> Breach
     )
 
 
-def cpu_blame(view: View) -> tuple[list[Subject], Process | None]:
+def cpu_blame(view: View, least_cores: float = 0.25) -> tuple[list[Subject], Process | None]:
     """Who uses the processor, from the processes or else from the units' accounting."""
-    subjects, lead = blame(view, lambda process: process.cpu, 0.25)
+    subjects, lead = blame(view, lambda process: process.cpu, least_cores)
     if subjects:
         return subjects, lead
     units = [
