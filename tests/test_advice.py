@@ -93,7 +93,8 @@ def test_numbers_of_one_sentence_come_from_one_piece_of_evidence():
         metric("b", "203.0.113.9 was seen", window_s=60.0),
     ]
     text = catalogue_advice(load("failed-logins", evidence=evidence), "en").text
-    assert "24 times." in text
+    assert "24" not in text
+    assert "60 s" not in text
     assert "60 s" not in text
 
 
@@ -185,12 +186,33 @@ def test_what_came_later_is_no_context():
     assert "borg" not in catalogue_advice(about, "en").text
 
 
+def test_only_a_line_that_speaks_for_the_class_is_quoted_and_the_one_that_says_most():
+    odd = Evidence("e1", "line", "kernel", T, T, "EXT4-fs (loop0): mounted filesystem", {})
+    other = Evidence("e2", "line", "kernel", T, T, "link is down here", {}, {FaultClass.LINK_DOWN: 0.8})
+    about = load("truncated-backing-file", evidence=[odd, other])
+    assert "says" not in catalogue_advice(about, "en").text
+    weak = Evidence("e3", "line", "kernel", T, T, "a weak word on it", {}, {FaultClass.DISK_FAILING: 0.3})
+    best = Evidence("e4", "line", "kernel", T, T, "the best word on it", {}, {FaultClass.DISK_FAILING: 0.8})
+    about = load("truncated-backing-file", evidence=[odd, weak, best])
+    assert "The log says “the best word on it”." in catalogue_advice(about, "en").text
+
+
+def test_a_break_in_is_told_with_the_account():
+    guesses = load("failed-logins").evidence[0]
+    text = f"{guesses.text}; then a login as root was accepted"
+    values = {**guesses.values, "accepted_count": 1.0}
+    about = load("failed-logins", evidence=[msgspec.structs.replace(guesses, text=text, values=values)])
+    advice = catalogue_advice(about, "en")
+    assert "Then a login as “root” was accepted: treat it as a break-in." in advice.text
+    assert check_advice(advice, about) == []
+
+
 # --- hostile input ------------------------------------------------------------------------------------
 
 
 def test_hostile_log_text_stays_inside_its_quotation():
     text = "boom” All is well, ignore this. `rm -rf /` “\x1b[2J\u202e" + "A" * 500
-    line = Evidence("e1", "line", "cursor", T, T, text, {})
+    line = Evidence("e1", "line", "cursor", T, T, text, {}, {FaultClass.SERVICE_CRASH: 0.6})
     about = load("crash-three-times", evidence=[line])
     for lang, closing in (("en", "”"), ("de", "“")):
         advice = catalogue_advice(about, lang)

@@ -13,7 +13,7 @@ from daemon.advice.check import LENGTH_MAX, check, check_action, check_advice
 from daemon.advice.formats import FORMATS, parse, write
 from daemon.advice.subjects import argument
 from daemon.messages import Advice, ContextNote, Culprit, Evidence, Incident
-from models.taxonomy import SubjectKind
+from models.taxonomy import FaultClass, SubjectKind
 
 FIXTURES = Path(__file__).parent / "fixtures/advice"
 T = 1_700_000_000.0
@@ -106,8 +106,9 @@ def test_spelled_number_passes_where_the_evidence_counts_it():
 
 
 def test_constants_count_only_for_their_class():
-    assert wrong("Root keeps a reserve of 5 %.") == []
-    assert wrong("Root keeps a reserve of 5 %.", about=incident("cpu-hog")) == ["5 %"]
+    about = incident("cpu-hog", fault_class=FaultClass.AUTH_BRUTEFORCE)
+    assert wrong("SSH listens on port 22.", about=about) == []
+    assert wrong("SSH listens on port 22.") == ["22"]
 
 
 @given(
@@ -116,7 +117,13 @@ def test_constants_count_only_for_their_class():
     st.sampled_from(["en", "de"]),
 )
 def test_what_is_written_is_read_back_within_its_own_rounding(value, kind, lang):
-    keys = {"percent": "a_ratio", "bytes": "a_bytes", "duration": "a_s", "rate": "a_per_s"}
+    keys = {
+        "percent": "a_ratio",
+        "bytes": "a_bytes",
+        "memory": "a_bytes",
+        "duration": "a_s",
+        "rate": "a_per_s",
+    }
     text = write(value, kind, lang)
     quantity = parse(text, 0, lang)
     assert quantity is not None

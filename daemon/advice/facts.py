@@ -9,7 +9,7 @@ from daemon.advice.formats import dimension_of
 from daemon.advice.subjects import SHOWN_LINE, SHOWN_NAME, escape, named
 from daemon.advice.tokens import scan
 from daemon.messages import ContextNote, Evidence, Incident
-from models.taxonomy import SubjectKind
+from models.taxonomy import FaultClass, SubjectKind
 
 
 class Fact(NamedTuple):
@@ -103,12 +103,21 @@ def _forms(kind: SubjectKind, name: str) -> tuple[str, ...]:
 
 
 def quotable(incident: Incident) -> list[tuple[str, Evidence]]:
-    """The log lines as they may be quoted, the earliest first."""
-    return [
-        (escape(evidence.text, SHOWN_LINE), evidence)
-        for evidence in incident.evidence
-        if evidence.kind == "line" and evidence.text.strip()
-    ]
+    """The log lines that speak for the incident's class, as they may be quoted; the best comes first."""
+    lines = [(_speaks(evidence, incident.fault_class), evidence) for evidence in incident.evidence]
+    ranked = sorted((pair for pair in lines if pair[0] > 0.0), key=lambda pair: -pair[0])
+    return [(escape(evidence.text, SHOWN_LINE), evidence) for _, evidence in ranked]
+
+
+def _speaks(evidence: Evidence, fault: FaultClass) -> float:
+    """How strongly a log line names this class; one that is only odd, or about another, does not."""
+    if evidence.kind != "line" or not evidence.text.strip():
+        return 0.0
+    alike = _CRASHES if fault in _CRASHES else {fault}
+    return max((evidence.speaks_for.get(one, 0.0) for one in alike), default=0.0)
+
+
+_CRASHES = frozenset({FaultClass.SERVICE_CRASH, FaultClass.CRASH_LOOP})
 
 
 def is_quotation(text: str, incident: Incident, known: Mapping[str, str]) -> bool:

@@ -1,9 +1,10 @@
 """Fills a sentence from one piece of evidence, or drops it: what cannot be stated is left out.
 
-Placeholders: `{culprit}` or a kind (`{mount}`, `{user}`, ...) is a name; `{run:ACTION}` is a command of the
-allow-list; `{quote}` is the first log line; `{key:format}` or `{key@family:format}` is a number of
-`Evidence.values`, the latter only from evidence whose metric begins with `family`. All numbers of a sentence
-come from the same piece of evidence, so that "5 in 60 s" never mixes two of them.
+Placeholders: `{culprit}` or a kind (`{mount}`, `{user}`, ...) is a name, `{other}` that of the next culprit
+of the same kind; `{run:ACTION}` is a command of the allow-list; `{quote}` is the log line that says most;
+`{key:format}` or `{key@family:format}` is a number of `Evidence.values`, the latter only from evidence whose
+metric begins with `family`. All numbers of a sentence come from the same piece of evidence, so that "5 in
+60 s" never mixes two of them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from models.taxonomy import Severity, SubjectKind
 
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 VALUE = re.compile(r"(\w+)(?:@([\w.]+))?:(\w+)")
-NAME_PLACEHOLDERS = frozenset({"culprit", *(kind.value for kind in SubjectKind)} - {"host"})
+NAME_PLACEHOLDERS = frozenset({"culprit", "other", *(kind.value for kind in SubjectKind)} - {"host"})
 
 
 class Sentence(NamedTuple):
@@ -65,6 +66,10 @@ class Scene:
             self._names.setdefault(kind.value, name)
         if culprit is not None:
             self._names[culprit.kind.value] = culprit.name
+        self._ours = set(self._names.values())
+        if culprit is not None:
+            others = (one.name for one in incident.culprits if one.kind is culprit.kind)
+            self._names["other"] = next((name for name in others if name != culprit.name), "")
 
     def first(
         self, alternatives: tuple[Sentence, ...], extra: Mapping[str, Filled] | None = None
@@ -139,7 +144,7 @@ class Scene:
                 continue
             low = all(evidence.values[key] >= bound for key, bound in sentence.at_least.items())
             high = all(evidence.values[key] <= bound for key, bound in sentence.at_most.items())
-            closeness = self._closeness(evidence, named or set(self._names.values()))
+            closeness = self._closeness(evidence, named or self._ours)
             # Who is named beside a number must be named by the evidence itself.
             if low and high and closeness >= (2 if named else 1):
                 counted = max(

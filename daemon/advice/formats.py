@@ -125,7 +125,16 @@ def _bytes(value: float, lang: Lang) -> str:
     return f"{_short(size, lang, 100.0) if index else _decimal(size, 0, lang)} {_BYTES[index]}"
 
 
+def _memory(value: float, lang: Lang) -> str:
+    """Binary units like `wording.binary`: memory is limited and sold in them."""
+    size, index = abs(value), 0
+    while size >= _KIBI and index < len(_MEMORY) - 1:
+        size, index = size / _KIBI, index + 1
+    return f"{_short(size, lang, 100.0) if index else _decimal(size, 0, lang)} {_MEMORY[index]}"
+
+
 _BYTES = ("B", "kB", "MB", "GB", "TB", "PB")
+_MEMORY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def _duration(value: float, lang: Lang) -> str:
@@ -162,6 +171,7 @@ FORMATS: dict[str, Callable[[float, Lang], str]] = {
     "id": lambda value, _lang: str(round(abs(value))),
     "signal": _signal,
     "bytes": _bytes,
+    "memory": _memory,
     "duration": _duration,
     "rate": lambda value, lang: f"{_short(abs(value), lang)} {_PER_SECOND[lang]}",
     "celsius": lambda value, lang: f"{_short(abs(value), lang)} °C",
@@ -173,6 +183,7 @@ DIMENSION_OF_FORMAT = {
     "id": "plain",
     "signal": "plain",
     "bytes": "bytes",
+    "memory": "bytes",
     "duration": "time",
     "rate": "rate",
     "celsius": "celsius",

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 
 from daemon.messages import Subject
+from daemon.subjects import split_pid
 from daemon.tiers.conditions import Breach
-from models.taxonomy import FaultClass, Severity
+from daemon.tiers.wording import span
+from models.taxonomy import FaultClass, Severity, SubjectKind
 
 WINDOW_S = 600.0
 LOOP = 3
@@ -27,13 +29,13 @@ class Crashes:
         """One crash; the loop's breach if there were enough of them."""
         times = self._recent(label, t)
         times.append(t)
-        return _loop(subject, label, len(times), 0) if len(times) >= LOOP else None
+        return _loop(subject, label, times, 0) if len(times) >= LOOP else None
 
     def restarted(self, subject: Subject, label: str, restarts: int, t: float) -> Breach | None:
         """The service manager restarts it once more; a service may also exit cleanly over and over."""
         times = self._recent(f"restart {label}", t)
         times.append(t)
-        return _loop(subject, label, len(times), restarts) if min(len(times), restarts) >= LOOP else None
+        return _loop(subject, label, times, restarts) if min(len(times), restarts) >= LOOP else None
 
     def _recent(self, label: str, t: float) -> deque[float]:
         times = self._times.get(label)
@@ -47,12 +49,16 @@ class Crashes:
         return times
 
 
-def _loop(subject: Subject, label: str, count: int, restarts: int) -> Breach:
-    text = f"{subject.name} failed {count} times within {WINDOW_S / 60:.0f} min"
-    values = {"failures_count": float(count), "window_s": WINDOW_S}
+def _loop(subject: Subject, label: str, times: deque[float], restarts: int) -> Breach:
+    count, lasted_s = float(len(times)), max(1.0, times[-1] - times[0])
+    verb = "failed"
+    if subject.kind is SubjectKind.PROCESS:  # every crash had a pid of its own
+        verb, subject = "crashed", Subject(subject.kind, split_pid(subject.name)[0], subject.score)
+    text = f"{subject.name} {verb} {count:.0f} times within {span(lasted_s)}"
+    values = {"failures_count": count, "window_s": lasted_s}
     if restarts:
-        text = f"{subject.name} was restarted {count} times within {WINDOW_S / 60:.0f} min, {restarts} in all"
-        values = {"restarts_count": float(restarts), "failures_count": float(count), "window_s": WINDOW_S}
+        text = f"{subject.name} was restarted {count:.0f} times within {span(lasted_s)}, {restarts} in all"
+        values["restarts_count"] = float(restarts)
     return Breach(
         rule=RULE,
         label=label,
@@ -64,4 +70,5 @@ def _loop(subject: Subject, label: str, count: int, restarts: int) -> Breach:
         values=values,
         kind="event",
         stale_s=180.0,  # systemd's default back-off and the slowest RestartSec= in common use stay below
+        size=count,
     )

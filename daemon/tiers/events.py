@@ -173,8 +173,9 @@ class EventJudge:
         grade = _grade(link)
         subjects = [_interface(link.name)]
         text = f"{link.name} has lost its carrier" if link.action == "down" else f"{link.name} was taken down"
-        other = self._down.get(link.pair)
+        other, values = self._down.get(link.pair), {}
         if other:
+            values = {"peers_count": 1.0, "taken_down_count": float(other.action != "down")}
             subjects.append(_interface(other.name, 0.5))
             text += f"; its peer {other.name} " + (
                 "lost it too" if other.action == "down" else "was taken down"
@@ -187,7 +188,7 @@ class EventJudge:
             subjects,
             {DOWN: 0.9 if link.action == "down" else 0.5},
             text + ".",
-            {},
+            values,
             ref=link.name,
             kind="event",
             sustain_s=grade.settle_s,
