@@ -3,7 +3,9 @@
 import contextlib
 import os
 import random
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,7 +15,13 @@ import pytest
 import zmq
 
 from daemon.bus.frames import Batch, Hello, Request, encode_header
-from tests.fixtures.live import Peaks, append, cpu_s, fill, live, logins, small_disk
+from daemon.messages import Sample, Stamp
+from daemon.replay import Replay
+from daemon.settings import Settings
+from daemon.store import pages, rows
+from daemon.store.reader import StoreReader
+from daemon.store.segments import segment_paths
+from tests.fixtures.live import Peaks, append, cpu_s, fill, launch, live, logins, small_disk
 from tests.lab.runner import wait_until
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
@@ -207,10 +215,7 @@ def drops(watched, stage, edge):
     return sum(watched.status(stage).drops.get(edge, {}).values())
 
 
-@pytest.mark.parametrize(("edge", "stage"), [("low", "low"), ("middle", "middle")])
-def test_bombs_and_noise_on_a_flow_edge_are_dropped_and_counted(watched, edge, stage):
-    before = drops(watched, stage, edge)
-    peaks = Peaks(watched)
+def attack_flow(watched, edge):
     with peer(watched, edge) as attacker:
         for bomb in BOMBS:
             attacker.send_multipart([bomb])
@@ -223,30 +228,15 @@ def test_bombs_and_noise_on_a_flow_edge_are_dropped_and_counted(watched, edge, s
             attacker.send_multipart([encode_header(Batch(1, edge, EPOCH, number, {"evil": (3, 0)})), bomb])
         attacker.send(encode_header(Hello(1, edge, 2**53 - 1, 2**53 - 1)))
         attacker.send_multipart([b"", bytes(6 << 20)])  # beyond what the transport takes: it hangs up
-    scream(watched, edge)
-    assert wait_until(
-        lambda: drops(watched, stage, edge) - before >= 2 * len(BOMBS) + 60, 12
-    )  # some are empty
-    assert max(peaks.grown().values()) < 32
-    address = f"198.51.100.{80 + len(edge)}"
-    append(watched.paths["auth"], logins(address))  # the true producer is heard again
-    assert wait_until(lambda: watched.found("auth-bruteforce", address), 15)
 
 
-def test_bombs_and_noise_on_the_request_edge_are_dropped_and_requests_still_answered(watched):
-    before = drops(watched, "middle", "records")
+def attack_requests(watched):
     with peer(watched, "records") as attacker:
         for number, bomb in enumerate(BOMBS):
             attacker.send_multipart([bomb])
             attacker.send_multipart([encode_header(Request(1, "records", EPOCH, number)), bomb])
         for parts in noise(100, 2):
             attacker.send_multipart(parts)
-    scream(watched, "records")
-    assert wait_until(
-        lambda: drops(watched, "middle", "records") - before >= 2 * len(BOMBS) + 60, 12
-    )  # some are empty
-    kept = watched.command("silence", "add", "--unit", "nothing-*", "--for", "1h")
-    assert kept.returncode == 0, kept.stderr
 
 
 # A process of its own: libzmq's subscriber frees a long subscription recursively and dies of it.
@@ -260,7 +250,7 @@ os._exit(0)
 """
 
 
-def test_noise_on_the_wake_edge_stops_nothing(watched):
+def attack_wake(watched):
     with peer(watched, "wake", zmq.SUB) as attacker:
         for parts in noise(200, 3):
             attacker.set(zmq.SUBSCRIBE, parts[0][:500])
@@ -268,8 +258,256 @@ def test_noise_on_the_wake_edge_stops_nothing(watched):
     with peer(watched, "wake") as attacker, contextlib.suppress(zmq.Again):
         for parts in noise(20, 4):
             attacker.send_multipart(parts, zmq.NOBLOCK)
-    scream(watched, "wake")
+
+
+EDGES = {"low": "low", "middle": "middle", "records": "middle"}
+
+
+@pytest.fixture(scope="module")
+def attacked(watched):
+    """What was dropped on each edge before, and how much memory everything grew by since."""
+    before = {edge: drops(watched, stage, edge) for edge, stage in EDGES.items()}
+    peaks = Peaks(watched)
+    attack_flow(watched, "low")
+    attack_flow(watched, "middle")
+    attack_requests(watched)
+    attack_wake(watched)
+    for edge in (*EDGES, "wake"):
+        scream(watched, edge)
+    return before, peaks
+
+
+@pytest.mark.parametrize(("edge", "stage"), EDGES.items())
+def test_bombs_and_noise_on_a_socket_are_dropped_and_counted(watched, attacked, edge, stage):
+    before, peaks = attacked
+    sent = 2 * len(BOMBS) + 60  # of a hundred random frames some are empty and mean nothing
+    assert wait_until(lambda: drops(watched, stage, edge) - before[edge] >= sent, 12)
+    assert max(peaks.grown().values()) < 32
+
+
+def test_after_bombs_and_noise_the_true_peers_are_heard(watched, attacked):
     append(watched.paths["auth"], logins("198.51.100.99"))
     assert wait_until(lambda: watched.found("auth-bruteforce", "198.51.100.99"), 15)
     one = watched.found("auth-bruteforce", "198.51.100.99")[0]
-    assert wait_until(lambda: watched.advice(one.id), 10)  # the top tier was woken
+    assert wait_until(lambda: watched.advice(one.id), 10)  # the top tier was woken and answered
+    kept = watched.command("silence", "add", "--unit", "nothing-*", "--for", "1h")
+    assert kept.returncode == 0, kept.stderr
+
+
+# --- the state directory ------------------------------------------------------------------------------
+
+
+def found_again(state):
+    with StoreReader(state / "store.db") as reader:
+        return {one.id: one.revision for one in reader.incidents()}
+
+
+@ROOT
+@pytest.mark.lab
+def test_full_disk_under_the_state_is_said_and_costs_nothing_acknowledged(tmp_path):
+    log = tmp_path / "auth.log"
+    log.touch()
+    with small_disk(tmp_path / "state", 6) as state, live(tmp_path, follow=[str(log)]) as found:
+        append(log, logins("198.51.100.40"))
+        assert wait_until(lambda: found.found("auth-bruteforce", "198.51.100.40"), 15)
+        kept, pids = found_again(state), found.pids()
+        fill(state)
+        append(log, logins("203.0.113.41"))
+        assert wait_until(lambda: found.says("cannot commit"), 15), found.log.read_text()
+        refused = found.command("feedback", next(iter(kept)), "good", "--comment", "lost")
+        assert refused.returncode == 1
+        assert "space" in refused.stderr
+        time.sleep(6)  # the status files and positions are due meanwhile
+        assert found_again(state) == kept
+        (state / "filler").unlink()
+        assert wait_until(lambda: found.found("auth-bruteforce", "203.0.113.41"), 15), found.log.read_text()
+        assert found.command("feedback", next(iter(kept)), "good", "--comment", "kept").returncode == 0
+        assert found.pids() == pids
+        assert wait_until(found.all_up, 10)
+        with StoreReader(state / "store.db") as reader:
+            assert [one.comment for one in reader.feedback()] == ["kept"]
+            assert reader.verify() == []
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory):
+    """A state directory that a daemon left behind, and its incidents."""
+    scratch = tmp_path_factory.mktemp("l")
+    log = scratch / "auth.log"
+    log.touch()
+    with live(scratch, follow=[str(log)]) as found:
+        append(log, logins("198.51.100.50"))
+        assert wait_until(lambda: found.found("auth-bruteforce", "198.51.100.50"), 15)
+    return scratch / "state"
+
+
+@pytest.fixture
+def state(lived, tmp_path):
+    return shutil.copytree(lived, tmp_path / "state", ignore=shutil.ignore_patterns("run"))
+
+
+def test_damaged_store_is_moved_aside_and_what_is_sound_goes_on(state, tmp_path):
+    known = found_again(state)
+    content = bytearray((state / "store.db").read_bytes())
+    at = content.index(b"address already") if b"address already" in content else len(content) // 2
+    content[at] ^= 0x40
+    content[-3000:] = bytes(3000)
+    (state / "store.db").write_bytes(content)
+    with live(tmp_path) as found:
+        assert found.says("the store was damaged")
+        assert found.all_up()
+        with StoreReader(state / "store.db") as reader:
+            assert reader.verify() == []
+    (aside,) = [path for path in state.glob("store.db.corrupt-*") if not path.name.endswith("-wal")]
+    assert aside.read_bytes() == content
+    assert found_again(state).keys() <= known.keys()
+
+
+def test_store_damaged_under_the_running_daemon_is_saved_and_it_goes_on(state, tmp_path):
+    log = tmp_path / "auth.log"
+    log.touch()
+    with live(tmp_path, follow=[str(log)]) as found:
+        time.sleep(1)
+        with (state / "store.db").open("r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(4096)
+            file.write(os.urandom(size - 4096))
+        append(log, logins("203.0.113.51"))
+        assert wait_until(lambda: found.says("the store was damaged"), 20), found.log.read_text()
+        append(log, logins("203.0.113.52"))
+        assert wait_until(lambda: found.found("auth-bruteforce", "203.0.113.52"), 20), found.log.read_text()
+
+
+def test_truncated_store_is_moved_aside(state, tmp_path):
+    os.truncate(state / "store.db", 10_000)
+    with live(tmp_path) as found:
+        assert found.says("the store was damaged")
+        assert found.all_up()
+    assert list(state.glob("store.db.corrupt-*"))
+
+
+def raise_version(path, key):
+    with sqlite3.connect(path) as connection:
+        found = {row[0]: row[1] for row in connection.execute(rows.META.select)}
+        number = str(int(found[key]) + 1)
+        connection.execute(rows.META.insert, rows.sealed(rows.META, key, number))
+        connection.execute("CREATE TABLE later (id TEXT)")
+        connection.execute("INSERT INTO later VALUES ('kept')")
+    connection.close()
+    pages.sums_path(path).unlink(missing_ok=True)
+
+
+def test_store_of_a_newer_minor_version_works_and_keeps_its_additions(state, tmp_path):
+    raise_version(state / "store.db", "minor")
+    known, log = found_again(state), tmp_path / "auth.log"
+    log.touch()
+    with live(tmp_path, follow=[str(log)]) as found:
+        append(log, logins("203.0.113.53"))
+        assert wait_until(lambda: found.found("auth-bruteforce", "203.0.113.53"), 15), found.log.read_text()
+        assert sum(found_again(state).values()) > sum(known.values())
+    with contextlib.closing(sqlite3.connect(state / "store.db")) as connection:
+        assert connection.execute("SELECT id FROM later").fetchall() == [("kept",)]
+
+
+def test_store_of_a_newer_major_version_is_refused_untouched_with_exit_code_4(state, tmp_path):
+    raise_version(state / "store.db", "major")
+    before = (state / "store.db").read_bytes()
+    refused = launch(tmp_path)
+    assert refused.process.wait(20) == 4
+    assert "this hauswart knows" in refused.log.read_text()
+    assert (state / "store.db").read_bytes() == before
+
+
+# --- the clock ----------------------------------------------------------------------------------------
+
+SHIFTED = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+static long shift(void) {
+  char text[32] = {0};
+  int file = open(getenv("TEST_CLOCK_SHIFT"), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return 0;
+  if (read(file, text, 31) < 0) text[0] = 0;
+  close(file);
+  return atol(text);
+}
+int clock_gettime(clockid_t clock, struct timespec *at) {
+  int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, "clock_gettime");
+  int result = real(clock, at);
+  if (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE) at->tv_sec += shift();
+  return result;
+}
+int gettimeofday(struct timeval *restrict at, void *restrict zone) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  at->tv_sec = now.tv_sec;
+  at->tv_usec = now.tv_nsec / 1000;
+  return 0;
+}
+time_t time(time_t *at) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  if (at) *at = now.tv_sec;
+  return now.tv_sec;
+}
+"""
+DAY_S = 86400
+
+
+@pytest.fixture
+def clock(tmp_path):
+    """The environment of a daemon whose wall clock can be set, and how to set it."""
+    if not shutil.which("cc"):
+        pytest.skip("needs a C compiler to give the daemon a wall clock of its own")
+    source, library, shift = tmp_path / "clock.c", tmp_path / "clock.so", tmp_path / "shift"
+    source.write_text(SHIFTED)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    shift.write_text("0")
+    return {"LD_PRELOAD": str(library), "TEST_CLOCK_SHIFT": str(shift)}, shift.write_text
+
+
+def test_clock_that_jumps_a_day_either_way_is_one_incident_and_expires_nothing(tmp_path, clock):
+    environment, set_shift = clock
+    log = tmp_path / "auth.log"
+    log.touch()
+    with live(tmp_path, follow=[str(log)], more_environment=environment) as found:
+        append(log, logins("198.51.100.60"))
+        assert wait_until(lambda: found.found("auth-bruteforce", "198.51.100.60"), 15)
+        one = found.found("auth-bruteforce", "198.51.100.60")[0]
+        for shift_s in (DAY_S, -DAY_S):
+            set_shift(str(shift_s))
+            assert wait_until(lambda: found.found("clock-jump", ""), 10), found.log.read_text()
+            time.sleep(3)
+            assert len(found.found("clock-jump", "")) == 1
+            kept = found.found("auth-bruteforce", "198.51.100.60")
+            assert [(kept_one.id, kept_one.state) for kept_one in kept] == [(one.id, "open")]
+        append(log, logins("203.0.113.61"))  # windows are not bent
+        assert wait_until(lambda: found.found("auth-bruteforce", "203.0.113.61"), 15)
+        assert found.all_up()
+    assert segment_paths(found.state_dir / "telemetry")
+
+
+def full(second, jump_s, used):
+    values = {"fs.used{/mnt/small}": used, "fs.free_bytes{/mnt/small}": 8e6 * (1 - used)}
+    return Sample(Stamp("b" * 32, 1000.0 + second, 1_700_000_000.0 + second + jump_s), "host", values)
+
+
+@pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S])
+def test_incident_that_was_open_before_the_clock_jumped_closes_when_it_is_over(jump_s):
+    run = Replay(Settings())
+    for second in range(60):
+        run.feed([full(second, 0, 0.3 if second < 20 else 1.0)])
+    (before,) = run.incidents.values()
+    assert (before.fault_class, before.state) == ("disk-full", "open")
+    for second in range(60, 120):
+        run.feed([full(second, jump_s, 1.0)])
+    assert run.incidents[before.id].state == "open"
+    for second in range(120, 400):
+        run.feed([full(second, jump_s, 0.3)])
+    assert sorted(one.fault_class for one in run.incidents.values()) == ["clock-jump", "disk-full"]
+    assert {one.state for one in run.incidents.values()} == {"closed"}

@@ -15,6 +15,7 @@ MAX_SOCKET_PATH = 107  # bytes: sizeof(sockaddr_un.sun_path) - 1, unix(7)
 MAX_FRAME_BYTES = (
     5 << 20
 )  # the codec's largest batch and some slack; libzmq hangs up on a peer that sends more
+MAX_SUBSCRIPTION_BYTES = 256  # of which libzmq keeps a hundred times as much; ours are empty
 LINGER_MS = 200  # lets a last acknowledgement leave; nothing depends on it
 RECONNECT_MS = 50
 RECONNECT_MAX_MS = 1000
@@ -72,7 +73,7 @@ class Wire:
     def _open(self, kind: int, receive_limit: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
         socket.set(zmq.LINGER, LINGER_MS)
-        socket.set(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+        socket.set(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES if kind == zmq.PUB else MAX_FRAME_BYTES)
         socket.set(zmq.RCVHWM, receive_limit)
         self._sockets.append(socket)
         return socket
