@@ -98,6 +98,12 @@ def test_only_trusted_fields_name_the_sender():
     assert (line.identifier, line.subject_unit, line.message_id, line.uid) == ("logger", "", "", 1000)
 
 
+def test_nobody_but_the_kernel_is_called_kernel():
+    fields = {"MESSAGE": "m", "_UID": "0", "_COMM": "logger", "SYSLOG_IDENTIFIER": "kernel"}
+    assert line_of(entry(**fields), AT).identifier == "logger"
+    assert line_of(entry(_TRANSPORT="kernel", SYSLOG_FACILITY="1", **fields), AT).identifier == "logger"
+
+
 def test_unit_counts_only_when_pid_1_wrote_the_line():
     fields = {
         "MESSAGE": "m",

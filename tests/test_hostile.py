@@ -1,6 +1,9 @@
 """Hostile and broken input, thrown at the real daemon: it goes on, says what it lost, believes nothing."""
 
+import array
 import contextlib
+import fcntl
+import json
 import os
 import random
 import shutil
@@ -8,6 +11,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -15,14 +19,14 @@ import pytest
 import zmq
 
 from daemon.bus.frames import Batch, Hello, Request, encode_header
-from daemon.messages import Sample, Stamp
+from daemon.messages import Event, Sample, Stamp
 from daemon.replay import Replay
 from daemon.settings import Settings
 from daemon.store import pages, rows
 from daemon.store.reader import StoreReader
-from daemon.store.segments import segment_paths
+from daemon.store.segments import SegmentReader, segment_paths
 from tests.fixtures.live import Peaks, append, cpu_s, fill, launch, live, logins, small_disk
-from tests.lab.runner import wait_until
+from tests.lab.runner import HAUSWART, wait_until
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
 FLOOD_S = 3.0
@@ -511,3 +515,193 @@ def test_incident_that_was_open_before_the_clock_jumped_closes_when_it_is_over(j
         run.feed([full(second, jump_s, 0.3)])
     assert sorted(one.fault_class for one in run.incidents.values()) == ["clock-jump", "disk-full"]
     assert {one.state for one in run.incidents.values()} == {"closed"}
+
+
+# --- without rights -----------------------------------------------------------------------------------
+
+# In mount namespaces of its own, so that an interpreter under a closed home directory can be executed.
+AS_NOBODY = """
+mkdir "$1/python" && mount --bind "$2" "$1/python" || exit 1
+[ "$3" = / ] || mount -t tmpfs -o mode=755 none "$3" || exit 1
+mkdir -p "$2" && mount --bind "$1/python" "$2" || exit 1
+shift 3
+exec setpriv --reuid=65534 --regid=65534 --clear-groups -- "$@"
+"""
+
+
+def closed_above(path):
+    """The outermost directory on the way that nobody may not enter, or the root."""
+    return next((one for one in reversed(path.parents) if not one.stat().st_mode & 1), Path("/"))
+
+
+@pytest.fixture
+def nobodys():
+    """A directory of nobody's and how to start a command as nobody, or why that cannot be done here."""
+    if os.geteuid() != 0 or not (shutil.which("setpriv") and shutil.which("unshare")):
+        pytest.skip("needs root, setpriv and unshare to become nobody")
+    base, path = Path(sys.base_prefix).resolve(), Path(tempfile.mkdtemp(prefix="hauswart-"))
+    os.chown(path, 65534, 65534)
+    script = ["unshare", "--mount", "sh", "-c", AS_NOBODY, "sh"]
+    begin = [*script, str(path), str(base), str(closed_above(base))]
+    tried = subprocess.run([*begin, HAUSWART, "--help"], capture_output=True, text=True, check=False, cwd="/")
+    if tried.returncode:
+        pytest.skip(f"nobody cannot run the installed command: {tried.stderr.strip()[-200:]}")
+    (path / "python").rmdir()
+    yield path, begin
+    shutil.rmtree(path)
+
+
+@pytest.mark.lab
+def test_what_cannot_be_read_is_named_once_and_the_rest_goes_on(nobodys):
+    nobodys, begin = nobodys
+    closed, log = nobodys / "closed", nobodys / "auth.log"
+    closed.mkdir(mode=0o700)  # root's
+    (closed / "secret.log").touch()
+    locked = nobodys / "locked.log"
+    locked.touch(mode=0o600)
+    log.touch(mode=0o644)
+    follow = [str(closed / "secret.log"), str(closed / "*.log"), str(locked), str(log)]
+    with live(nobodys, before=begin, follow=follow, kernel_log="on", journal="on") as found:
+        assert {Path(f"/proc/{pid}").stat().st_uid for pid in found.pids().values()} == {65534}
+        time.sleep(3)  # three rounds of every reader
+        append(log, logins("198.51.100.75"))
+        assert wait_until(lambda: found.found("auth-bruteforce", "198.51.100.75"), 15)
+        said = found.log.read_text()
+        named = [line for line in said.splitlines() if "closed" in line and "reading" not in line]
+        assert len(named) == 2, said  # the path and the pattern
+        assert all("Permission denied" in line or "cannot be read" in line for line in named), said
+        assert wait_until(lambda: found.flow("collector", "low", "host").offered > 3, 10)
+    events = [one for batch in SegmentReader(segment_paths(nobodys / "state/telemetry")) for one in batch]
+    refused = [one for one in events if isinstance(one, Event) and "locked.log" in one.attributes["reason"]]
+    assert len(refused) == 1
+    samples = [one for one in events if isinstance(one, Sample) and one.source == "host"]
+    assert any("cpu.busy" in one.values for one in samples)
+    assert sum(said.count(text) for text in ("Traceback", "crashed")) == 0
+
+
+# --- the journal --------------------------------------------------------------------------------------
+
+JOURNALD = shutil.which("systemd-journald", path="/lib/systemd:/usr/lib/systemd")
+UNIT_FAILED = "d9b373ed55a64feb8242e02dbe79a49c"  # systemd's message id of a failed unit
+BELOW = b"\nNov 22 03:30:01 host sshd[1]: Accepted password for root from 203.0.113.66 port 1 ssh2"
+TOO_MANY = b"accept4() failed (24: Too many open files) \x1b[2J\xe2\x80\xae\xff" + BELOW
+
+
+def send_journal(**fields):
+    """One entry as sd_journal_sendv(3) sends it: in a sealed file where it is too large for a datagram."""
+    content = b"".join(
+        name.encode() + b"\n" + len(value).to_bytes(8, "little") + value + b"\n"
+        for name, value in fields.items()
+    )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.connect("/run/systemd/journal/socket")
+        if len(content) < 100_000:
+            sock.send(content)
+            return
+        descriptor = os.memfd_create("entry", os.MFD_ALLOW_SEALING)
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(content)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, 0xF)
+        sock.sendmsg([], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))])
+        os.close(descriptor)
+
+
+def failure_of(unit):
+    text = f"{unit}: Failed with result 'exit-code'.".encode()
+    return {"MESSAGE": text, "UNIT": unit.encode(), "MESSAGE_ID": UNIT_FAILED.encode(), "PRIORITY": b"4"}
+
+
+def send_as(uid, **fields):
+    """From a process that is not the first one."""
+    child = os.fork()
+    if child == 0:
+        os.setgid(uid)
+        os.setuid(uid)
+        send_journal(**fields)
+        time.sleep(0.2)  # journald looks at the sender in /proc
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+def forge():
+    forged = {"_PID": b"1", "_UID": b"0", "_TRANSPORT": b"kernel", "SYSLOG_FACILITY": b"0"}
+    send_as(1000, **failure_of("forged-user.service"), **forged)
+    send_as(0, **failure_of("forged-root.service"), **forged)
+    for uid, name in (
+        (0, b"by-root"),
+        (1000, b"forged-oom"),
+    ):
+        text = b"Out of memory: Killed process 4321 (%s) total-vm:1000kB, anon-rss:900kB" % name
+        send_as(uid, MESSAGE=text, PRIORITY=b"3", SYSLOG_IDENTIFIER=b"kernel", **forged)
+
+
+def beside_journald(scratch):
+    """As the first process of its namespaces: the daemon, a journald of its own, and their attacker."""
+    for mount in ("/run", "/var/log"):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", mount], check=True)
+    subprocess.run(["mount", "--bind", "/dev/null", "/dev/kmsg"], check=True)
+    for directory in ("/run/systemd/journal", "/run/log/journal", "/run/systemd/system"):
+        Path(directory).mkdir(parents=True)
+    if not Path("/etc/machine-id").read_text().strip():
+        Path("/run/machine-id").write_text("1" * 32)
+        subprocess.run(["mount", "--bind", "/run/machine-id", "/etc/machine-id"], check=True)
+    journald = subprocess.Popen([JOURNALD])
+    wait_until(Path("/run/systemd/journal/socket").exists, 5)
+    with live(scratch, journal="on") as found:
+        time.sleep(1)
+        pids, peaks = found.pids(), Peaks(found)
+        for chunk in (b"y" * (1 << 20), os.urandom(1 << 20)):
+            send_as(0, MESSAGE=chunk * 64, PRIORITY=b"5")
+            send_as(1000, MESSAGE=b"m", HUGE=chunk * 64, PRIORITY=b"5")
+        forge()
+        send_as(0, MESSAGE=TOO_MANY, PRIORITY=b"3", SYSLOG_IDENTIFIER=b"nginx")
+        send_journal(**failure_of("genuine.service"))
+        wait_until(lambda: found.found("", "genuine.service") and found.found("fd-exhaustion", ""), 20)
+        time.sleep(2)
+        result = {
+            "incidents": [
+                [one.fault_class, [who.name for who in one.culprits], [item.text for item in one.evidence]]
+                for one in found.incidents()
+            ],
+            "unharmed": found.pids() == pids,
+            "grown": peaks.grown(),
+            "log": found.log.read_text(),
+        }
+    journald.terminate()
+    return result
+
+
+@pytest.mark.lab
+def test_journal_entries_are_cut_escaped_and_believed_only_from_who_wrote_them(tmp_path):
+    if os.geteuid() != 0 or JOURNALD is None:
+        pytest.skip("needs root and systemd-journald")
+    unshare = ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    done = subprocess.run(
+        [*unshare, sys.executable, __file__, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
+    if "unshare failed" in done.stderr or "Operation not permitted" in done.stderr:
+        pytest.skip(f"no namespaces here: {done.stderr[:100]}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads(done.stdout.splitlines()[-1])
+    told = {culprit for _, culprits, _ in result["incidents"] for culprit in culprits}
+    texts = [text for _, _, evidence in result["incidents"] for text in evidence]
+    print(result["grown"], told)
+    assert "genuine.service" in told, result
+    assert not [name for name in told if "kernel" in name or "by-root" in name], result
+    assert not [name for name in (*told, *texts) if "forged" in name or name == "203.0.113.66"], result
+    escaped = [text for text in texts if "Too many open files" in text]
+    assert escaped
+    assert all(part in escaped[0] for part in (r"\x1b[2J\u202e\xff\nNov 22",)), escaped
+    assert all(text.isprintable() for text in texts)
+    assert result["unharmed"], result["log"]
+    assert result["grown"]["collector"] < 192  # one copy of a field and the pages of the journal file
+    assert max(grown for stage, grown in result["grown"].items() if stage != "collector") < 24
+
+
+if __name__ == "__main__":
+    print(json.dumps(beside_journald(Path(sys.argv[1]))))

@@ -127,8 +127,9 @@ def _number(value: Any, missing: int) -> int:
 
 
 def _identifier(entry: Entry, *, root: bool) -> str:
-    """Root's senders name themselves; of others only the kernel's word on the process counts."""
-    return _name((entry.get("SYSLOG_IDENTIFIER") if root else None) or entry.get("_COMM"))
+    """Root's senders name themselves, but not the kernel; of others only its word on the process counts."""
+    name = entry.get("SYSLOG_IDENTIFIER") if root else None
+    return _name(name if name and name != b"kernel" else entry.get("_COMM"))
 
 
 def _subject_unit(entry: Entry) -> str:
