@@ -1,16 +1,19 @@
 """The low tier as a whole: one stream in, findings, events and ticks out, the same for the same recording."""
 
 import random
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.codec import encode, upward_decoder
-from daemon.messages import Event, Finding, Line, Sample, Snapshot, Stamp, Tick
+from daemon.messages import Event, Finding, Line, Sample, Snapshot, Stamp, Subject, Tick
 from daemon.settings import Low
+from daemon.tiers.conditions import Breach, Conditions
 from daemon.tiers.low import EVENTS_PER_SECOND, LowTier
-from models.taxonomy import FaultClass, Severity
+from models.taxonomy import FaultClass, Severity, SubjectKind
 
 QUIET = {"cpu.busy": 0.05, "cpu.cores": 4.0, "load.1": 0.2, "mem.available": 0.8}
 
@@ -226,3 +229,20 @@ def test_boot_with_a_clock_behind_goes_on_in_observation_time(tier):
     tier.observe([sample(600)])
     tier.observe([Sample(Stamp("b2", 5.0, 1.6e9), "host", QUIET)])
     assert tier._time.at(Stamp("b2", 15.0, 1.6e9 + 10.0)) == stamp(610).wall
+
+
+def test_two_conditions_of_one_rule_and_subject_that_end_together_are_told_apart():
+    conditions = Conditions()
+    at = Stamp("b", 1.0, 1e9)
+    subjects = [Subject(SubjectKind.PROCESS, "app")]
+    for label in ("one", "two"):
+        breach = Breach("x.level", label, Severity.ERROR, 0.7, subjects, {}, "text", {}, stale_s=5.0)
+        conditions.hold(breach, at, 1.0)
+    ended = conditions.sweep(Stamp("b", 20.0, 1e9 + 19), 20.0)
+    assert len({finding.id for finding in ended}) == 2
+
+
+def test_the_tiers_do_without_openssl():
+    code = "import sys, daemon.tiers.low, daemon.tiers.middle, daemon.tiers.top, daemon.store.rows\n"
+    code += "sys.exit('_hashlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -14,7 +14,7 @@ from math import log2
 from typing import Literal, NamedTuple
 
 from daemon.messages import MAX_NAME, Stamp, Subject
-from daemon.tiers.conditions import Breach
+from daemon.tiers.conditions import GROWN, Breach
 from daemon.tiers.wording import span
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
@@ -72,7 +72,7 @@ class _Attack:
     """The failures of one address, of one local user, or of everybody."""
 
     __slots__ = (
-        *("accepted", "began_t", "last_t", "over_t", "past", "ref", "row", "since"),
+        *("accepted", "began_t", "last_t", "over_t", "past", "ref", "row", "said", "said_t", "since"),
         *("sources", "times", "told", "total", "users"),
     )
 
@@ -88,6 +88,14 @@ class _Attack:
         self.since = 0.0
         self.accepted = ""
         self.ref = ""
+        self.said, self.said_t = 0, -REMEMBER_S  # the total of the last breach, and when it was made
+
+    def due(self, t: float) -> bool:
+        """Whether a breach says more than the last one: in a flood once a second and when it has doubled."""
+        if t - self.said_t < 1.0 and self.said <= self.total < GROWN * self.said:
+            return False
+        self.said, self.said_t = self.total, t
+        return True
 
     def add(self, attempt: Attempt, count: int, t: float, least: int) -> bool:
         """Count attempts; whether this is an attack (still)."""
@@ -157,10 +165,10 @@ class Logins:
             return None
         if attacked:
             self._loud[key] = attack
-            return _breach(key, attack)
+            return _breach(key, attack) if attack.due(t) else None
         if attempt.address and self._add_everywhere(key, attempt, count, t):
             self._loud[ANYWHERE] = self._everybody
-            return _overall(self._everybody)
+            return _overall(self._everybody) if self._everybody.due(t) else None
         return None
 
     def accepted(self, attempt: Attempt, t: float) -> Breach | None:

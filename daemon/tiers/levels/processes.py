@@ -53,6 +53,7 @@ def storm(view: View, label: str, total: float) -> Breach | None:
         _values(view, total) | children,
         ref="proc.total",
         sustain_s=2.0,
+        size=max(1.0, grown),
     )
 
 
