@@ -19,6 +19,7 @@ _PID = re.compile(r"^(?P<name>.*)\[(?P<pid>\d{1,10})\]$", re.DOTALL)
 _PARTITION = re.compile(
     r"^(?:(?P<disk>(?:sd|vd|hd|xvd)[a-z]+)\d+|(?P<numbered>(?:nvme\d+n|mmcblk|loop|md|nbd)\d+)p\d+)$"
 )
+_NAMESPACE = re.compile(r"^(?P<controller>nvme\d+)n\d+(?:p\d+)?$")
 # Units and control groups that hold whatever a user starts: sharing one says nothing.
 _GENERIC = re.compile(r"^(?:|.*\.slice|session-?\w*\.scope|user@\d+\.service|init\.scope)$")
 _COMM_SIZE = 15  # the kernel cuts a process name to TASK_COMM_LEN - 1 bytes
@@ -62,6 +63,8 @@ def aliases(kind: SubjectKind, name: str) -> frozenset[Key]:
     found = {(kind.value, name)}
     if kind is SubjectKind.DEVICE and (match := _PARTITION.match(name)):
         found.add((kind.value, match["disk"] or match["numbered"]))
+    if kind is SubjectKind.DEVICE and (match := _NAMESPACE.match(name)):
+        found.add((kind.value, match["controller"]))
     if kind is SubjectKind.INTERFACE:
         found.add(
             (kind.value, name.partition("@")[0].partition(".")[0])

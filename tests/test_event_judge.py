@@ -144,6 +144,8 @@ def test_internal_disk_is_loud_and_unused_stick_loop_and_partition_are_not(bench
     bench.event("device", "sdc1", "remove", subsystem="block", devtype="partition")
     bench.event("device", "loop3", "remove", subsystem="block")
     bench.event("device", "1-2", "remove", subsystem="usb")
+    bench.event("device", "nvme0", "remove", subsystem="nvme")
+    bench.event("device", "2:0:0:0", "remove", subsystem="scsi", devtype="scsi_device")
     assert [f.subjects[0].name for f in bench.loud()] == ["nvme0n1"]
 
 

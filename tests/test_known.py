@@ -110,6 +110,17 @@ def test_block_error_names_device_and_sector(text, device):
             (SubjectKind.DEVICE, "loop0"),
         ),
         ("Aborting journal on device loop0-8.", "jbd2-abort", (SubjectKind.DEVICE, "loop0")),
+        ("Aborting journal on device dm-0-8.", "jbd2-abort", (SubjectKind.DEVICE, "dm-0")),
+        (
+            "JBD2: I/O error when updating journal superblock for vdc-8.",
+            "jbd2-abort",
+            (SubjectKind.DEVICE, "vdc"),
+        ),
+        (
+            "JBD2: Detected IO errors while flushing file data on dm-0-8",
+            "jbd2-abort",
+            (SubjectKind.DEVICE, "dm-0"),
+        ),
         ("igb 0000:01:00.0 enp1s0: igb: enp1s0 NIC Link is Down", "", None),
         ("r8169 0000:02:00.0 enp2s0: Link is Down", "link-down", (SubjectKind.INTERFACE, "enp2s0")),
         ("br0: port 1(veth1) entered disabled state", "", None),

@@ -130,6 +130,21 @@ def test_failed_dependency_is_tied_to_what_failed_just_before(host):
     assert [one.name for one in alone.subjects] == ["late.service"]
 
 
+def test_fault_of_a_program_is_tied_to_the_unit_that_it_ended(host):
+    host.kernel("python3[597]: segfault at 0 ip 00007f1c sp 00007ffd error 4 in libc.so.6")
+    host.t += 0.1
+    [tied] = host.manager("app.service", "app.service: Failed with result 'core-dump'.")
+    assert [one.name for one in tied.subjects] == ["app.service", "python3[597]"]
+    [other] = host.manager("b.service", "b.service: Failed with result 'signal'.")
+    assert [one.name for one in other.subjects] == ["b.service"]
+
+
+def test_slice_that_repeats_the_kills_of_its_units_is_no_news(host):
+    text = "{}: A process of this unit has been killed by the OOM killer."
+    assert rules(host.manager("w.service", text.format("w.service"))) == ["known.unit-oom"]
+    assert not host.manager("system.slice", text.format("system.slice"))
+
+
 def test_exit_code_of_a_unit_that_was_told_to_stop_is_no_crash(host):
     exited = "app.service: Main process exited, code=exited, status=143/n/a"
     failed = "app.service: Failed with result 'exit-code'."

@@ -335,6 +335,6 @@ def _device_grade(event: Event, name: str, used: str) -> Grade | None:
     removable = (
         attributes.get("bus", attributes.get("ID_BUS", "")) == "usb" or attributes.get("removable") == "1"
     )
-    if subsystem in {"block", "nvme", "scsi"}:
+    if subsystem == "block":  # the others are its bus, which goes with it
         return Grade(Severity.INFO, 0.2, 0.0) if removable else Grade(Severity.ERROR, 0.7, 0.0)
     return None

@@ -28,6 +28,7 @@ FAILURES_MAX = 100  # that one line may claim; sshd gives up after six
 DEPENDENT = "unit-dependency"
 # The manager says "Dependency failed" right after what failed (systemd's job_finish_and_invalidate).
 AT_ONCE_S = 0.5
+FAULT_S = 5.0  # the manager tells of it once the core is dumped
 STOPPING_S = 600.0  # longer than units usually may take (TimeoutStopSec=, 90 s by default)
 STOPPING_MAX = 256
 _HINTS = frozenset({"login-unknown-user", "login-probe", "login-attempts-exceeded"})
@@ -46,6 +47,7 @@ class Meanings:
         self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._stopping: OrderedDict[str, float] = OrderedDict()  # units that somebody stops, and since when
         self._failed: tuple[Subject, float] | None = None  # what the manager said last to have failed
+        self._faulted: tuple[Subject, float] | None = None  # the program whose fault the kernel told of last
 
     def judge(self, known: Sequence[Message], line: Line, t: float) -> tuple[bool, list[Finding]]:
         """Whether the line is one of these messages, and the findings that are due."""
@@ -68,6 +70,9 @@ class Meanings:
             if self._asked_to_stop(message, reading, line, t):
                 return []
             self._tie_failure(message, subjects, t)
+            self._tie_fault(reading, subjects, t)
+        elif message.writer == "kernel" and message.repeat == "crash":
+            self._faulted = (subjects[0], t)
         label = _label(subjects[0])
         if message.ends:
             return self._conditions.end(f"known.{message.ends}", label, line.at)
@@ -199,6 +204,12 @@ class Meanings:
                 subjects.append(replace(self._failed[0], score=0.8))
         elif message.score >= 0.5:
             self._failed = (subjects[0], t)
+
+    def _tie_fault(self, reading: Reading, subjects: list[Subject], t: float) -> None:
+        """A unit that a signal ended right after a program's fault has lost that program."""
+        if "fault" in reading.parts and self._faulted and t - self._faulted[1] <= FAULT_S:
+            subjects.append(replace(self._faulted[0], score=0.6))
+            self._faulted = None
 
     def _add_victim(self, subjects: list[Subject], values: Mapping[str, float]) -> None:
         """The kernel names a killed process's unit in a line of its own; tie the two by pid."""
