@@ -17,6 +17,7 @@ from daemon.stages.health import find_crash
 from daemon.stages.life import Life, Report
 
 KEEP_TIMEOUT_S = 5.0
+RETRY_S = 3.0
 PAUSE_S = 0.25  # between two looks, so that a burst of revisions is read once
 MAX_GIVEN_UP = 256
 ROUNDS = 16  # of the reader's list at one look
@@ -80,6 +81,7 @@ class TopStage:
                 self._life.tell.warning(str(error))
             self._trouble = str(error)
             self._counts["failed"] += 1
+            self._look_s = time.monotonic() + RETRY_S  # whom it asks is mostly just being started again
 
     def _report_crash(self) -> None:
         if self._crash is not None:
