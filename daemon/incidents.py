@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from daemon.growth import doublings
 from daemon.messages import ContextNote, Culprit, Evidence, Incident, Stamp
 from daemon.situations import Condition, Situation
 from daemon.verdicts import NOTES_MAX, Verdict
@@ -120,13 +121,18 @@ def quieted(incident: Incident, silence_id: str, at: Stamp) -> Incident:
     )
 
 
-def differs(incident: Incident, verdict: Verdict) -> bool:
+def differs(incident: Incident, situation: Situation, verdict: Verdict) -> bool:
     """Whether an operator would care about what changed."""
     return (
         graver(incident, verdict)
+        or _doublings(situation) > doublings(incident.evidence)
         or _names(incident.culprits) != _names(verdict.culprits)
         or len(_notes(incident.context, verdict.notes)) != len(incident.context)
     )
+
+
+def _doublings(situation: Situation) -> int:
+    return doublings(piece for one in situation.conditions.values() for piece in one.evidence)
 
 
 def graver(incident: Incident, verdict: Verdict) -> bool:
@@ -143,7 +149,7 @@ def evidence(situation: Situation) -> list[Evidence]:
             if depth < len(condition.evidence) and len(found) < EVIDENCE_MAX:
                 piece = condition.evidence[depth]
                 found.setdefault(piece.text, piece)
-    pieces = sorted(found.values(), key=lambda one: (one.start, one.id))
+    pieces = sorted(found.values(), key=lambda one: (one.start, one.end, one.id))
     return pieces if situation.back is None else [*pieces[: EVIDENCE_MAX - 1], situation.back]
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from daemon import incidents
 from daemon.codec import encode
 from daemon.context import Contexts
 from daemon.grouping import affinity, view_of_finding
+from daemon.growth import doublings
 from daemon.messages import Culprit, Evidence, Finding, Incident, Stamp, Subject
 from daemon.situations import (
     CONDITIONS_MAX,
@@ -22,6 +24,7 @@ from daemon.situations import (
     incident_id,
     restored,
 )
+from daemon.store.rows import basis
 from daemon.subjects import aliases, generic, key
 from daemon.verdicts import Verdict, judge
 from models.taxonomy import FaultClass, Severity, SubjectKind
@@ -140,12 +143,12 @@ def test_only_what_an_operator_cares_about_is_a_difference():
     grouped = situation(find(1, 10, "a", "mount:/v"))
     first = opened(grouped)
     same = verdict(grouped)
-    assert not incidents.differs(first, same)
-    assert not incidents.differs(first, same._replace(score=0.99, scores={F.DISK_FULL: 0.99}))
-    assert incidents.differs(first, same._replace(severity=Severity.CRITICAL))
-    assert not incidents.differs(first, same._replace(severity=Severity.WARNING))
-    assert incidents.differs(first, same._replace(fault_class=F.DISK_FAILING))
-    assert incidents.differs(first, same._replace(culprits=[Culprit(SubjectKind.MOUNT, "/w", 1.0)]))
+    assert not incidents.differs(first, grouped, same)
+    assert not incidents.differs(first, grouped, same._replace(score=0.99, scores={F.DISK_FULL: 0.99}))
+    assert incidents.differs(first, grouped, same._replace(severity=Severity.CRITICAL))
+    assert not incidents.differs(first, grouped, same._replace(severity=Severity.WARNING))
+    assert incidents.differs(first, grouped, same._replace(fault_class=F.DISK_FAILING))
+    assert incidents.differs(first, grouped, same._replace(culprits=[Culprit(SubjectKind.MOUNT, "/w", 1.0)]))
     assert incidents.graver(first, same._replace(fault_class=F.DISK_FAILING))
     assert not incidents.graver(first, same._replace(culprits=[]))
 
@@ -215,7 +218,7 @@ def test_a_restored_situation_goes_on_with_the_same_class_and_culprits():
     again = verdict(after, 101)
     assert again.fault_class is before.fault_class
     assert [one.name for one in again.culprits] == [one.name for one in before.culprits]
-    assert not incidents.differs(before, again)
+    assert not incidents.differs(before, after, again)
     assert incidents.evidence(after) == before.evidence
 
 
@@ -355,3 +358,25 @@ def test_grouping_follows_subjects_places_and_causes(cause, effect, gap, same):
     one = find(1, 100, "one", cause[1], cause[0])
     other = find(2, 100 + gap, "two", effect[1], effect[0])
     assert tied(one, other) == same
+
+
+def test_counts_are_a_difference_when_they_double_and_not_before():
+    def counted(failures):
+        return Evidence(
+            id="e", kind="event", ref="", start=1, end=1, text="t", values={"failures_count": failures}
+        )
+
+    assert doublings([counted(5), counted(11)]) > doublings([counted(5)])
+    assert doublings([counted(24)]) == doublings([counted(20)])
+    assert doublings([]) == 0
+
+
+def test_advice_is_asked_again_when_counts_have_doubled():
+    def attacked(failures):
+        piece = Evidence(
+            id="e", kind="event", ref="", start=1, end=1, text="t", values={"failures_count": failures}
+        )
+        return structs.replace(opened(situation(find(1, 10, "a", "mount:/v"))), evidence=[piece])
+
+    assert basis(attacked(5.0)) == basis(attacked(6.0))
+    assert basis(attacked(5.0)) != basis(attacked(10.0))

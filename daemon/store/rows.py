@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from daemon.errors import HauswartError, IntegrityError
+from daemon.growth import doublings
 from daemon.messages import (
     Advice,
     Evidence,
@@ -180,13 +181,13 @@ def _json(message: Struct) -> str:
 
 
 def basis(incident: Incident) -> str:
-    """What advice depends on, in 16 hex digits: class, severity, culprits, kinds of evidence.
+    """What advice depends on, in 16 hex digits: class, severity, culprits, kinds of evidence, doubled counts.
 
-    Fresh numbers of the same metrics and more lines of the same kind do not change it.
+    Other fresh numbers of the same metrics and more lines of the same kind do not change it.
     """
     kinds = sorted({(item.kind, "" if item.kind == "line" else item.ref) for item in incident.evidence})
     culprits = [(culprit.kind, culprit.name) for culprit in incident.culprits[:3]]
-    content = (incident.fault_class, incident.severity, culprits, kinds)
+    content = (incident.fault_class, incident.severity, culprits, kinds, doublings(incident.evidence))
     return blake2b(msgspec.msgpack.encode(content), digest_size=8).hexdigest()
 
 

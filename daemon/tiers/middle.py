@@ -222,7 +222,10 @@ class MiddleTier:
     def _revise(self, situation: Situation, *, counted: bool) -> None:
         assert situation.incident is not None
         verdict = self._judge(situation)
-        cared = incidents.differs(situation.incident, verdict) or _rules(situation) > situation.told_rules
+        cared = (
+            incidents.differs(situation.incident, situation, verdict)
+            or _rules(situation) > situation.told_rules
+        )
         rested = self._t - situation.told_t >= REVISION_S
         if incidents.graver(situation.incident, verdict) or counted or (cared and rested):
             self._tell(situation, incidents.revised(situation.incident, situation, verdict, self._at))
