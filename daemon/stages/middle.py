@@ -96,7 +96,8 @@ class MiddleStage:
         self._unsaved: dict[str, Incident] = {}
         self._unsaved_findings: list[Finding] = []
         self._waiting: Arrival[Upward] | None = None  # the newest frame that is not acknowledged
-        self._waiting_s = 0.0  # since when there is one
+        self._asked: list[Asked] = []  # findings of other stages, answered like frames are acknowledged
+        self._waiting_s = 0.0  # since when there is either
         self._retry_s = 0.0
         self._expire_s = time.monotonic()
         self._began_s = self._ticked_s = time.monotonic()
@@ -124,7 +125,7 @@ class MiddleStage:
         """One round: wait, group, commit, acknowledge, wake, answer."""
         blocked = self._blocked
         self._life.listen(self._consumer.socket, wanted=not blocked)
-        awaited = self._silent or self._waiting is not None
+        awaited = self._silent or self._awaited
         self._life.wait(RETRY_S if blocked else LOOK_S if awaited else SILENT_AFTER_S / 2)
         if not blocked:
             self._receive()
@@ -141,11 +142,20 @@ class MiddleStage:
         """Whether commits fail at present; then nothing more is taken in, and the low tier waits."""
         return self._retry_s > 0.0
 
+    @property
+    def _awaited(self) -> bool:
+        """Whether somebody waits to hear that what was received is kept."""
+        return self._waiting is not None or bool(self._asked)
+
+    def _wait_since_now(self) -> None:
+        if not self._awaited:
+            self._waiting_s = time.monotonic()
+
     def _receive(self) -> None:
         for arrival in self._consumer.receive():
             extra = [find_gap("low", arrival.gap)] if arrival.gap else []
             self._take([*arrival.messages, *extra])
-            self._waiting_s = time.monotonic() if self._waiting is None else self._waiting_s
+            self._wait_since_now()
             self._waiting = arrival
             if arrival.messages:
                 count_latency(
@@ -187,9 +197,12 @@ class MiddleStage:
         """Acknowledge what is committed; what may still become an incident only gives its credit back."""
         if self._waiting is not None:
             self._consumer.release(self._waiting)
-            if not self._tier.unsettled or time.monotonic() - self._waiting_s > UNSETTLED_MAX_S:
+        if not self._tier.unsettled or time.monotonic() - self._waiting_s > UNSETTLED_MAX_S:
+            if self._waiting is not None:
                 self._consumer.acknowledge(self._waiting)
-                self._waiting = None
+            for asked in self._asked:
+                self._records.reply(asked, Committed(asked.number))
+            self._waiting, self._asked = None, []
         self._consumer.answer()
 
     def _fail(self, error: HauswartError) -> None:
@@ -214,7 +227,7 @@ class MiddleStage:
 
         A flood may hold back the sample that would bring the next one until what waits here is acknowledged.
         """
-        awaited = self._silent or (self._waiting is not None and not self._blocked)
+        awaited = self._silent or (self._awaited and not self._blocked)
         if awaited and time.monotonic() - self._ticked_s >= LOOK_S:
             self._take([Tick(now())])
 
@@ -227,12 +240,15 @@ class MiddleStage:
                 self._records.reply(asked, Refused(asked.number, str(error)[:500]))
             else:
                 self._counts["records_kept"] += 1
-                self._records.reply(asked, Committed(asked.number))
+                if not isinstance(asked.record, KeepFinding):
+                    self._records.reply(asked, Committed(asked.number))
 
     def _keep(self, asked: Asked) -> None:
         record = asked.record
         self._store.keep(record, f"{asked.epoch:x}", asked.number)
         if isinstance(record, KeepFinding):
+            self._wait_since_now()
+            self._asked.append(asked)
             self._take([record.finding])
             self._commit()
         elif isinstance(record, KeepAdvice):
