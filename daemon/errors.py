@@ -35,7 +35,7 @@ class IntegrityError(HauswartError):
 
 
 class StoreFullError(HauswartError):
-    """There is no space to keep something; nothing was acknowledged, and it works again when space is back."""
+    """No space is left to keep something; nothing was acknowledged, and it works again when space is back."""
 
 
 class LockedError(HauswartError):

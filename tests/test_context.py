@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.context import AFTERMATH_S, Contexts, describe
+from daemon.incidents.context import AFTERMATH_S, Contexts, describe
 from daemon.messages import Event, Evidence, Finding, Stamp, Subject
 from models.taxonomy import FaultClass, Severity, SubjectKind
 

@@ -7,13 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from daemon import incidents
 from daemon.codec import encode
-from daemon.context import Contexts
-from daemon.grouping import affinity, view_of_finding
 from daemon.growth import doublings
-from daemon.messages import Culprit, Evidence, Finding, Incident, Stamp, Subject
-from daemon.situations import (
+from daemon.incidents import lifecycle
+from daemon.incidents.context import Contexts
+from daemon.incidents.grouping import affinity, view_of_finding
+from daemon.incidents.situations import (
     CONDITIONS_MAX,
     EVIDENCE_PER_CONDITION,
     IDS_MAX,
@@ -24,9 +23,10 @@ from daemon.situations import (
     incident_id,
     restored,
 )
+from daemon.incidents.verdicts import Verdict, judge
+from daemon.messages import Culprit, Evidence, Finding, Incident, Stamp, Subject
 from daemon.store.rows import basis
 from daemon.subjects import aliases, generic, key
-from daemon.verdicts import Verdict, judge
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
 BOOT, WALL = "b" * 32, 1_700_000_000.0
@@ -84,7 +84,7 @@ def verdict(of: Situation, t: float = 20) -> Verdict:
 
 
 def opened(of: Situation, t: float = 20) -> Incident:
-    of.incident = incidents.opened(of, verdict(of, t), at(t))
+    of.incident = lifecycle.opened(of, verdict(of, t), at(t))
     return of.incident
 
 
@@ -104,16 +104,16 @@ def test_severity_never_falls_while_it_is_open():
     grouped = situation(find(1, 10, "a", "mount:/v", severity="critical"))
     first = opened(grouped)
     milder = verdict(grouped)._replace(severity=Severity.WARNING)
-    assert incidents.revised(first, grouped, milder, at(30)).severity == "critical"
+    assert lifecycle.revised(first, grouped, milder, at(30)).severity == "critical"
 
 
 def test_closing_and_merging_say_when_and_into_what():
     grouped = situation(find(1, 10, "a", "mount:/v"))
     first = opened(grouped)
-    closed = incidents.closed(first, grouped, at(50))
+    closed = lifecycle.closed(first, grouped, at(50))
     assert (closed.state, closed.closed_at, closed.revision) == ("closed", WALL + 50, 2)
     other = opened(situation(find(2, 5, "a", "mount:/w")))
-    gone = incidents.merged(first, other, at(51))
+    gone = lifecycle.merged(first, other, at(51))
     assert (gone.state, gone.merged_into, gone.closed_at) == ("merged", other.id, WALL + 51)
 
 
@@ -122,8 +122,8 @@ def test_a_wall_clock_that_jumped_back_never_closes_before_it_opened():
     first = opened(grouped)
     back = Stamp(BOOT, 60, WALL - 86400)
     for after in (
-        incidents.closed(first, grouped, back),
-        incidents.revised(first, grouped, verdict(grouped), back),
+        lifecycle.closed(first, grouped, back),
+        lifecycle.revised(first, grouped, verdict(grouped), back),
     ):
         assert after.updated_at >= after.opened_at
         assert after.closed_at is None or after.closed_at >= after.opened_at
@@ -131,9 +131,9 @@ def test_a_wall_clock_that_jumped_back_never_closes_before_it_opened():
 
 def test_reopening_counts_and_says_so():
     grouped = situation(find(1, 10, "a", "mount:/v"))
-    closed = incidents.closed(opened(grouped), grouped, at(50))
+    closed = lifecycle.closed(opened(grouped), grouped, at(50))
     grouped.reopened = 1
-    again = incidents.reopened(closed, grouped, verdict(grouped), at(60))
+    again = lifecycle.reopened(closed, grouped, verdict(grouped), at(60))
     assert (again.state, again.closed_at, again.revision) == ("open", None, 3)
     assert again.evidence[-1].text == "It came back after it had ended."
     assert again.evidence[-1].values == {"reopened_count": 1.0}
@@ -143,14 +143,14 @@ def test_only_what_an_operator_cares_about_is_a_difference():
     grouped = situation(find(1, 10, "a", "mount:/v"))
     first = opened(grouped)
     same = verdict(grouped)
-    assert not incidents.differs(first, grouped, same)
-    assert not incidents.differs(first, grouped, same._replace(score=0.99, scores={F.DISK_FULL: 0.99}))
-    assert incidents.differs(first, grouped, same._replace(severity=Severity.CRITICAL))
-    assert not incidents.differs(first, grouped, same._replace(severity=Severity.WARNING))
-    assert incidents.differs(first, grouped, same._replace(fault_class=F.DISK_FAILING))
-    assert incidents.differs(first, grouped, same._replace(culprits=[Culprit(SubjectKind.MOUNT, "/w", 1.0)]))
-    assert incidents.graver(first, same._replace(fault_class=F.DISK_FAILING))
-    assert not incidents.graver(first, same._replace(culprits=[]))
+    assert not lifecycle.differs(first, grouped, same)
+    assert not lifecycle.differs(first, grouped, same._replace(score=0.99, scores={F.DISK_FULL: 0.99}))
+    assert lifecycle.differs(first, grouped, same._replace(severity=Severity.CRITICAL))
+    assert not lifecycle.differs(first, grouped, same._replace(severity=Severity.WARNING))
+    assert lifecycle.differs(first, grouped, same._replace(fault_class=F.DISK_FAILING))
+    assert lifecycle.differs(first, grouped, same._replace(culprits=[Culprit(SubjectKind.MOUNT, "/w", 1.0)]))
+    assert lifecycle.graver(first, same._replace(fault_class=F.DISK_FAILING))
+    assert not lifecycle.graver(first, same._replace(culprits=[]))
 
 
 # --- what is kept -------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def test_every_condition_has_a_piece_of_evidence_before_any_has_two():
     many = [find(n, 10, "loud", "mount:/v") for n in range(1, 40)]
     others = [find(100 + n, 11, f"rule{n}", "mount:/v", score=0.5) for n in range(25)]
     texts = {one.text for one in opened(situation(*many, *others)).evidence}
-    assert len(texts) == EVIDENCE_PER_CONDITION + 25 < incidents.EVIDENCE_MAX
+    assert len(texts) == EVIDENCE_PER_CONDITION + 25 < lifecycle.EVIDENCE_MAX
     assert {f"text {100 + n}" for n in range(25)} <= texts
 
 
@@ -189,7 +189,7 @@ def test_a_situation_is_bounded_whatever_comes(stream):
     assert len(grouped.conditions) <= CONDITIONS_MAX
     assert len(grouped.ids) <= IDS_MAX
     found = opened(grouped, 500)
-    assert len(found.evidence) <= incidents.EVIDENCE_MAX
+    assert len(found.evidence) <= lifecycle.EVIDENCE_MAX
     assert len(found.culprits) <= 8
     encode(found)
 
@@ -218,8 +218,8 @@ def test_a_restored_situation_goes_on_with_the_same_class_and_culprits():
     again = verdict(after, 101)
     assert again.fault_class is before.fault_class
     assert [one.name for one in again.culprits] == [one.name for one in before.culprits]
-    assert not incidents.differs(before, after, again)
-    assert incidents.evidence(after) == before.evidence
+    assert not lifecycle.differs(before, after, again)
+    assert lifecycle.evidence(after) == before.evidence
 
 
 def test_ids_hang_on_boot_and_finding_only():

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from daemon.gathering import SITUATIONS_MAX, WHERE_MAX
+from daemon.incidents.gathering import SITUATIONS_MAX, WHERE_MAX
+from daemon.incidents.situations import CONDITIONS_MAX
 from daemon.messages import Event, Evidence, Finding, Incident, KeepSilence, Stamp, Subject, Tick
 from daemon.settings import Middle
-from daemon.situations import CONDITIONS_MAX
 from daemon.tiers.middle import CLOSED_MAX, OPEN_MAX, SEEN_MAX, MiddleTier
 from models.taxonomy import FaultClass, Severity, SubjectKind
 

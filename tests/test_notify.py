@@ -15,13 +15,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from daemon.channels import BACKOFF_S, TIMEOUT_S, Channel, Post, channels_of, letter
 from daemon.errors import ConfigError
 from daemon.messages import Advice, Culprit, Evidence, Incident, KeepSilence
-from daemon.notify import ADVICE_WAIT_S, Planner, State
+from daemon.notify.channels import BACKOFF_S, TIMEOUT_S, Channel, Post, channels_of, letter
+from daemon.notify.planner import ADVICE_WAIT_S, Planner, State
+from daemon.notify.wording import compose, compose_digest
 from daemon.settings import Metrics, Notify, Settings
 from daemon.store.rows import Delivery
-from daemon.wording import compose, compose_digest
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
 REPO = Path(__file__).parent.parent
@@ -399,9 +399,9 @@ def test_failure_of_a_target_says_why_without_its_credentials(office):
 
 
 def test_resident_modules_do_not_import_apprise():
-    script = (
-        "import sys, daemon.stages.notify, daemon.wording; print({'apprise', 'asyncio'} & {*sys.modules})"
-    )
+    imports = "import sys, daemon.stages.notify, daemon.notify.wording"
+    script = f"{imports}
+print({{'apprise', 'asyncio'}} & {{*sys.modules}})"
     done = subprocess.run(
         [sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=REPO
     )

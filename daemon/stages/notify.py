@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from daemon.bus import LOOK_EVERY_S, RecordsClient, WakeListener, Wire
-from daemon.channels import Channel, Letter, Outcome, Post, channels_of, letter
 from daemon.errors import HauswartError
 from daemon.messages import Advice, KeepDelivery, KeepFinding
-from daemon.notify import HOUR_S, MISSED_S, Notice, Planner, State
+from daemon.notify.channels import Channel, Letter, Outcome, Post, channels_of, letter
+from daemon.notify.planner import HOUR_S, MISSED_S, Notice, Planner, State
 from daemon.prometheus import MetricsServer, exposition, families_of
 from daemon.settings import Settings
 from daemon.stages.health import find_crash
@@ -141,7 +141,7 @@ class NotifyStage:
             self._look_s = min(self._look_s, mono + max(plan.look_in_s, PAUSE_S))
 
     def _send(self, notice: Notice, advice: Advice | None) -> None:
-        from daemon.wording import compose  # noqa: PLC0415  # the titles are read with the first notice
+        from daemon.notify.wording import compose  # noqa: PLC0415  # the titles are read with the first notice
 
         incident = notice.incident
         message = compose(notice, advice, self._settings.language, self._host)
@@ -169,7 +169,7 @@ class NotifyStage:
         self._counts[f"notices/{notice.reason}"] += 1
 
     def _send_digest(self, notices: Sequence[Notice]) -> None:
-        from daemon.wording import compose_digest, worst  # noqa: PLC0415  # see _send
+        from daemon.notify.wording import compose_digest, worst  # noqa: PLC0415  # see _send
 
         for name, channel in self._channels.items():
             mine = [notice for notice in notices if name in notice.channels]

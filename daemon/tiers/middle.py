@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from daemon import incidents
 from daemon.clock import Timeline
-from daemon.context import Contexts, weak
-from daemon.gathering import Gathering, Label
+from daemon.incidents import lifecycle
+from daemon.incidents.context import Contexts, weak
+from daemon.incidents.gathering import Gathering, Label
+from daemon.incidents.situations import Situation, restored
+from daemon.incidents.verdicts import Verdict, judge
 from daemon.messages import Event, Finding, Incident, KeepSilence, Stamp, Tick, Upward
 from daemon.settings import Middle
 from daemon.silences import quieting
-from daemon.situations import Situation, restored
 from daemon.subjects import expand, split_pid
-from daemon.verdicts import Verdict, judge
 from models.causes import rootless
 from models.taxonomy import Category, FaultClass, Severity
 
@@ -187,7 +187,7 @@ class MiddleTier:
             self._gathering.remove(situation)
             return
         self.counters["opened"] += 1
-        self._tell(situation, incidents.opened(situation, verdict, self._at))
+        self._tell(situation, lifecycle.opened(situation, verdict, self._at))
 
     def _room(self, verdict: Verdict) -> bool:
         """Whether one more may open; a graver one than the least of very many closes that one early."""
@@ -223,12 +223,12 @@ class MiddleTier:
         assert situation.incident is not None
         verdict = self._judge(situation)
         cared = (
-            incidents.differs(situation.incident, situation, verdict)
+            lifecycle.differs(situation.incident, situation, verdict)
             or _rules(situation) > situation.told_rules
         )
         rested = self._t - situation.told_t >= REVISION_S
-        if incidents.graver(situation.incident, verdict) or counted or (cared and rested):
-            self._tell(situation, incidents.revised(situation.incident, situation, verdict, self._at))
+        if lifecycle.graver(situation.incident, verdict) or counted or (cared and rested):
+            self._tell(situation, lifecycle.revised(situation.incident, situation, verdict, self._at))
         else:
             situation.stale = cared  # told with a later tick
 
@@ -244,7 +244,7 @@ class MiddleTier:
     def _close(self, situation: Situation) -> None:
         assert situation.incident is not None
         self.counters["closed"] += 1
-        self._tell(situation, incidents.closed(situation.incident, situation, self._at))
+        self._tell(situation, lifecycle.closed(situation.incident, situation, self._at))
         self._gathering.remove(situation)
         situation.close(self._t)
         self._closed[situation.id] = situation
@@ -263,7 +263,7 @@ class MiddleTier:
             return
         former.closed_t, former.reopened, former.told_s = None, former.reopened + 1, 0.0
         verdict = self._judge(former)
-        self._tell(former, incidents.reopened(former.incident, former, verdict, self._at))
+        self._tell(former, lifecycle.reopened(former.incident, former, verdict, self._at))
 
     def _former(self, situation: Situation, verdict: Verdict) -> Situation | None:
         """The incident of the same trouble that was closed a short while ago."""
@@ -294,7 +294,7 @@ class MiddleTier:
         for loser in absorbed:
             if loser.incident is not None and survivor.incident is not None and loser.open:
                 self.counters["merged"] += 1
-                self._changed[loser.id] = incidents.merged(loser.incident, survivor.incident, self._at)
+                self._changed[loser.id] = lifecycle.merged(loser.incident, survivor.incident, self._at)
         return survivor
 
     def _label(self, situation: Situation) -> Label:
@@ -304,7 +304,7 @@ class MiddleTier:
 
     def _tell(self, situation: Situation, incident: Incident) -> None:
         silence = quieting(self._silences.values(), incident, self._at.wall)
-        incident = incidents.with_silence(incident, silence)
+        incident = lifecycle.with_silence(incident, silence)
         situation.incident, situation.told_t, situation.stale = incident, self._t, False
         situation.told_rules = _rules(situation)
         self._changed[incident.id] = incident
@@ -317,7 +317,7 @@ class MiddleTier:
                 continue
             silence = quieting(self._silences.values(), incident, self._at.wall)
             if silence != incident.quieted:
-                situation.incident = self._changed[incident.id] = incidents.quieted(
+                situation.incident = self._changed[incident.id] = lifecycle.quieted(
                     incident, silence, self._at
                 )
 

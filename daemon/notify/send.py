@@ -1,4 +1,4 @@
-"""A short-lived process that hands one notification to one Apprise target: `python -m daemon.send`.
+"""A short-lived process that hands one notification to one Apprise target: `python -m daemon.notify.send`.
 
 Reads {url, title, body, severity} as JSON from standard input. Apprise costs tens of megabytes: no resident
 stage imports it. What it says on standard error never contains the URL, which may hold credentials.
@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from daemon.channels import FAILED, NOT_INSTALLED, NOT_UNDERSTOOD
+from daemon.notify.channels import FAILED, NOT_INSTALLED, NOT_UNDERSTOOD
 
 SENT = 0
 MAX_INPUT_BYTES = 1 << 20

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from daemon.context import Contexts, Effect, Weighing, Window, describe, main_class
+from daemon.incidents.context import Contexts, Effect, Weighing, Window, describe, main_class
+from daemon.incidents.situations import OCCURRENCES_TOLD, Condition, Situation, family
 from daemon.messages import ContextNote, Culprit
-from daemon.situations import OCCURRENCES_TOLD, Condition, Situation, family
 from daemon.subjects import Key, generic
 from models.causes import correct, effect
 from models.taxonomy import FaultClass, Severity, SubjectKind

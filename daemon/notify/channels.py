@@ -22,7 +22,11 @@ from daemon.errors import ConfigError
 from daemon.settings import Notify
 from models.digest import blake2b
 
-FAILED, NOT_UNDERSTOOD, NOT_INSTALLED = 1, 2, 3  # exit codes of daemon.send; only FAILED is worth another try
+FAILED, NOT_UNDERSTOOD, NOT_INSTALLED = (
+    1,
+    2,
+    3,
+)  # exit codes of `send`; only FAILED is worth another try
 TIMEOUT_S = 30.0
 MAX_OUTPUT = 2048  # bytes of a child's standard error that are kept
 MAX_AT_ONCE = 4
@@ -62,7 +66,7 @@ def channels_of(settings: Notify) -> list[Channel]:
     """The configured channels; raises ConfigError, which never quotes a target."""
     found = [Channel("hook", tuple(settings.hook))] if settings.hook else []
     urls = [*settings.targets, *_read_targets(settings.targets_file)]
-    argv = (sys.executable, "-m", "daemon.send")
+    argv = (sys.executable, "-P", "-m", "daemon.notify.send")
     for number, url in enumerate(urls, 1):
         scheme, colon, _ = url.partition("://")
         if not colon or not scheme.isascii() or not scheme.replace("+", "").replace("-", "").isalnum():

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from daemon.context import main_class
+from daemon.incidents.context import main_class
+from daemon.incidents.situations import Condition, Situation
+from daemon.incidents.verdicts import classes
 from daemon.messages import Finding, Subject
-from daemon.situations import Condition, Situation
 from daemon.subjects import Key, expand
-from daemon.verdicts import classes
 from models.causes import SELF_REACH, Reach, effect, far, kin, places
 from models.taxonomy import Category, FaultClass, SubjectKind
 

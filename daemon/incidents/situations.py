@@ -1,7 +1,7 @@
 """A situation: conditions that belong together, before and while they are an incident.
 
-Holds the bounded state of one group of findings. What it adds up to is derived in `daemon.verdicts`; which
-finding belongs to it is decided in `daemon.grouping`.
+Holds the bounded state of one group of findings. What it adds up to is derived in `verdicts`; which finding belongs
+to it is decided in `grouping`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from daemon.context import Weighing, weak
+from daemon.incidents.context import Weighing, weak
 from daemon.messages import Evidence, Finding, Incident, Stamp, Subject
 from daemon.subjects import Key, key, split_pid
 from models.digest import blake2b

@@ -9,9 +9,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from daemon.grouping import View, affinity, on_stage, strangers, supports, view_of_finding, view_of_situation
+from daemon.incidents.grouping import (
+    View,
+    affinity,
+    on_stage,
+    strangers,
+    supports,
+    view_of_finding,
+    view_of_situation,
+)
+from daemon.incidents.situations import ConditionKey, Situation, began_at, condition_key, incident_id
 from daemon.messages import Finding, Incident
-from daemon.situations import ConditionKey, Situation, began_at, condition_key, incident_id
 from daemon.subjects import split_pid
 from models.taxonomy import FaultClass
 

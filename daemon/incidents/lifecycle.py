@@ -1,7 +1,7 @@
 """The life of an incident: opened, revised, reopened, merged, closed.
 
 Pure functions from one revision to the next. It knows nothing about findings' grouping:
-what it writes down was judged in `daemon.verdicts`.
+what it writes down was judged in `daemon.incidents.verdicts`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from daemon.growth import doublings
+from daemon.incidents.situations import Condition, Situation
+from daemon.incidents.verdicts import NOTES_MAX, Verdict
 from daemon.messages import ContextNote, Culprit, Evidence, Incident, Stamp
-from daemon.situations import Condition, Situation
-from daemon.verdicts import NOTES_MAX, Verdict
 
 EVIDENCE_MAX = 32  # what a person reads, and what a store row can bear at every revision
 _FIRST_CULPRITS = 3  # an operator looks at the first few; the order of the rest is noise

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from daemon.advice.titles import title
 from daemon.messages import Advice, Incident
-from daemon.notify import Notice
+from daemon.notify.planner import Notice
 
 MAX_BODY = 4000  # characters; ntfy takes 4096 bytes, Telegram 4096 characters
 MAX_EVIDENCE = 5
