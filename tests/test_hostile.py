@@ -29,7 +29,7 @@ from tests.fixtures.live import Peaks, append, cpu_s, fill, launch, live, logins
 from tests.lab.runner import HAUSWART, wait_until
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
-FLOOD_S = 3.0
+FLOOD_S = 2.0
 FLOOD_LINES_PER_S = 100_000
 
 
@@ -128,7 +128,7 @@ def test_flood_is_accounted_for_and_does_not_hide_a_full_disk(watched, scratch):
         while (now_s := time.monotonic()) < began + FLOOD_S:
             append(path, block)
             offered += FLOOD_LINES_PER_S // 10
-            if not filled_s and now_s > began + 1:
+            if not filled_s and now_s > began + 0.5:
                 fill(disk)
                 filled_s = now_s
             time.sleep(max(0.0, began + offered / FLOOD_LINES_PER_S - time.monotonic()))
@@ -321,7 +321,7 @@ def test_full_disk_under_the_state_is_said_and_costs_nothing_acknowledged(tmp_pa
         refused = found.command("feedback", next(iter(kept)), "good", "--comment", "lost")
         assert refused.returncode == 1
         assert "space" in refused.stderr
-        time.sleep(6)  # the status files and positions are due meanwhile
+        time.sleep(4)  # status files and positions are due meanwhile
         assert found_again(state) == kept
         (state / "filler").unlink()
         assert wait_until(lambda: found.found("auth-bruteforce", "203.0.113.41"), 15), found.log.read_text()
@@ -486,7 +486,7 @@ def test_clock_that_jumps_a_day_either_way_is_one_incident_and_expires_nothing(t
         for shift_s in (DAY_S, -DAY_S):
             set_shift(str(shift_s))
             assert wait_until(lambda: found.found("clock-jump", ""), 10), found.log.read_text()
-            time.sleep(3)
+            time.sleep(1.5)
             assert len(found.found("clock-jump", "")) == 1
             kept = found.found("auth-bruteforce", "198.51.100.60")
             assert [(kept_one.id, kept_one.state) for kept_one in kept] == [(one.id, "open")]
@@ -563,7 +563,7 @@ def test_what_cannot_be_read_is_named_once_and_the_rest_goes_on(nobodys):
     follow = [str(closed / "secret.log"), str(closed / "*.log"), str(locked), str(log)]
     with live(nobodys, before=begin, follow=follow, kernel_log="on", journal="on") as found:
         assert {Path(f"/proc/{pid}").stat().st_uid for pid in found.pids().values()} == {65534}
-        time.sleep(3)  # three rounds of every reader
+        time.sleep(2)  # two rounds of every reader
         append(log, logins("198.51.100.75"))
         assert wait_until(lambda: found.found("auth-bruteforce", "198.51.100.75"), 15)
         said = found.log.read_text()
@@ -672,6 +672,7 @@ def beside_journald(scratch):
 
 
 @pytest.mark.lab
+@pytest.mark.slow
 def test_journal_entries_are_cut_escaped_and_believed_only_from_who_wrote_them(tmp_path):
     if os.geteuid() != 0 or JOURNALD is None:
         pytest.skip("needs root and systemd-journald")

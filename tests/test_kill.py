@@ -102,7 +102,7 @@ def kill(found, stage):
 def crash_thrice(scratch, name):
     for _ in range(3):
         spawn(scratch, name, "import ctypes; ctypes.string_at(0)").wait()
-        time.sleep(0.5)
+        time.sleep(0.2)
 
 
 def in_turn(scratch, log, disks, programs=PROGRAMS):
@@ -151,7 +151,7 @@ def test_killed_stage_is_said_once_and_the_others_go_on(calm, stage):
     before = calm.pids()
     kill(calm, stage)
     assert wait_until(lambda: crashes_of(calm, stage), 15), describe(calm)
-    time.sleep(2)
+    time.sleep(1)
     (one,) = crashes_of(calm, stage)
     with StoreReader(calm.state_dir / "store.db") as reader:
         assert [finding.rule for finding in reader.findings(one.id)] == ["stage.crashed"]
@@ -181,6 +181,7 @@ def test_killed_daemon_leaves_no_orphan_and_the_next_says_it(tmp_path):
 
 
 @pytest.mark.lab
+@pytest.mark.slow
 def test_stages_killed_at_random_moments_lose_nothing_acknowledged(tmp_path, disks):
     chosen, log, over = random.Random(SEED), tmp_path / "auth.log", threading.Event()
     log.touch()
@@ -194,17 +195,17 @@ def test_stages_killed_at_random_moments_lose_nothing_acknowledged(tmp_path, dis
         kills = [*STAGES, *STAGES, *chosen.choices(STAGES[:3], k=2)]
         chosen.shuffle(kills)
         for stage in kills:
-            time.sleep(chosen.uniform(0.2, 1.2))
+            time.sleep(chosen.uniform(0.0, 0.8))
             kill(found, stage)
         trouble.join()
         over.set()
         talk.join()
         operator.end()
-        complete = wait_until(lambda: not expected_missing(found, disks), 20)
+        complete = wait_until(lambda: not expected_missing(found, disks), 30)
         assert complete, (expected_missing(found, disks), describe(found))
-        time.sleep(3)
+        time.sleep(2)
         watcher.end()
-        told = {stage: crashes_of(found, stage) for stage in STAGES}
+        assert not expected_missing(found, disks), describe(found)
         ours = [one for one in found.incidents() if str(tmp_path) in str(one.culprits)]
         assert wait_until(lambda: json.loads(positions(found))[str(log)][1] == log.stat().st_size, 10)
     print("seed", SEED, kills, len(watcher.seen), "incidents", len(operator.kept), "kept", operator.failed)
@@ -212,7 +213,6 @@ def test_stages_killed_at_random_moments_lose_nothing_acknowledged(tmp_path, dis
     assert operator.kept
     for incident_id, comment in operator.kept:
         assert comment in feedback(found.state_dir, incident_id)
-    assert all(len(incidents) == 1 for incidents in told.values()), told
     assert len({one.culprits[0].name for one in ours}) == len(ours) == len(disks)
     for stage, edge in (("collector", "low"), ("low", "middle")):
         assert found.status(stage).state == "stopped"
@@ -236,7 +236,8 @@ def expected_missing(found, disks):
     wanted = [("disk-full", str(disk)) for disk in disks]
     wanted += [("crash", name) for name in PROGRAMS] if disks else []
     wanted.append(("auth-bruteforce", "198.51.100.12"))
-    return [one for one in wanted if len(found.found(*one)) != 1]
+    unsaid = [("crash", stage) for stage in STAGES if len(crashes_of(found, stage)) != 1]
+    return [one for one in wanted if len(found.found(*one)) != 1] + unsaid
 
 
 def positions(found):
@@ -254,10 +255,10 @@ def test_replay_of_a_live_recording_finds_the_same_incidents_every_time(tmp_path
     log = tmp_path / "auth.log"
     log.touch()
     with live(tmp_path, follow=[str(log)], kernel_log="on") as found:
-        time.sleep(2)
+        time.sleep(1)
         in_turn(tmp_path, log, disks[:1], PROGRAMS[:1])
         assert wait_until(lambda: len(found.incidents()) >= 3, 15), describe(found)
-        time.sleep(3)
+        time.sleep(1.5)
     config = ["--config", str(tmp_path / "hauswart.toml")]
     runs = [found.command(*config, "replay", "telemetry", "--findings") for _ in range(2)]
     assert runs[0].returncode == 0, runs[0].stderr
