@@ -400,8 +400,7 @@ def test_failure_of_a_target_says_why_without_its_credentials(office):
 
 def test_resident_modules_do_not_import_apprise():
     imports = "import sys, daemon.stages.notify, daemon.notify.wording"
-    script = f"{imports}
-print({{'apprise', 'asyncio'}} & {{*sys.modules}})"
+    script = imports + "; print({'apprise', 'asyncio'} & {*sys.modules})"
     done = subprocess.run(
         [sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=REPO
     )

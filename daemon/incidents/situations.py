@@ -1,7 +1,7 @@
 """A situation: conditions that belong together, before and while they are an incident.
 
-Holds the bounded state of one group of findings. What it adds up to is derived in `verdicts`; which finding belongs
-to it is decided in `grouping`.
+Holds the bounded state of one group of findings. What it adds up to is derived in `verdicts`; which
+finding belongs to it is decided in `grouping`.
 """
 
 from __future__ import annotations
