@@ -58,6 +58,9 @@ class Status(Struct, frozen=True, omit_defaults=True):
     counters: dict[str, int] = field(default_factory=dict)
 
 
+_decoder = msgspec.json.Decoder(Status)
+
+
 class StageView(Struct, frozen=True):
     """A stage as `hauswart status` shows it."""
 
@@ -111,7 +114,7 @@ def read_status(runtime: Path, stage: str) -> Status | None:
     """A stage's last word, or None if there is none that can be read."""
     try:
         with (runtime / "status" / f"{stage}.json").open("rb") as file:
-            return msgspec.json.decode(file.read(MAX_STATUS_BYTES), type=Status)
+            return _decoder.decode(file.read(MAX_STATUS_BYTES))
     except (OSError, msgspec.MsgspecError):
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from daemon.stages.flows import describe
 from daemon.stages.log import StageLog
 
 MODULES = {name: f"daemon.stages.{name}" for name in ("collector", "low", "middle", "top", "notify")}
+# Objects made before a collection looks at them; at 700 it would run for every few lines of a flood.
+_YOUNG_MAX = 10_000
 _PR_SET_NAME = 15  # prctl(2)
 
 
@@ -24,6 +27,7 @@ def run_stage(name: str, resolved: Path) -> int:
     try:
         settings = load_resolved(resolved)
         name_process(f"hauswart-{name}")
+        gc.set_threshold(_YOUNG_MAX)
         importlib.import_module(MODULES[name]).run(settings)
     except HauswartError as error:
         tell.failure(error)
