@@ -32,10 +32,16 @@ class Flood:
     drained_after_s: float
     cpu_s: float
     alive: bool
+    stage_cpu_s: dict[str, float]
+    samples: int  # of the host, that arrived meanwhile
 
     @property
     def accounted(self) -> bool:
         return self.offered == self.delivered + self.gap and self.offered == self.written
+
+    def per_line_us(self, cpu_s: float) -> float:
+        """Microseconds of this CPU time for each line."""
+        return cpu_s / max(self.written, 1) * 1e6
 
 
 def lines(count: int, seed: int = 7) -> list[str]:
@@ -61,11 +67,9 @@ def offer(watched: Daemon, log: Path, per_second: int, seconds: int) -> Flood:
     batch = lines(per_second)
     tenths = ["".join(batch[start::10]) for start in range(10)]
     source = f"file:{log}"
-    before, cpu_before, started = (
-        flow(watched, source),
-        exact_cpu_s(family(watched.process.pid)),
-        time.monotonic(),
-    )
+    before, samples_before = flow(watched, source), flow(watched, "host")[1]
+    stages_before, cpu_before = _stage_cpu_s(watched), exact_cpu_s(family(watched.process.pid))
+    started = time.monotonic()
     with log.open("a", encoding="utf-8", buffering=1 << 20) as file:
         for number in range(seconds * 10):
             file.write(tenths[number % 10])
@@ -80,8 +84,25 @@ def offer(watched: Daemon, log: Path, per_second: int, seconds: int) -> Flood:
     wait_until(settled, 120)
     offered, delivered, gap = (b - a for a, b in zip(before, flow(watched, source), strict=True))
     cpu = exact_cpu_s(family(watched.process.pid)) - cpu_before
-    alive = watched.process.poll() is None
-    return Flood(written, offered, delivered, gap, took, time.monotonic() - started - took, cpu, alive)
+    return Flood(
+        written,
+        offered,
+        delivered,
+        gap,
+        seconds=took,
+        drained_after_s=time.monotonic() - started - took,
+        cpu_s=cpu,
+        alive=watched.process.poll() is None,
+        stage_cpu_s={
+            stage: cpu_s - stages_before.get(stage, 0.0) for stage, cpu_s in _stage_cpu_s(watched).items()
+        },
+        samples=flow(watched, "host")[1] - samples_before,
+    )
+
+
+def _stage_cpu_s(watched: Daemon) -> dict[str, float]:
+    pids = {name: status["pid"] for name, status in watched.stages().items()}
+    return {name: exact_cpu_s([pids[name]]) for name in ("collector", "low", "middle") if name in pids}
 
 
 def flow(watched: Daemon, source: str) -> tuple[int, int, int]:
