@@ -1,7 +1,7 @@
 """`hauswart run`: starts the stages, starts them again when they die, stops them in the order of the flow.
 
 The stages are forked, not executed: they share the pages of what this process imported for them (measured:
-four stages and their parent 46 MiB of PSS, against 56 by exec; importing more here than all of them need
+four stages and their parent 46 MiB of PSS, against 55 by exec; importing more here than all of them need
 gains nothing, since what a stage runs it copies by counting references). Nothing here opens a ZeroMQ context,
 since none survives a fork.
 """
