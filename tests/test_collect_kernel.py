@@ -136,6 +136,7 @@ def test_real_kmsg_is_followed_and_resumed():
     token = f"hauswart test {os.getpid()} {time.monotonic_ns()}"
     collector = KernelCollector()
     collector.open()
+    beginning = collector.position()
     collector.read(now())
     Path("/dev/kmsg").write_text(f"<3>hauswart-test[7]: {token}\n")
     assert select.select([collector.fileno()], [], [], 2)[0]
@@ -155,3 +156,10 @@ def test_real_kmsg_is_followed_and_resumed():
         found += resumed.read(now())
     assert [line.text for line in lines(found) if token in line.text] == [f"second {token}"]
     resumed.close()
+    successor = KernelCollector(beginning)  # of one that died before it read anything
+    successor.open()
+    found = successor.read(now())
+    while successor.pending():
+        found += successor.read(now())
+    assert sum(token in line.text for line in lines(found)) == 2
+    successor.close()

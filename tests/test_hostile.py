@@ -308,6 +308,7 @@ def found_again(state):
 
 @ROOT
 @pytest.mark.lab
+@pytest.mark.slow
 def test_full_disk_under_the_state_is_said_and_costs_nothing_acknowledged(tmp_path):
     log = tmp_path / "auth.log"
     log.touch()

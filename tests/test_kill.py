@@ -174,7 +174,7 @@ def test_killed_daemon_leaves_no_orphan_and_the_next_says_it(tmp_path):
             died = f"the last daemon (process {first.process.pid}) died without stopping"
             assert wait_until(lambda: second.says(died), 10)
             assert wait_until(lambda: crashes_of(second, "supervisor"), 15), describe(second)
-            assert not any(map(alive, pids.values()))
+            assert wait_until(lambda: not any(map(alive, pids.values())), 12)
             after = {one.id: one.revision for one in second.incidents()}
             assert all(after.get(number, -1) >= revision for number, revision in before.items())
             assert wait_until(lambda: second.found("auth-bruteforce", "198.51.100.31"), 15), describe(second)

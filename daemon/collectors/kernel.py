@@ -13,6 +13,7 @@ import re
 import time
 from pathlib import Path
 
+from daemon.clock import now as read_clock
 from daemon.collectors.source import MAX_LINES, MAX_READ_S, reader_event
 from daemon.errors import SourceError
 from daemon.ingest import Clean, clean
@@ -22,6 +23,7 @@ _RECORD_BYTES = 8192  # PRINTKRB_RECORD_MAX and CONSOLE_EXT_LOG_MAX: no record i
 _KEPT = {"SUBSYSTEM": "_KERNEL_SUBSYSTEM", "DEVICE": "_KERNEL_DEVICE"}  # as journald names them
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 _SENDER = re.compile(r"([\w./@-]{1,64})(?:\[(\d{1,9})\])?: ", re.ASCII)
+_RING_RECORDS = 1 << 18  # more than the largest ring holds; a usual one is read in 10 ms
 _CHECK_TIME = 31  # the clock is read every 32 records
 
 
@@ -52,8 +54,20 @@ class KernelCollector:
             raise SourceError(f"{self._path}: {error.strerror}", hint=hint) from error
         self._more = self._last >= 0
         if not self._more:
-            os.lseek(self._descriptor, 0, os.SEEK_END)
+            self._pass_over()
         return [reader_event(self.name, "present", f"{self._path} is read")]
+
+    def _pass_over(self) -> None:
+        """Go to the ring's end, and know its last record: a successor must not miss what comes after it."""
+        at, notes = read_clock(), list[Observation]()
+        for _ in range(_RING_RECORDS):
+            record = self._read_record(notes, at)
+            if record is None:
+                break
+            number = record.split(b",", 2)[1:2]
+            if number and number[0].isdigit():
+                self._boot, self._last = at.boot, int(number[0])
+        os.lseek(self._descriptor, 0, os.SEEK_END)
 
     def fileno(self) -> int | None:
         """The device, readable when there is a record."""
