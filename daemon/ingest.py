@@ -73,7 +73,7 @@ def _suspicious(low: str) -> bool:
         or "pwd" in low
         or "secret" in low
         or "token" in low
-        or "key" in low
+        or ("key" in low and _names_key(low))
         or "authoriz" in low
         or "credential" in low
         or "cookie" in low
@@ -164,7 +164,6 @@ _VENDOR_WORDS = (
 )
 
 _ASSIGNED_WORDS = ("passw", "passp", "passc", "pwd", "secret", "token", "credential")
-# `publickey for` stands in every second line of sshd, so for keys there has to be an assignment as well.
 _ASSIGNED_KEY = re.compile(r"key[\w\-\\\"']{0,20}\s{0,3}[=:]")
 
 # words of which one must occur (lower case), the pattern, what it becomes
@@ -194,6 +193,11 @@ def _redact(text: str, low: str) -> str:
     if ("=" in low or ":" in low) and _names_secret(low):
         return _ASSIGNED.sub(rf"\1\2{REDACTED}", text)  # the dearest pattern (20 us), hence the extra check
     return text
+
+
+def _names_key(low: str) -> bool:
+    """Whether it is a key's value that is told; `publickey for` stands in every second line of sshd."""
+    return "--" in low or "private key" in low or bool(_ASSIGNED_KEY.search(low))
 
 
 def _names_secret(low: str) -> bool:

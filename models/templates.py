@@ -97,7 +97,7 @@ def split(pieces: Iterable[str]) -> tuple[str, ...]:
     words: list[str] = []
     last = ""
     for piece in pieces:
-        if is_word(piece) and not (piece == last and _is_value(piece)):
+        if piece != " " and is_word(piece) and not (piece == last and _is_value(piece)):
             words.append(piece)
             last = piece
             if len(words) == MAX_WORDS:

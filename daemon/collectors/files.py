@@ -84,7 +84,8 @@ class FileCollector:
         waiting = [item for item in self._tails.items() if item[1].more]
         while waiting and len(found) < MAX_LINES and time.monotonic() < deadline:
             for path, tail in waiting:
-                found += [self._line(path, raw, now) for raw in tail.take(_LINES_A_TURN)]
+                source = f"file:{path}"[:MAX_NAME]
+                found += [self._line(source, raw, now) for raw in tail.take(_LINES_A_TURN)]
             waiting = [item for item in waiting if item[1].more]
         self._report(found, now)
         return found
@@ -146,13 +147,13 @@ class FileCollector:
 
     # --- lines --------------------------------------------------------------------------------------
 
-    def _line(self, path: str, raw: bytes, now: Stamp) -> Line:
+    def _line(self, source: str, raw: bytes, now: Stamp) -> Line:
         raw = raw.lstrip(b"\0").rstrip(b"\r")
         header = parse_header(raw)
         text, cut = self._clean(raw[header.text_at :])
         return Line(
             at=now,
-            source=f"file:{path}"[:MAX_NAME],
+            source=source,
             text=text,
             priority=header.priority,
             identifier=header.identifier,

@@ -58,7 +58,9 @@ class LineJudge:
     @property
     def events(self) -> list[Event]:
         """Sessions that lines spoke of since the last call."""
-        events, self._meanings.events = self._meanings.events, []
+        events = self._meanings.events
+        if events:
+            self._meanings.events = []
         return events
 
     def own(self, pids: frozenset[int]) -> None:
