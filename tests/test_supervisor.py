@@ -113,6 +113,21 @@ def test_stage_that_keeps_dying_is_left_alone_for_longer():
     assert "after 5 deaths within 60 s" in said[-1]
 
 
+def test_stage_that_another_daemon_holds_is_awaited_and_then_ends_this_one():
+    child, said = _Child("low"), []
+    supervisor = Supervisor.__new__(Supervisor)
+    supervisor._restarts, supervisor._locked_out = 0, ""
+    supervisor._life = type("Life", (), {})()
+    supervisor._life.tell = type("Tell", (), {"warning": said.append, "error": said.append})()
+    for _ in range(8):
+        supervisor._note_death(child, 5)
+        assert child.start_s - time.monotonic() <= 2.0
+    assert supervisor._locked_out == ""  # a killed daemon's stage may still be stopping
+    child.locked_s -= 20
+    supervisor._note_death(child, 5)
+    assert supervisor._locked_out == "low"
+
+
 def test_terminated_supervisor_stops_the_stages_in_the_order_of_the_flow(begin):
     run = begin()
     run.wait_for_stages()
