@@ -98,7 +98,7 @@ def write(value: float, kind: str, lang: Lang) -> str:
 
 
 def _decimal(value: float, decimals: int, lang: Lang) -> str:
-    grouped = abs(value) >= 10_000  # four digits read well without a separator
+    grouped = 10_000 <= abs(value) < 1e9  # four digits read well without; 8.233.203.100 would be an address
     text = f"{value:,.{decimals}f}" if grouped else f"{value:.{decimals}f}"
     return text.translate(str.maketrans(",.", ".,")) if lang == "de" else text
 
