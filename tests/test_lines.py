@@ -130,6 +130,15 @@ def test_failed_dependency_is_tied_to_what_failed_just_before(host):
     assert [one.name for one in alone.subjects] == ["late.service"]
 
 
+def test_missing_device_fails_what_depends_on_it_and_hangs_nowhere(host):
+    device = "dev-disk-by\\x2dlabel-DATA.device"
+    assert not host.manager(device, f"{device}: Job {device}/start timed out.")
+    [found] = host.manager(device, f"Timed out waiting for device {device} - /dev/disk/by-label/DATA.")
+    assert (found.rule, found.subjects[0].name) == ("known.device-timeout", "/dev/disk/by-label/DATA")
+    [tied] = host.manager("srv.mount", "Dependency failed for srv.mount - /srv.")
+    assert [one.name for one in tied.subjects] == ["srv.mount", "/dev/disk/by-label/DATA"]
+
+
 def test_fault_of_a_program_is_tied_to_the_unit_that_it_ended(host):
     host.kernel("python3[597]: segfault at 0 ip 00007f1c sp 00007ffd error 4 in libc.so.6")
     host.t += 0.1

@@ -21,7 +21,7 @@ def incident_table(incidents: Sequence[Incident], lang: str, now: float, chosen:
     """The list of incidents; `chosen` is the id of the one under the cursor."""
     table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
     for heading in ("", "id", "since", "severity", "what", "culprit"):
-        table.add_column(heading, overflow="ellipsis", no_wrap=heading != "what")
+        table.add_column(heading, overflow="fold", no_wrap=heading not in {"what", "culprit"})
     for one in incidents:
         severity = Text(one.severity, style=STYLES[one.severity])
         mark = ">" if one.id == chosen else ("●" if one.state == "open" else " ")

@@ -175,7 +175,8 @@ class Meanings:
         if message.writer == "kernel":
             self._add_victim(subjects, reading.values)
         elif message.writer == "pid1":
-            if line.subject_unit and all(one.kind is not SubjectKind.UNIT for one in subjects):
+            named = subjects and line.subject_unit.endswith(".device")  # the device under its own name
+            if line.subject_unit and not named and all(one.kind is not SubjectKind.UNIT for one in subjects):
                 subjects.insert(0, Subject(SubjectKind.UNIT, line.subject_unit))
         elif line.trusted and line.unit:
             if all(one.name != line.unit for one in subjects):
