@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -118,15 +119,20 @@ class LowStage:
             self._save()
 
     def _judge(self) -> None:
-        for arrival in self._consumer.receive():
-            batch = [*arrival.messages, *_name_gaps(arrival.gap)]
-            self._telemetry.write(batch, now())
-            upward = work_through(self._tier.observe, batch, lambda error: self._complain("judge", error))
-            self._open.append((self._producer.offer(upward), arrival))
-            self._consumer.release(arrival)
-            if batch:
-                count_latency(self._life.latency, batch[0].at, time.monotonic(), len(batch))
+        """Judge what arrived, decoding one frame at a time, since a frame of lines takes half a megabyte."""
+        while arrivals := self._consumer.receive(limit=1):
+            self._judge_frame(arrivals[0])
         self._peak = max(self._peak, len(self._open))
+
+    def _judge_frame(self, arrival: Arrival[Observation]) -> None:
+        batch = [*arrival.messages, *_name_gaps(arrival.gap)]
+        self._telemetry.write(batch, now())
+        upward = work_through(self._tier.observe, batch, lambda error: self._complain("judge", error))
+        judged = replace(arrival, messages=())  # what waits for its acknowledgement needs no content
+        self._open.append((self._producer.offer(upward), judged))
+        self._consumer.release(judged)
+        if batch:
+            count_latency(self._life.latency, batch[0].at, time.monotonic(), len(batch))
 
     def _pass_on(self) -> None:
         self._producer.flush()
