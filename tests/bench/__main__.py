@@ -162,9 +162,7 @@ def _kept_up(flood: Flood) -> bool:
 
 def latency(scratch: Path, options: argparse.Namespace) -> list[Row]:
     """From the effect of real faults, seen by the lab's own probe, to the incident in the store."""
-    with daemon(scratch) as watched:
-        time.sleep(15)
-        delays = [one.delay_s for one in _rounds(watched, scratch, options.rounds) if one.delay_s is not None]
+    delays = [one.delay_s for one in _rounds(scratch, options.rounds) if one.delay_s is not None]
     p50, p95 = percentile(delays, 0.5), percentile(delays, 0.95)
     print(f"evidence to incident, n={len(delays)}: " + ", ".join(f"{one:.2f}" for one in sorted(delays)))
     return [
@@ -176,9 +174,8 @@ def latency(scratch: Path, options: argparse.Namespace) -> list[Row]:
 def advice(scratch: Path, options: argparse.Namespace) -> list[Row]:
     """From the incident to its advice while all cores are busy."""
     cores = os.cpu_count() or 1
-    with stressed(["stress-ng", "--cpu", str(cores), "--timeout", "900"]), daemon(scratch) as watched:
-        time.sleep(15)
-        scores = _rounds(watched, scratch, options.rounds)
+    with stressed(["stress-ng", "--cpu", str(cores), "--timeout", "900"]):
+        scores = _rounds(scratch, options.rounds)
     delays = [one.advice_s for one in scores if one.advice_s is not None]
     print(
         f"incident to advice, all cores busy, n={len(delays)}: "
@@ -201,9 +198,17 @@ def young(scratch: Path, options: argparse.Namespace) -> list[Row]:
 PARTS = {"quiet": quiet, "busy": busy, "lines": lines, "latency": latency, "advice": advice, "young": young}
 
 
-def _rounds(watched: Daemon, scratch: Path, rounds: int) -> list[Score]:
+def _rounds(scratch: Path, rounds: int) -> list[Score]:
+    """Each round under a daemon of its own, since the same trouble again soon is the same incident."""
     faults = [one for one in FAULTS if one.name in QUICK_FAULTS and not obstacle(one)]
-    return [inject(watched, fault, scratch) for _ in range(rounds) for fault in faults]
+    scores = []
+    for number in range(rounds):
+        own = scratch / str(number)
+        own.mkdir()
+        with daemon(own) as watched:
+            time.sleep(15)
+            scores += [inject(watched, fault, own) for fault in faults]
+    return scores
 
 
 @contextlib.contextmanager
