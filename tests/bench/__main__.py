@@ -20,7 +20,7 @@ from tests.bench import peers
 from tests.bench.flood import Flood, offer
 from tests.bench.measure import Spread, Usage, family, watch
 from tests.lab.faults import FAULTS, obstacle
-from tests.lab.runner import Daemon, Score, daemon, inject
+from tests.lab.runner import Score, daemon, inject
 
 QUICK_FAULTS = ("memory-limit", "full-file-system", "failed-logins", "link-down", "truncated-backing-file")
 
