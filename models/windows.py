@@ -35,6 +35,10 @@ class Trend:
         last_t, last = self._points[-1]
         return last - min(value for t, value in self._points if t >= last_t - within_s)
 
+    def lowest(self, since_t: float) -> float | None:
+        """The lowest value since then, None if there was none."""
+        return min((value for t, value in self._points if t >= since_t), default=None)
+
     def before(self, age_s: float) -> float | None:
         """The value about `age_s` seconds before the newest one, None if the window is shorter."""
         if not self._points or self._points[-1][0] - self._points[0][0] < age_s:

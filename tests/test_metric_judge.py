@@ -311,6 +311,30 @@ def test_kill_under_a_limit_while_the_host_has_plenty_is_not_the_hosts_exhaustio
     assert "in its control group" in finding.evidence[0].text
 
 
+def test_kill_that_frees_the_hosts_memory_was_still_the_hosts_exhaustion(host):
+    def change(values, step):
+        hit = float(step == 9)
+        values |= {"mem.oom_kills": hit, "unit.oom_kills{big.service}": hit}
+        values |= {"mem.available": 0.84 if step >= 9 else 0.01}
+        values |= {"unit.memory_bytes{big.service}": 1e6, "unit.memory{big.service}": 1e-4}
+
+    host.run(10, change)
+    killed = first(host, "mem.oom_kills.level", 9)
+    assert killed.severity is Severity.CRITICAL
+    assert "control group" not in killed.evidence[0].text
+    assert "available_ratio" not in killed.evidence[0].values
+    assert "limit" not in first(host, "unit.oom_kills.level", 9).evidence[0].text
+
+
+def test_unit_that_is_gone_is_not_blamed_by_its_last_value(host):
+    host.run(5, lambda values, _: values.update({"unit.cpu{job.service}": 0.9}))
+    host.run(40)
+    host.processes = []
+    host.run(30, lambda values, _: values.update({"cpu.busy": 1.0, "psi.cpu.some": 0.6}))
+    names = {one.name for _, f in host.take("cpu.busy.level") for one in f.subjects}
+    assert names == {""}
+
+
 def test_kill_inside_a_unit_blames_the_unit(host):
     def change(values, step):
         hit = float(step == 3)

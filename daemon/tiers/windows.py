@@ -22,6 +22,8 @@ from models.metrics import METRICS, split
 
 SERIES_MAX = 4096  # 500 units with eight metrics each; hostile names must not grow this without end
 COUNTS_MAX = 1024
+VANISHED_S = 15.0  # what is idle repeats its values every ten seconds; what is silent for longer is gone
+_FLEETING = ("unit.", "disk.", "link.")  # their things come and go, and rules look for one among them
 FORGET_S = 3600.0  # a unit that has been gone for an hour starts afresh
 STATE_VERSION = 1
 
@@ -56,6 +58,8 @@ class MetricJudge:
         self._together = shifts.Together()
         self._sampled_t: dict[str, float] = {}
         self._noted_t = 0.0
+        self._named: set[str] = set()  # values named since `_cleaned_t`
+        self._cleaned_t = 0.0
         self._held: dict[str, set[tuple[str, str]]] = {}  # conditions by the group that yields them
         self._swept_t = 0.0
         self.counters = {"values_unknown": 0, "values_invalid": 0, "series_dropped": 0}
@@ -97,6 +101,7 @@ class MetricJudge:
         hot: list[Series] = []
         moved: list[Series] = []
         values, known = self._view.values, self._series
+        self._named.update(sample.values)
         for name, value in sample.values.items():
             series = known.get(name)
             if series is None:
@@ -164,7 +169,17 @@ class MetricJudge:
             self._swept_t = t
             findings += self._conditions.sweep(self._view.at, t)
             self._forget(t)
+        if t - self._cleaned_t >= max(VANISHED_S, 3.0 * step_s):
+            self._cleaned_t = t
+            self._drop_vanished()
         return findings
+
+    def _drop_vanished(self) -> None:
+        """The last value of what is gone is no value: nobody is to be blamed by it."""
+        names = self._view.values
+        for name in [name for name in names if name.startswith(_FLEETING) and name not in self._named]:
+            self._view.forget(name)
+        self._named.clear()
 
     def _group(self, group: str, breaches: list[Breach], *, partial: bool = False) -> list[Finding]:
         """Hold what a group of rules yields; clear the rest of it, unless only part was looked at."""

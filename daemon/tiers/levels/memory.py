@@ -15,6 +15,7 @@ STALLED = "psi.memory.level"
 UNIT = "unit.memory.level"
 
 PLENTY_RATIO = 0.15  # more is available: then it was a control group that met its own limit
+RECENT_S = 15.0  # a kill frees so much at once that what was left just before must be asked
 PLENTY_BYTES = 4e9  # 5 % of a large host is still room for a database; it is not exhausted
 
 
@@ -87,13 +88,13 @@ def killed(view: View, label: str, rate: float) -> Breach | None:
         name[15:-1] for name, value in view.values.items() if name.startswith("unit.oom_kills{") and value > 0
     )
     left = view.values.get("mem.available", 0.0)
-    limited = bool(units) or left > PLENTY_RATIO
+    limited = (bool(units) or left > PLENTY_RATIO) and not _was_short(view)
     severity, score = (Severity.ERROR, 0.8) if limited else (Severity.CRITICAL, 0.9)
     subjects = [unit_subject(unit) for unit in units if not own_unit(unit)][:3]
     text = "The kernel killed a process because memory ran out"
     if limited:
         text += f" in its control group; the host has {percent(left)} available"
-    return _breach(
+    breach = _breach(
         view,
         "mem.oom_kills.level",
         label,
@@ -103,13 +104,25 @@ def killed(view: View, label: str, rate: float) -> Breach | None:
         clear_s=60.0,
         subjects=subjects,
     )
+    if limited:
+        return breach
+    return breach._replace(  # what is free after the kill says nothing about before
+        values={name: value for name, value in breach.values.items() if not name.startswith("available_")}
+    )
+
+
+def _was_short(view: View) -> bool:
+    """Whether the host itself had hardly any memory left just now."""
+    course = view.course("mem.available")
+    lowest = course.lowest(view.t - RECENT_S) if course else None
+    return min(view.values.get("mem.available", 1.0), 1.0 if lowest is None else lowest) <= PLENTY_RATIO
 
 
 def unit_killed(view: View, label: str, rate: float) -> Breach | None:
     """The kernel killed a process of this unit for memory."""
     if rate <= 0.0 or own_unit(label):
         return None
-    values = _limit(view, label) if view.values.get("mem.available", 1.0) > PLENTY_RATIO else {}
+    values = {} if _was_short(view) else _limit(view, label)
     text = f"The kernel killed a process of {label} because memory ran out"
     if values:
         limit = binary(values["limit_bytes"])
