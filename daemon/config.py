@@ -66,6 +66,7 @@ class _Sources(BaseSettings):
     low: plain.Low = plain.Low()
     middle: plain.Middle = plain.Middle()
     top: plain.Top = plain.Top()
+    models: plain.Models = plain.Models()
     notify: plain.Notify = plain.Notify()
     metrics: plain.Metrics = plain.Metrics()
 

@@ -87,6 +87,25 @@ class Top:
 
 
 @dataclass(frozen=True)
+class Models:
+    """The models beside each tier's baseline path: "auto" takes what is installed or shipped, or a directory.
+
+    The times bound what a stage waits for its scorer; what comes later than that, the baseline has answered.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    low: str = "auto"  # "auto", "off" or the path of a bundle
+    middle: str = "auto"
+    top: str = "auto"
+    idle_s: Annotated[float, Ge(1.0), Le(86400.0)] = 20.0  # without a question, then the memory is given back
+    start_timeout_s: Annotated[float, Ge(0.1)] = 15.0
+    low_timeout_s: Annotated[float, Ge(0.01)] = 5.0
+    middle_timeout_s: Annotated[float, Ge(0.01)] = 5.0
+    top_timeout_s: Annotated[float, Ge(0.01)] = 5.0
+
+
+@dataclass(frozen=True)
 class Notify:
     """How the operator is told."""
 
@@ -122,6 +141,7 @@ class Settings:
     low: Low = field(default_factory=Low)
     middle: Middle = field(default_factory=Middle)
     top: Top = field(default_factory=Top)
+    models: Models = field(default_factory=Models)
     notify: Notify = field(default_factory=Notify)
     metrics: Metrics = field(default_factory=Metrics)
 
