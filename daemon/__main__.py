@@ -13,11 +13,26 @@ def main() -> int:
         from daemon.stages.entry import run_stage  # noqa: PLC0415  # each way imports only what it needs
 
         return run_stage(arguments[1], Path(arguments[2]))
+    if len(arguments) == 2 and arguments[0] == "score":
+        return _score(arguments[1])
     if arguments[:1] == ["supervise"]:
         return _supervise(arguments[1:])
     from daemon.command.app import main as run_command  # noqa: PLC0415
 
     return run_command(arguments)
+
+
+def _score(tier: str) -> int:
+    """`score TIER`, as a stage starts it on a socket."""
+    from daemon.errors import HauswartError  # noqa: PLC0415
+    from daemon.stages.log import StageLog  # noqa: PLC0415
+    from daemon.stages.scorer import run_scorer  # noqa: PLC0415
+
+    try:
+        return run_scorer(tier)
+    except HauswartError as error:
+        StageLog("scorer").failure(error)
+        return error.exit_code
 
 
 def _supervise(arguments: list[str]) -> int:

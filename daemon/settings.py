@@ -103,6 +103,8 @@ class Models:
     low_timeout_s: Annotated[float, Ge(0.01)] = 5.0
     middle_timeout_s: Annotated[float, Ge(0.01)] = 5.0
     top_timeout_s: Annotated[float, Ge(0.01)] = 5.0
+    signature_required: bool = False  # refuse a bundle without a manifest.sig of an allowed signer
+    allowed_signers: str = ""  # a file as ssh-keygen(1) describes it
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from msgspec import Struct, field
 from daemon.locks import read_holder
 
 STAGES = ("supervisor", "collector", "low", "middle", "top", "notify")
+MODEL_TIERS = ("low", "middle", "top")
 MAX_STATUS_BYTES = 1 << 20
 STALE_S = 60.0  # twelve status periods
 _FIRST_BUCKET_S = 0.001
@@ -38,6 +39,22 @@ class Latency(Struct, frozen=True):
     max_s: float
 
 
+class ModelStatus(Struct, frozen=True, omit_defaults=True):
+    """A tier's model, in the process that its stage starts when there is something to judge.
+
+    `counters` are questions: asked, answered, failed, fallback (the baseline spoke alone), and processes
+    started. `pss_bytes` is the most that was seen; `latency` is from question to answer, a start included.
+    """
+
+    state: Literal["off", "absent", "asleep", "starting", "ready", "broken"]
+    bundle: str = ""  # the one that spoke last
+    pid: int = 0
+    pss_bytes: int = 0
+    cpu_s: float = 0.0  # of the processes that ended
+    latency: Latency | None = None
+    counters: dict[str, int] = field(default_factory=dict)
+
+
 class Status(Struct, frozen=True, omit_defaults=True):
     """One stage's file; times are Unix seconds, `flows` is by edge and source, `drops` by edge and reason."""
 
@@ -56,6 +73,7 @@ class Status(Struct, frozen=True, omit_defaults=True):
     flows: dict[str, dict[str, Flow]] = field(default_factory=dict)
     drops: dict[str, dict[str, int]] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
+    model: ModelStatus | None = None  # of the tiers that have one
 
 
 _decoder = msgspec.json.Decoder(Status)
@@ -72,6 +90,7 @@ class StageView(Struct, frozen=True):
     pss_bytes: int
     latency_p95_s: float | None
     updated: float
+    model: ModelStatus | None = None
 
 
 class LatencyWindow:
@@ -126,9 +145,15 @@ def running_stages(runtime: Path) -> list[StageView]:
 
 
 def read_pids(runtime: Path) -> frozenset[int]:
-    """The processes that hold, or last held, a stage's lock."""
-    found = (read_holder(runtime / "status" / f"{stage}.lock") for stage in STAGES)
-    return frozenset(pid for pid in found if pid is not None)
+    """The processes that hold, or last held, a stage's lock, and the scorers that they started."""
+    paths = [runtime / "status" / f"{stage}.lock" for stage in STAGES]
+    paths += [scorer_pid_path(runtime, tier) for tier in MODEL_TIERS]
+    return frozenset(pid for pid in map(read_holder, paths) if pid is not None)
+
+
+def scorer_pid_path(runtime: Path, tier: str) -> Path:
+    """Where a stage writes which process its scorer is, while there is one."""
+    return runtime / "status" / f"score-{tier}.pid"
 
 
 def total(flows: Mapping[str, Mapping[str, Flow]], part: Literal["offered", "delivered", "gap"]) -> int:
@@ -138,8 +163,13 @@ def total(flows: Mapping[str, Mapping[str, Flow]], part: Literal["offered", "del
 
 def own_pss_bytes() -> int:
     """This process's share of memory, 0 where the kernel does not tell."""
+    return read_pss_bytes("self")
+
+
+def read_pss_bytes(pid: int | str) -> int:
+    """A process's share of memory, 0 where the kernel does not tell."""
     try:
-        with Path("/proc/self/smaps_rollup").open("rb") as file:
+        with Path(f"/proc/{pid}/smaps_rollup").open("rb") as file:
             for line in file:
                 if line.startswith(b"Pss:"):
                     return int(line.split()[1]) * 1024
@@ -163,6 +193,7 @@ def _view(status: Status) -> StageView:
         pss_bytes=status.pss_bytes,
         latency_p95_s=status.latency.p95_s if status.latency else None,
         updated=status.updated,
+        model=status.model,
     )
 
 
