@@ -38,6 +38,7 @@ def opened(situation: Situation, verdict: Verdict, at: Stamp) -> Incident:
         finding_ids=list(situation.ids),
         findings_count=situation.count,
         evidence_at=situation.first_wall,
+        path=verdict.path,
         scores=verdict.scores,
     )
 
@@ -58,6 +59,7 @@ def revised(incident: Incident, situation: Situation, verdict: Verdict, at: Stam
         finding_ids=list(situation.ids),
         findings_count=situation.count,
         evidence_at=situation.first_wall,
+        path=verdict.path,
         scores=verdict.scores,
     )
 

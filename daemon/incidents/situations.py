@@ -43,6 +43,17 @@ def family(rule: str) -> str:
     return head if tail in _STATISTICS or head == "line" else rule
 
 
+class Opinion(NamedTuple):
+    """What a model said of a situation, as far as it is used; it holds while the baseline says `baseline`.
+
+    None where the model was not sure or agrees.
+    """
+
+    baseline: FaultClass
+    fault_class: FaultClass | None
+    culprit: Key | None
+
+
 class Blamed(NamedTuple):
     """A subject's share of the blame, its full name, and whether that name (with its pid) is the only one."""
 
@@ -152,6 +163,9 @@ class Situation:
     ripe: bool = False  # believed, only not for long enough yet
     idle: bool = False  # not believed, and only new evidence can change that
     stale: bool = True  # the derived verdict has to be made again
+    opinion: Opinion | None = None  # what a model said of it
+    curious: bool = False  # it was told anew, and a model may know better
+    asked: str = ""  # what a model was asked last
 
     @property
     def open(self) -> bool:

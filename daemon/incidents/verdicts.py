@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+from msgspec.structs import replace
 
 from daemon.incidents.context import Contexts, Effect, Weighing, Window, describe, main_class
-from daemon.incidents.situations import OCCURRENCES_TOLD, Condition, Situation, family
+from daemon.incidents.situations import OCCURRENCES_TOLD, Condition, Opinion, Situation, family
 from daemon.messages import ContextNote, Culprit
-from daemon.subjects import Key, generic
+from daemon.subjects import Key, generic, split_pid
 from models.causes import correct, effect
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
@@ -76,6 +78,7 @@ class Verdict(NamedTuple):
     lowered: bool  # everything that speaks for it was lowered by context
     excused: bool  # something of it was lowered or explained, which may pass
     benign: bool  # what speaks most is that the host did it on purpose
+    path: Literal["baseline", "model"] = "baseline"  # who named the fault class or the first culprit
 
 
 class _Weighed(NamedTuple):
@@ -84,8 +87,13 @@ class _Weighed(NamedTuple):
     factor: float
 
 
-def judge(situation: Situation, contexts: Contexts, t: float, fresh_s: float) -> Verdict:
-    """The verdict at observation time `t`; before it is open, evidence halves in weight every `fresh_s`."""
+def judge(
+    situation: Situation, contexts: Contexts, t: float, fresh_s: float, opinion: Opinion | None = None
+) -> Verdict:
+    """The verdict at observation time `t`; before it is open, evidence halves in weight every `fresh_s`.
+
+    An opinion replaces the fault class and puts its culprit first, nothing else.
+    """
     weighed = [_weigh(one, situation, contexts, t, fresh_s) for one in situation.conditions.values()]
     raw = _combine(weighed)
     scores = correct(raw)
@@ -93,16 +101,19 @@ def judge(situation: Situation, contexts: Contexts, t: float, fresh_s: float) ->
         (one for one in scores if not one.benign), key=lambda one: (scores[one], one), default=_F.UNKNOWN
     )
     strong = [one for one in weighed if not one.condition.weak and not one.weighing.explained]
+    held = opinion if opinion is not None and opinion.baseline is fault else None
+    told = fault if held is None or held.fault_class is None else held.fault_class
     return Verdict(
-        fault_class=fault,
+        fault_class=told,
         severity=max(map(_severity, strong), key=lambda one: one.rank, default=Severity.INFO),
         score=round(_support(weighed), 3),
         scores={one: round(score, 3) for one, score in scores.items() if score >= 0.01},
-        culprits=_rank(fault, weighed),
+        culprits=_first(_rank(told, weighed), held.culprit if held else None),
         notes=_notes(weighed, situation.first_wall),
         lowered=bool(strong) and all(one.weighing.factor < 1.0 for one in strong),
         excused=any(one.weighing.factor < 1.0 for one in weighed),
         benign=any(one.benign and scores[one] >= scores.get(fault, 0.0) for one in scores),
+        path="model" if held else "baseline",
     )
 
 
@@ -196,6 +207,16 @@ def _rank(fault: FaultClass, weighed: Sequence[_Weighed]) -> list[Culprit]:
         Culprit(SubjectKind(who[0]), _shown(fault, who, names[who]), round(min(1.0, blame[who] / first), 2))
         for who in named
     ]
+
+
+def _first(ranked: list[Culprit], who: Key | None) -> list[Culprit]:
+    """The culprits with `who` at their head, under its full name where the ranking gave one."""
+    if who is None:
+        return ranked
+    chosen = [one for one in ranked if (one.kind.value, split_pid(one.name)[0]) == who]
+    head = chosen[0] if chosen else Culprit(SubjectKind(who[0]), who[1], 1.0)
+    rest = [one for one in ranked if one is not head and one.kind is not _K.HOST]
+    return [replace(head, score=1.0), *rest][:CULPRITS_MAX]
 
 
 def _shown(fault: FaultClass, who: Key, names: set[str]) -> str:

@@ -1,20 +1,23 @@
-"""The middle tier's baseline path: findings of one situation become exactly one incident.
+"""The middle tier: findings of one situation become exactly one incident.
 
 Pure judgement on observation time: no I/O, no clock, no randomness. Weak findings wait until a strong one
 needs them; strong ones form situations; a situation that is believed for `settle_s` opens as an incident.
+The baseline never waits for a model: `asked` says what a model might know better, `told` takes its answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from daemon.clock import Timeline
 from daemon.incidents import lifecycle
 from daemon.incidents.context import Contexts, weak
 from daemon.incidents.gathering import Gathering, Label
-from daemon.incidents.situations import Situation, restored
+from daemon.incidents.opinions import Asking
+from daemon.incidents.situations import Opinion, Situation, restored
 from daemon.incidents.verdicts import Verdict, judge
 from daemon.messages import Event, Finding, Incident, KeepSilence, Stamp, Tick, Upward
+from daemon.questions import Question
 from daemon.settings import Middle
 from daemon.silences import quieting
 from daemon.subjects import expand, split_pid
@@ -35,6 +38,7 @@ AT_ONCE = 0.7  # this sure of a class that nothing else causes: waiting would te
 SLACK = 0.1  # share of settle_s by which a tick may be early
 UNHEARD_S = 30.0  # after a hole in observation time like this, what holds is given time to be told again
 REPORTED_S = 35.0  # what still holds was reported again this long after a restart
+QUESTIONS_MAX = 8  # at a time; the rest is asked with the next tick
 
 _COUNTED = ("findings", "weak", "repeated", "dropped", "refused", "evicted", "opened", "merged", "closed")
 _BELOW = frozenset({"collector", "low"})
@@ -66,6 +70,7 @@ class MiddleTier:
         self._silences = {one.id: one for one in silences if not one.cancelled}
         self._silences_t: float | None = None
         self._blind = False  # a stage below is silent: no news is no good news
+        self.asking = Asking()  # what the model was asked, and how often its answer mattered
         self._changed: dict[str, Incident] = {}
         self._stored: list[Incident] = [one for one in open_incidents if one.state != "merged"]
 
@@ -97,6 +102,39 @@ class MiddleTier:
         if not silence.cancelled:
             self._silences[silence.id] = silence
         self._silences_t = None
+
+    # --- the model's part ---------------------------------------------------------------------------------
+
+    def asked(self) -> list[Question]:
+        """What a model is to be asked: open incidents that changed and of which the baseline is unsure."""
+        questions: list[Question] = []
+        for situation in self._gathering.situations.values():
+            if situation.curious and situation.open and len(questions) < QUESTIONS_MAX:
+                situation.curious = False
+                question = self.asking.ask(situation, self._weigh(situation))
+                questions += [question] if question else []
+        return questions
+
+    def told(
+        self, number: int, scores: Mapping[str, Sequence[float]], thresholds: Mapping[str, float]
+    ) -> list[Incident]:
+        """Take the answer to a question, with the model's thresholds; the incident that it revises."""
+        self._changed = {}
+        name, opinion = self.asking.read(number, scores, thresholds)
+        situation = self._gathering.situations.get(name)
+        if situation is not None and situation.open and situation.opinion != opinion:
+            situation.opinion = opinion
+            self._reconsider(situation)
+        return list(self._changed.values())
+
+    def _reconsider(self, situation: Situation) -> None:
+        """Tell the incident anew in the light of another opinion."""
+        situation = self._unite(situation)
+        assert situation.incident is not None
+        verdict = self._judge(situation)
+        if lifecycle.differs(situation.incident, situation, verdict):
+            self._tell(situation, lifecycle.revised(situation.incident, situation, verdict, self._at))
+            situation.curious = False
 
     # --- what comes in ------------------------------------------------------------------------------------
 
@@ -284,9 +322,12 @@ class MiddleTier:
     # --- verdicts and what is told ------------------------------------------------------------------------
 
     def _judge(self, situation: Situation) -> Verdict:
-        verdict = judge(situation, self._contexts, self._t, self._settings.merge_window_s)
+        verdict = self._weigh(situation, situation.opinion)
         self._gathering.set_top(situation, verdict.fault_class)
         return verdict
+
+    def _weigh(self, situation: Situation, opinion: Opinion | None = None) -> Verdict:
+        return judge(situation, self._contexts, self._t, self._settings.merge_window_s, opinion)
 
     def _unite(self, situation: Situation) -> Situation:
         """Merge the situation with those that turned out to be the same; the one that is left."""
@@ -306,7 +347,7 @@ class MiddleTier:
         silence = quieting(self._silences.values(), incident, self._at.wall)
         incident = lifecycle.with_silence(incident, silence)
         situation.incident, situation.told_t, situation.stale = incident, self._t, False
-        situation.told_rules = _rules(situation)
+        situation.told_rules, situation.curious = _rules(situation), True
         self._changed[incident.id] = incident
 
     def _look_at_silences(self) -> None:
