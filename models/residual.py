@@ -108,6 +108,8 @@ _HALF_LIFE_ROWS = 8  # an anomaly of a host lasts minutes, SMD's rows are minute
 _FEW, _FEW_HALF_LIFE_ROWS = 3, 24.0  # on NAB half-lives of 8 and 24 rows gave an AUC-PR of .37 and .42
 _CLIP = 15.0
 _KEPT_VARIANCE = 0.9
+_REFERENCES = 3000  # rows to be near to
+_BLOCK_ROWS = 1024
 
 
 def score_rows(train: Any, test: Any) -> Any:
@@ -122,9 +124,9 @@ def score_rows(train: Any, test: Any) -> Any:
     if known.shape[1] <= _FEW:  # too few metrics to explain each other: their own past must do it
         return _few(np, np.vstack([known, asked]))[len(known) :]
     usual, rows = _standardise(np, known, asked)
-    distance = _distances(np, usual, rows)
-    residual = _residuals(np, usual, rows)
-    return _trailing(np, distance + residual)
+    # Each sees what the others miss: a spread, a subspace, and several ways of being usual.
+    strange = _distances(np, usual, rows) + _residuals(np, usual, rows) + _neighbours(np, usual, rows)
+    return _trailing(np, strange)
 
 
 def _few(np: Any, rows: Any) -> Any:
@@ -157,6 +159,25 @@ def _residuals(np: Any, usual: Any, rows: Any) -> Any:
     axes = vectors[:, ::-1][:, : int(np.searchsorted(carried, _KEPT_VARIANCE)) + 1]
     near, far = ((((x - middle) - (x - middle) @ axes @ axes.T) ** 2).sum(axis=1) for x in (usual, rows))
     return far / max(float(np.quantile(near, 0.99)), 1e-9)
+
+
+def _neighbours(np: Any, usual: Any, rows: Any) -> Any:
+    """Squared distance to the fifth nearest of a sample of the rows before."""
+    sample = usual[:: max(1, len(usual) // _REFERENCES)]
+    others = usual[len(usual) % 7 :: max(1, 2 * len(usual) // _REFERENCES)]
+    near = _fifth(np, sample, others, skip=1)  # a row of the sample is its own nearest neighbour
+    return _fifth(np, sample, rows) / max(float(np.quantile(near, 0.99)), 1e-9)
+
+
+def _fifth(np: Any, sample: Any, rows: Any, skip: int = 0) -> Any:
+    nearest = min(4 + skip, len(sample) - 1)
+    lengths = (sample * sample).sum(axis=1)
+    found = np.empty(len(rows))
+    for at in range(0, len(rows), _BLOCK_ROWS):
+        block = rows[at : at + _BLOCK_ROWS]
+        apart = (block * block).sum(axis=1)[:, None] + lengths - 2.0 * block @ sample.T  # (block, sample)
+        found[at : at + len(block)] = np.partition(apart, nearest, axis=1)[:, nearest]
+    return np.maximum(found, 0.0)
 
 
 def _trailing(np: Any, values: Any, half_life: float = _HALF_LIFE_ROWS) -> Any:
