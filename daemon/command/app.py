@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _refuse(error: Any, arguments: list[str]) -> int:
     needed = next((word for word in arguments if word in GROUPS_NEEDING_TRAINING), "")
-    if needed and "No such command" in error.format_message():
+    if needed and f"No such command '{needed}'" in error.format_message():
         missing = MissingDependencyError(
             f"{needed} needs the training package", hint="pip install 'hauswart[training]'"
         )
