@@ -48,6 +48,7 @@ class Breach(NamedTuple):
     category: Category | None = None
     size: float = 0.0
     since: float | None = None
+    path: Literal["baseline", "model"] = "baseline"
 
 
 def finding_id(rule: str, subject: str, at: Stamp, salt: str = "") -> str:
@@ -187,6 +188,7 @@ def _stay(before: Subject, subjects: Sequence[Subject]) -> list[Subject]:
 def _finding(condition: _Condition, breach: Breach, at: Stamp, *, ended: bool = False) -> Finding:
     subject = breach.subjects[0]
     salt = "\0".join((breach.label, breach.severity, f"{breach.size:g}", "ended" if ended else ""))
+    salt += "\0model" if breach.path == "model" else ""  # told at one instant by both, these are two findings
     number = finding_id(breach.rule, f"{subject.kind}\0{subject.name}", at, salt)
     hints = dict(breach.hints)
     evidence = Evidence(
@@ -211,6 +213,7 @@ def _finding(condition: _Condition, breach: Breach, at: Stamp, *, ended: bool = 
         hints=hints,
         evidence=[evidence],
         ended=ended,
+        path=breach.path,
     )
 
 

@@ -6,21 +6,24 @@ from the writer that may utter them; everything statistical hints weakly and can
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from itertools import islice
 from math import isfinite
 
 import msgspec
 
-from daemon.messages import MAX_TEXT, Event, Finding, Line, Stamp, Subject
+from daemon.messages import Event, Finding, Line, Stamp
+from daemon.questions import Answer, Question
 from daemon.settings import Low
-from daemon.tiers.conditions import Breach, Conditions
+from daemon.tiers import oddities, opinions
+from daemon.tiers.conditions import Conditions
 from daemon.tiers.meanings import Meanings
-from daemon.tiers.rates import MISSED, SUSTAINED_WINDOWS, WINDOW_S, Watch
-from daemon.tiers.wording import quantity, span
-from daemon.tiers.writers import Writer, Writers, of_system
-from models.alertness import speaks_for, word_weight
+from daemon.tiers.oddities import NOVEL_PER_MINUTE
+from daemon.tiers.opinions import Opinions, Wonder
+from daemon.tiers.rates import MISSED, Watch
+from daemon.tiers.writers import Writer, Writers
+from models.alertness import word_weight
 from models.known import load
-from models.taxonomy import Category, FaultClass, Severity, SubjectKind
 from models.templates import Miner, Template
 
 STATE_VERSION = 1
@@ -32,7 +35,7 @@ KNOWN_MAX = 16  # meanings tried on the lines of one template
 THRIFTY_CHARS = 200  # at both ends of a line: what is known stands there
 ALL_UNITS = 2.0  # all units together may spend twice a single one's share
 WEAK_PER_SECOND, WEAK_PER_MINUTE, KNOWN_PER_SECOND = 10, 60, 50
-NOVEL_PER_MINUTE = 5  # of one writer; more novelties at once are one event: a new release, a new service
+RAISED = 0.1  # of a score: what a model adds less than is not told anew
 
 
 class LineJudge:
@@ -53,7 +56,13 @@ class LineJudge:
         self._share = int(settings.unit_cpu_share * WORK_PER_SECOND)
         self._second, self._spent = 0, 0
         self._gate = Gate()
-        self.counters = dict.fromkeys(("lines", "own", "fallback", "novel", "known", "capped"), 0)
+        self._opinions = Opinions()
+        self._counts = dict.fromkeys(("lines", "own", "fallback", "novel", "known", "capped"), 0)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What was seen, left out and asked so far."""
+        return self._counts | self._opinions.counters
 
     @property
     def events(self) -> list[Event]:
@@ -69,9 +78,9 @@ class LineJudge:
 
     def judge(self, line: Line, t: float) -> list[Finding]:
         """Findings of one line."""
-        self.counters["lines"] += 1
+        self._counts["lines"] += 1
         if line.trusted and (line.unit.startswith("hauswart") or line.pid in self._own_pids):
-            self.counters["own"] += 1
+            self._counts["own"] += 1
             return []
         if line.at.boot != self._boot:
             self._begin_boot(line.at.boot, t)
@@ -96,13 +105,13 @@ class LineJudge:
             self._miner.work += 3 * len(watch.known)
             known, findings = self._meanings.judge(watch.known, line, t)
             if known:
-                self.counters["known"] += 1
+                self._counts["known"] += 1
                 watch.arrive(t)
                 return findings
         findings = self._novel(template, watch, writer, line, t) if novel else []
         burst = watch.arrive(t)
         if burst or watch.silent:
-            findings += self._rate(template, watch, line, t)
+            findings += self._rate(template, watch, writer, line, t)
         if watch.beating and template.number not in self._beats and len(self._beats) < HEARTBEATS_MAX:
             self._beats[template.number] = template
         return findings
@@ -117,7 +126,7 @@ class LineJudge:
             findings += self._silences(t, at)
         held_back = self._gate.held_back(t)
         if held_back:
-            findings += self._conditions.hold(_overflow(held_back), at, t)
+            findings += self._conditions.hold(oddities.overflow(held_back), at, t)
         return findings
 
     # --- templates --------------------------------------------------------------------------------------
@@ -135,7 +144,7 @@ class LineJudge:
         if found is not None:
             self._miner.fresh = False
             return found, False
-        self.counters["fallback"] += 1
+        self._counts["fallback"] += 1
         fallback = self._miner.add(FALLBACK, writer.name)
         if fallback.state is None:
             fallback.state = Watch(t, 0.0, 7)
@@ -174,28 +183,70 @@ class LineJudge:
 
     def _novel(self, template: Template, watch: Watch, writer: Writer, line: Line, t: float) -> list[Finding]:
         grave = line.priority <= 3
-        if t - self._began_t < self._settings.learn_s and line.priority > 2:
+        learning = t - self._began_t < self._settings.learn_s and line.priority > 2
+        if learning or (t - writer.first_t < self._settings.learn_s and not grave):
+            self._wonder(template, watch, writer, line, t, told=None)
             return []
-        if t - writer.first_t < self._settings.learn_s and not grave:
-            return []
-        self.counters["novel"] += 1
+        self._counts["novel"] += 1
         if t - writer.novel_t > 60.0:
             writer.novel_t, writer.novel_count = t, 0
         writer.novel_count += 1
-        if writer.novel_count > NOVEL_PER_MINUTE + 1:
-            return []
         if writer.novel_count > NOVEL_PER_MINUTE:
-            return self._conditions.hold(_many_novel(writer, line), line.at, t)
-        return self._conditions.hold(_novel(template, watch, line), line.at, t)
+            self._wonder(template, watch, writer, line, t, told=0.0)
+            if writer.novel_count > NOVEL_PER_MINUTE + 1:
+                return []
+            return self._conditions.hold(oddities.many_novel(writer, line), line.at, t)
+        breach = oddities.novel(template, watch, line)
+        self._wonder(template, watch, writer, line, t, told=breach.score)
+        return self._conditions.hold(breach, line.at, t)
 
-    def _rate(self, template: Template, watch: Watch, line: Line, t: float) -> list[Finding]:
+    def _rate(self, template: Template, watch: Watch, writer: Writer, line: Line, t: float) -> list[Finding]:
         findings: list[Finding] = []
         if watch.silent:
             watch.silent = False
             findings += self._conditions.end("line.silence", template.key, line.at)
         if watch.now >= watch.limit and t - self._began_t >= self._settings.learn_s:
-            findings += self._conditions.hold(_burst(template, watch, line), line.at, t)
+            if watch.opinion is None or watch.opinion.bundle != self._opinions.bundle:
+                self._wonder(template, watch, writer, line, t, told=None)
+            findings += self._conditions.hold(oddities.burst(template, watch, line), line.at, t)
         return findings
+
+    # --- the model ----------------------------------------------------------------------------------------
+
+    def _wonder(
+        self, template: Template, watch: Watch, writer: Writer, line: Line, t: float, *, told: float | None
+    ) -> None:
+        urgent = told is not None and (line.priority <= 4 or watch.worthy)
+        self._miner.work += 1
+        self._opinions.wonder(writer.budget.payer, Wonder(template, line, t, told), urgent=urgent)
+
+    def asked(self, t: float, *, eager: bool) -> list[Question]:
+        """Questions for the model, within their budget; unless `eager`, only if it is worth starting it."""
+        return self._opinions.ask(t) if eager or self._opinions.due(t) else []
+
+    def told(self, answers: Sequence[Answer], at: Stamp, t: float) -> list[Finding]:
+        """Remember what the model said; the findings that it raises above what was told without it."""
+        findings: list[Finding] = []
+        for answer in answers:
+            heard = self._opinions.hear(answer)
+            template = heard[0].template.newest() if heard else None
+            if heard is None or template is None or template.state is None:
+                continue
+            wonder, template.state.opinion = heard
+            findings += self._pass(self._raise(template, wonder, at, t), t, template)
+        return findings
+
+    def _raise(self, template: Template, wonder: Wonder, at: Stamp, t: float) -> list[Finding]:
+        """Tell once more, and better, what was told as new; or what was lost among too much that was new."""
+        watch: Watch = template.state
+        if wonder.told is None:
+            return []
+        breach = oddities.novel(template, watch, wonder.line)
+        if not wonder.told:
+            return self._conditions.hold(breach, at, t) if watch.worthy else []
+        if breach.score < wonder.told + RAISED:
+            return []
+        return self._conditions.retell(breach, at, t)
 
     def _silences(self, t: float, at: Stamp) -> list[Finding]:
         findings: list[Finding] = []
@@ -207,12 +258,12 @@ class LineJudge:
             late = t - watch.last_t > MISSED * watch.gap_s + 1.0
             if late and watch.last_t - watch.first_t >= self._settings.learn_s:
                 watch.silent = True
-                findings += self._conditions.hold(_silence(template, watch, t), at, t)
+                findings += self._conditions.hold(oddities.silence(template, watch, t), at, t)
         return findings
 
     def _pass(self, findings: list[Finding], t: float, template: Template) -> list[Finding]:
         passed = [finding for finding in findings if self._gate.open(finding, t)]
-        self.counters["capped"] += len(findings) - len(passed)
+        self._counts["capped"] += len(findings) - len(passed)
         return [msgspec.structs.replace(finding, template=template.key) for finding in passed]
 
     # --- learned state ----------------------------------------------------------------------------------
@@ -226,6 +277,19 @@ class LineJudge:
             if template.state is not None and template.words != (FALLBACK,)
         ]
         return msgspec.msgpack.encode([STATE_VERSION, self._began_t, saved])
+
+    def snapshot_opinions(self) -> bytes:
+        """What the model said of the templates, apart from the rest, so that older daemons can read that."""
+        kept = ((template.key, template.state.opinion) for template in self._miner if template.state)
+        said = ((key, opinion) for key, opinion in kept if opinion is not None)
+        return opinions.save(islice(said, opinions.KEPT_MAX))
+
+    def restore_opinions(self, state: bytes) -> None:
+        """Take up what the model said, after `restore`."""
+        kept = opinions.load(state)
+        for template in self._miner if kept else ():
+            if template.state is not None:
+                template.state.opinion = kept.get(template.key)
 
     def restore(self, state: bytes) -> bool:
         """Take up a saved state; False (and a fresh start) if it is damaged or of another version."""
@@ -252,6 +316,7 @@ def _share_meaning(heir: Template, other: Template) -> None:
     ours, theirs = heir.state, other.state
     if ours is not None and theirs is not None:
         ours.known = (*ours.known, *(one for one in theirs.known if one not in ours.known))
+        ours.opinion = ours.opinion or theirs.opinion
 
 
 class Gate:
@@ -288,114 +353,3 @@ class Gate:
         self._told_t = t
         refused, self._refused = self._refused, 0
         return refused
-
-
-# --- breaches ---------------------------------------------------------------------------------------------
-
-
-def subject_of(line: Line) -> Subject:
-    """The line's own writer as a subject: its unit, else its program, else the host."""
-    if line.trusted and line.unit:
-        return Subject(SubjectKind.UNIT, line.unit)
-    if line.identifier and line.identifier != "kernel":
-        return Subject(SubjectKind.PROCESS, line.identifier)
-    return Subject(SubjectKind.HOST, "")
-
-
-def _faint(line: Line, text: str) -> Mapping[FaultClass, float]:
-    """What an oddity hints at: little, whatever its words, unless its priority says alert."""
-    if line.priority <= 2 and of_system(line):
-        return dict.fromkeys(speaks_for(text), 0.5) or {FaultClass.UNKNOWN: 0.5}
-    return speaks_for(text)
-
-
-def _novel(template: Template, watch: Watch, line: Line) -> Breach:
-    grave = 0.3 if line.priority <= 2 and of_system(line) else 0.1 if line.priority <= 3 else 0.0
-    return Breach(
-        rule="line.novel",
-        label=template.key,
-        severity=Severity.of_priority(line.priority),
-        score=round(min(0.6, 0.2 + grave + 0.1 * (watch.weight >= 0.4)), 2),
-        subjects=[subject_of(line)],
-        hints=_faint(line, line.text),
-        text=line.text[:MAX_TEXT],
-        values={},
-        ref=line.cursor or line.source,
-        kind="line",
-        once=True,
-        category=Category.UNKNOWN,
-    )
-
-
-def _many_novel(writer: Writer, line: Line) -> Breach:
-    return Breach(
-        rule="line.novel",
-        label=f"many {writer.name}",
-        severity=Severity.INFO,
-        score=0.25,
-        subjects=[subject_of(line)],
-        hints={},
-        text=f"more than {NOVEL_PER_MINUTE} kinds of lines within a minute that were never seen before",
-        values={"window_s": 60.0},
-        ref=line.cursor or line.source,
-        kind="event",
-        once=True,
-        category=Category.UNKNOWN,
-    )
-
-
-def _burst(template: Template, watch: Watch, line: Line) -> Breach:
-    rate, usual = watch.now / WINDOW_S, watch.mean / WINDOW_S
-    sustained = watch.over >= SUSTAINED_WINDOWS
-    bad = line.priority <= 4 or watch.weight >= 0.4
-    return Breach(
-        rule="line.rate" if sustained else "line.burst",
-        label=template.key,
-        severity=Severity.WARNING if bad else Severity.INFO,
-        score=0.35 if bad else 0.2,
-        subjects=[subject_of(line)],
-        hints=speaks_for(line.text),
-        text=f"{quantity(rate)} lines/s of one kind, usually {quantity(usual)}: {line.text[:256]}",
-        values={"rate_per_s": rate, "usual_per_s": usual, "window_s": WINDOW_S},
-        ref=line.cursor or line.source,
-        kind="line",
-        stale_s=3.0 * WINDOW_S,
-        category=Category.UNKNOWN,
-    )
-
-
-def _silence(template: Template, watch: Watch, t: float) -> Breach:
-    unit = template.origin.partition("/")[0]
-    subject = (
-        Subject(SubjectKind.UNIT, unit) if "." in unit and "<" not in unit else Subject(SubjectKind.HOST, "")
-    )
-    silent_s = t - watch.last_t
-    return Breach(
-        rule="line.silence",
-        label=template.key,
-        severity=Severity.INFO,
-        score=0.3,
-        subjects=[subject],
-        hints={FaultClass.SERVICE_HUNG: 0.25},
-        text=f"no line of a kind that came every {span(watch.gap_s)} for {span(silent_s)}: {template}"[:512],
-        values={"duration_s": silent_s, "period_s": watch.gap_s},
-        kind="line",
-        once=True,
-        stale_s=600.0,
-        category=Category.UNKNOWN,
-    )
-
-
-def _overflow(count: int) -> Breach:
-    return Breach(
-        rule="line.overflow",
-        label="",
-        severity=Severity.INFO,
-        score=0.2,
-        subjects=[Subject(SubjectKind.HOST, "")],
-        hints={},
-        text=f"{count} findings about log lines were held back because there were too many",
-        values={"lost_count": float(count)},
-        kind="event",
-        category=Category.UNKNOWN,
-    )

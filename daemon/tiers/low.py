@@ -13,6 +13,7 @@ import msgspec
 
 from daemon.clock import Timeline
 from daemon.messages import Event, Finding, Line, Observation, Sample, Stamp, Tick, Upward
+from daemon.questions import Answer, Question
 from daemon.settings import Low
 from daemon.tiers.clocks import Clocks
 from daemon.tiers.events import EventJudge
@@ -37,6 +38,7 @@ class LowTier:
         self._events = EventJudge(settings)
         self._ticked_t = 0.0
         self._told: Stamp | None = None  # the last tick that went up
+        self._at = Stamp("", 0.0, 0.0)  # of the latest observation
         self._second, self._forwarded = 0, 0
         self._counts = {"events": 0, "events_dropped": 0, "findings": 0}
         if state is not None:
@@ -60,7 +62,7 @@ class LowTier:
         """Judge observations in their order."""
         upward: list[Upward] = []
         for observation in batch:
-            at = observation.at
+            at = self._at = observation.at
             t = self._time.at(at, live=isinstance(observation, Sample))
             if t - self._ticked_t >= TICK_S:
                 self._tick(t, at, upward)
@@ -78,9 +80,20 @@ class LowTier:
     def tick(self, at: Stamp) -> list[Upward]:
         """Observation time has come to `at` without an observation: in a replay, where the log pauses."""
         upward: list[Upward] = []
+        self._at = at
         self._tick(self._time.at(at), at, upward)
         self._counts["findings"] += len(upward)
         return [*upward, Tick(at)]
+
+    def asked(self, *, eager: bool) -> list[Question]:
+        """What the model should be asked now; unless `eager`, only if that is worth starting it."""
+        return self._lines.asked(self._time.latest, eager=eager)
+
+    def told(self, answers: Sequence[Answer]) -> list[Upward]:
+        """What the model answered, empty scores for no answer; the findings that it raises."""
+        findings = self._lines.told(answers, self._at, self._time.latest)
+        self._counts["findings"] += len(findings)
+        return [*findings]
 
     def _tick(self, t: float, at: Stamp, upward: list[Upward]) -> None:
         """Let what lasts be repeated and what is over end, also where no samples come."""
@@ -117,7 +130,14 @@ class LowTier:
 
     def snapshot(self) -> bytes:
         """What was learned, bounded and versioned."""
-        return msgspec.msgpack.encode(_State(STATE_VERSION, self._lines.snapshot(), self._metrics.snapshot()))
+        return msgspec.msgpack.encode(
+            _State(
+                STATE_VERSION,
+                self._lines.snapshot(),
+                self._metrics.snapshot(),
+                self._lines.snapshot_opinions(),
+            )
+        )
 
     def _restore(self, state: bytes) -> None:
         if len(state) > STATE_BYTES_MAX:
@@ -137,9 +157,11 @@ class LowTier:
         ):
             if not restored:
                 self.notes.append(f"the saved state of {name} cannot be used, starting afresh")
+        self._lines.restore_opinions(saved.opinions)
 
 
 class _State(msgspec.Struct):
     version: int
     lines: bytes
     metrics: bytes
+    opinions: bytes = b""  # later than version 1's other parts; a daemon that knows none leaves it out

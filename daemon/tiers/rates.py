@@ -8,6 +8,7 @@ from __future__ import annotations
 from math import sqrt
 from typing import Any
 
+from daemon.tiers.opinions import Opinion
 from models.known import Message
 
 WINDOW_S = 10.0
@@ -17,6 +18,7 @@ PEAK_FACTOR = 4.0
 SIGMAS = 8.0  # of a Poisson count; log lines come in clumps, so 3 would fire all day
 ACCEPT_WINDOWS = 30  # after five minutes a new rate is what is usual
 SUSTAINED_WINDOWS = 3
+WORTHY_WORDS = 0.4  # of `models.alertness.word_weight`: one word of failure, or two of trouble
 
 GAPS_MIN = 10  # gaps before a period is believed
 JITTER_MAX = 0.2  # mean deviation of the gaps / their mean
@@ -30,11 +32,12 @@ class Watch:
 
     __slots__ = (
         *("beating", "first_t", "gap_s", "gaps", "jitter_s", "known", "last_t", "limit", "mean"),
-        *("now", "over", "peak", "priority", "silent", "weight", "window_end", "windows"),
+        *("now", "opinion", "over", "peak", "priority", "silent", "weight", "window_end", "windows"),
     )
 
     def __init__(self, t: float, weight: float, priority: int) -> None:
         self.known: tuple[Message, ...] = ()
+        self.opinion: Opinion | None = None
         self.weight = weight
         self.priority = priority
         self.first_t = self.last_t = t
@@ -52,9 +55,14 @@ class Watch:
         self.silent = False
 
     @property
+    def worthy(self) -> bool:
+        """Whether such lines are worth an alert, by the model's opinion or else by their words."""
+        return self.weight >= WORTHY_WORDS if self.opinion is None else self.opinion.worthy
+
+    @property
     def floor(self) -> int:
         """Lines in a window that are no burst whatever was usual."""
-        return 10 if self.priority <= 3 else 30 if self.priority == 4 or self.weight >= 0.4 else 200
+        return 10 if self.priority <= 3 else 30 if self.priority == 4 or self.worthy else 200
 
     @property
     def period_s(self) -> float:

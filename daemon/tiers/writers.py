@@ -20,8 +20,9 @@ _BOTH = frozenset({"systemd", "init"})
 
 @dataclass(slots=True)
 class Budget:
-    """Work that one unit may cause in one second of observation time."""
+    """Work that one unit, user or file may cause in one second of observation time."""
 
+    payer: str = ""
     second: int = 0
     spent: int = 0
 
@@ -81,7 +82,7 @@ class Writers:
         )  # session-3.scope and session-4.scope are alike
         name = name if line.trusted else f"~{line.source}{name}"
         payer = unit or (role if line.trusted else line.source) or f"uid {line.uid}"
-        budget = self._budgets.setdefault(payer, Budget())
+        budget = self._budgets.setdefault(payer, Budget(payer))
         return Writer(name[:256], role, line.unit, line.identifier, line.trusted, t, budget)
 
     def _forget(self) -> None:
