@@ -34,13 +34,8 @@ _FORMAT = re.compile(
     r"%[-+ #0']*(?:\d+|\*)?(?:\.(?:\d+|\*))?(?:hh|h|ll|l|q|j|z|t|L)?(?P<kind>[dioux]|[Xcs](?![A-Z])"
     r"|p(?:I[46S]|i[46S]|M|m|U|d|D|e|[A-Za-z]?)[A-Za-z0-9]*)"
 )
-_PRINTS = {
-    "pI": "10.0.0.1",
-    "pi": "10.0.0.1",
-    "pM": "00:00:00:00:00:00",
-    "pm": "00:00:00:00:00:00",
-    "pe": "0",
-}
+_PRINTS = {"pI": "10.0.0.1", "pi": "10.0.0.1", "pM": "00:00:00:00:00:00", "pm": "00:00:00:00:00:00"}
+_NAMED = frozenset("dDsSBVO")  # symbols, file names, structures by name
 
 # Network devices: %FACILITY-SEVERITY-MNEMONIC, the severity as in RFC 5424, table 2.
 _FACILITY = re.compile(r"%([A-Z][A-Z0-9_]{1,15})-([0-7])-(\w{1,40})")
@@ -63,8 +58,8 @@ _UPTIME = re.compile(r"\[ {0,8}\d{1,10}\.\d{6}\] ")
 # Keys of structured lines that say what happened; their pairs come first.
 _TELLING = re.compile(
     r"act(?:ion|ivity)|alert|category|cause|command ?line|description|detail|error|event ?(?:name|type)|fail"
-    r"|level|message|method ?name|msg|name|note|operation|outcome|reason|result|risk|rule|severity|signature|state"
-    r"|status|technique|text|threat|title|type",
+    r"|level|message|method ?name|msg|name|note|operation|outcome|reason|result|risk|rule|severity|signature"
+    r"|state|status|technique|text|threat|title|type",
     re.IGNORECASE,
 )
 
@@ -99,6 +94,7 @@ def encode(text: str, program: str = "") -> str:
         body = _FORMAT.sub(_printed, _FACILITY.sub(_levelled, body))
     words = plain(body)
     name = _NAME_DIGITS.sub("0", plain(program or found))[:32]
+    name = "" if name == "kernel" else name  # the kernel is who speaks when nobody is named
     return (f"{name} | {words}" if name else words)[:TEXT_CHARS]
 
 
@@ -180,7 +176,7 @@ def _levelled(match: re.Match[str]) -> str:
 def _printed(match: re.Match[str]) -> str:
     kind = match["kind"]
     if kind[0] == "p":
-        return _PRINTS.get(kind[:2], "<str>" if kind[1:2] in {"d", "D", "s", "S", "B", "V", "O"} else "0x0a")
+        return _PRINTS.get(kind[:2], "0" if kind == "pe" else "<str>" if kind[1:2] in _NAMED else "0x0a")
     if kind in "xX":
         before = match.string[max(0, match.start() - 2) : match.start()]
         return "0a" if before in {"0x", "0X"} else "0x0a"
