@@ -7,12 +7,13 @@ its stage with it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
 from daemon.errors import FrameError
+from daemon.status import ModelTier
 
 T = TypeVar("T")
 
@@ -20,7 +21,6 @@ MAX_FRAME_BYTES = 128 << 10  # below the kernel's default socket buffer (208 KiB
 BATCH = 32  # texts in one question: 0.1 s of work at 3 ms a line, and no more memory than that
 MAX_PROMPT = 16384
 
-ModelTier = Literal["low", "middle", "top"]
 Number = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]  # a NaN is neither, and so refused
 Head = Annotated[str, Meta(max_length=32)]

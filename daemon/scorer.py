@@ -28,7 +28,6 @@ from daemon.questions import (
     Classify,
     Failed,
     FromScorer,
-    ModelTier,
     Open,
     Question,
     Ready,
@@ -40,7 +39,7 @@ from daemon.questions import (
     encode_frame,
 )
 from daemon.settings import Settings
-from daemon.status import LatencyWindow, ModelStatus, read_pss_bytes
+from daemon.status import LatencyWindow, ModelStatus, ModelTier, read_pss_bytes
 
 State = Literal["off", "absent", "asleep", "starting", "ready", "broken"]
 

@@ -14,7 +14,8 @@ from msgspec import Struct, field
 from daemon.locks import read_holder
 
 STAGES = ("supervisor", "collector", "low", "middle", "top", "notify")
-MODEL_TIERS = ("low", "middle", "top")
+ModelTier = Literal["low", "middle", "top"]
+MODEL_TIERS: tuple[ModelTier, ...] = ("low", "middle", "top")
 MAX_STATUS_BYTES = 1 << 20
 STALE_S = 60.0  # twelve status periods
 _FIRST_BUCKET_S = 0.001
@@ -151,7 +152,7 @@ def read_pids(runtime: Path) -> frozenset[int]:
     return frozenset(pid for pid in map(read_holder, paths) if pid is not None)
 
 
-def scorer_pid_path(runtime: Path, tier: str) -> Path:
+def scorer_pid_path(runtime: Path, tier: ModelTier) -> Path:
     """Where a stage writes which process its scorer is, while there is one."""
     return runtime / "status" / f"score-{tier}.pid"
 

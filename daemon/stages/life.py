@@ -20,7 +20,7 @@ from daemon.locks import FileLock
 from daemon.settings import Settings
 from daemon.stages.log import StageLog
 from daemon.stages.service import ServiceManager
-from daemon.status import Flow, LatencyWindow, Status, own_pss_bytes, read_status, write_status
+from daemon.status import Flow, LatencyWindow, ModelStatus, Status, own_pss_bytes, read_status, write_status
 
 STATUS_EVERY_S = 5.0
 MEMORY_EVERY_S = 60.0  # reading smaps_rollup costs half a millisecond
@@ -38,6 +38,7 @@ class Report:
     drops: dict[str, dict[str, int]] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     queue_peak: int = 0
+    model: ModelStatus | None = None
 
 
 class Life:
@@ -162,6 +163,7 @@ class Life:
             drops=report.drops,
             counters=report.counters
             | {"status_lost": self._status_lost, "log_unwritten": self.tell.unwritten},
+            model=report.model,
         )
 
     def _catch_signals(self) -> int:

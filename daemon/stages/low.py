@@ -15,7 +15,9 @@ from daemon.bus import Arrival, FlowConsumer, FlowProducer, Wire
 from daemon.clock import now
 from daemon.codec import observation_decoder
 from daemon.messages import Event, Observation, Stamp, Upward
+from daemon.questions import Answer, Question
 from daemon.settings import Settings
+from daemon.stages.consult import Consultation, consultation
 from daemon.stages.flows import count_flows, count_latency, describe, tell_unchecked, work_through
 from daemon.stages.health import find_crash, gap_event
 from daemon.stages.life import Life, Report
@@ -25,7 +27,7 @@ EDGE_IN, EDGE_OUT = "low", "middle"
 MAX_STATE_BYTES = 64 << 20  # of learned state, of which the tier's own bounds allow a fraction
 DRAIN_S = 3.0
 COMPLAIN_EVERY_S = 60.0
-OWN_EVERY_S = 10.0  # reading six pids costs 0.1 ms
+OWN_EVERY_S = 10.0  # reading nine pids costs 0.1 ms
 
 
 class Tier(Protocol):
@@ -44,6 +46,14 @@ class Tier(Protocol):
 
     def observe(self, batch: Sequence[Observation]) -> list[Upward]:
         """Judge observations."""
+        ...
+
+    def asked(self, *, eager: bool) -> list[Question]:
+        """What a model is to be asked."""
+        ...
+
+    def told(self, answers: Sequence[Answer]) -> list[Upward]:
+        """What it answered."""
         ...
 
     def snapshot(self) -> bytes:
@@ -78,11 +88,13 @@ class LowStage:
         life: Life,
         consumer: FlowConsumer[Observation],
         producer: FlowProducer,
+        *,
         tier: Tier,
         telemetry: Telemetry,
+        model: Consultation,
     ) -> None:
         self._life, self._consumer, self._producer = life, consumer, producer
-        self._tier, self._telemetry = tier, telemetry
+        self._tier, self._telemetry, self._model = tier, telemetry, model
         self._state_path = life.settings.state / "low.state"
         self._open: deque[tuple[int, Arrival[Observation]]] = deque()
         self._state_due_s = time.monotonic() + life.settings.low.state_interval_s
@@ -109,8 +121,10 @@ class LowStage:
         self._life.listen(self._consumer.socket, wanted=room)
         self._life.listen(self._producer.socket, wanted=self._producer.waiting)
         self._life.wait(60.0)
+        self._model.listen()
         if room:
             self._judge()
+            self._consult()
         self._pass_on()
         self._tell_notes()
         self._name_own()
@@ -133,6 +147,16 @@ class LowStage:
         self._consumer.release(judged)
         if batch:
             count_latency(self._life.latency, batch[0].at, time.monotonic(), len(batch))
+
+    def _consult(self) -> None:
+        """Let the model's answers raise what was found, and ask it about what is new."""
+        pid = self._model.scorer.pid
+        answers = self._model.consult(lambda: self._tier.asked(eager=self._model.cheap))
+        if answers:
+            upward = work_through(self._tier.told, answers, lambda error: self._complain("model", error))
+            self._producer.offer(upward)
+        if self._model.scorer.pid != pid:
+            self._own_due_s = 0.0
 
     def _pass_on(self) -> None:
         self._producer.flush()
@@ -174,6 +198,7 @@ class LowStage:
     def _stop(self) -> None:
         """Judge what is there, wait shortly for the middle tier, and keep what was learned."""
         self._life.announce_stop()
+        self._model.scorer.close()
         self._judge()
         self._pass_on()
         until_s = time.monotonic() + DRAIN_S
@@ -194,6 +219,7 @@ class LowStage:
             drops={EDGE_IN: dict(self._consumer.drops), EDGE_OUT: dict(self._producer.drops)},
             counters=dict(self._tier.counters) | errors | telemetry | {"unacknowledged_peak": self._peak},
             queue_peak=self._producer.outbox.peak,
+            model=self._model.scorer.status(),
         )
 
 
@@ -231,7 +257,10 @@ def run(settings: Settings) -> None:
         telemetry = SegmentWriter(
             settings.state / "telemetry", settings.low.telemetry_days, settings.low.telemetry_mib
         )
-        LowStage(life, consumer, FlowProducer(wire, EDGE_OUT), tier, telemetry).run()
+        model = consultation(life, settings, "low")
+        LowStage(
+            life, consumer, FlowProducer(wire, EDGE_OUT), tier=tier, telemetry=telemetry, model=model
+        ).run()
     finally:
         wire.close()
     life.end()

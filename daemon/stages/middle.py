@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -29,7 +29,9 @@ from daemon.messages import (
     Upward,
     Wake,
 )
+from daemon.questions import Answer, Question
 from daemon.settings import Settings
+from daemon.stages.consult import Consultation, consultation
 from daemon.stages.flows import count_flows, count_latency, describe, tell_unchecked, work_through
 from daemon.stages.health import find_crash, find_gap, find_predecessor, find_silence
 from daemon.stages.life import Life, Report
@@ -54,6 +56,16 @@ class Tier(Protocol):
 
     def keep(self, silence: KeepSilence) -> None:
         """Heed a silence from now on."""
+        ...
+
+    def asked(self) -> list[Question]:
+        """What a model is to be asked about open incidents."""
+        ...
+
+    def told(
+        self, number: int, scores: Mapping[str, Sequence[float]], thresholds: Mapping[str, float]
+    ) -> list[Incident]:
+        """Take its answer; the incidents that it revises."""
         ...
 
     @property
@@ -90,9 +102,10 @@ class MiddleStage:
         *,
         tier: Tier,
         store: Store,
+        model: Consultation,
     ) -> None:
         self._life, self._consumer, self._records, self._wake = life, consumer, records, wake
-        self._tier, self._store = tier, store
+        self._tier, self._store, self._model = tier, store, model
         self._unsaved: dict[str, Incident] = {}
         self._unsaved_findings: list[Finding] = []
         self._waiting: Arrival[Upward] | None = None  # the newest frame that is not acknowledged
@@ -117,6 +130,7 @@ class MiddleStage:
         while not self._life.stopping:
             self.step()
         self._life.announce_stop()
+        self._model.scorer.close()
         self._receive()
         self._commit()
         self._answer_all()
@@ -127,11 +141,14 @@ class MiddleStage:
         self._life.listen(self._consumer.socket, wanted=not blocked)
         awaited = self._silent or self._awaited
         self._life.wait(RETRY_S if blocked else LOOK_S if awaited else SILENT_AFTER_S / 2)
+        self._model.listen()
         if not blocked:
             self._receive()
         self._watch_silence()
         self._keep_time()
         self._commit()
+        if not blocked:
+            self._consult()
         self._answer_all()
         if time.monotonic() >= self._expire_s:
             self._expire_s = time.monotonic() + EXPIRE_EVERY_S
@@ -174,6 +191,19 @@ class MiddleStage:
             if incident.revision <= 1 and incident.id not in self._unsaved:
                 self._counts["incidents_opened"] += 1
             self._unsaved[incident.id] = incident
+
+    def _consult(self) -> None:
+        """Ask the model for a second look at what is committed; what it revises is committed at once."""
+        answers = self._model.consult(self._tier.asked)
+        revised = work_through(self._revise, [one for one in answers if one.scores], self._complain)
+        self._unsaved |= {incident.id: incident for incident in revised}
+        if revised:
+            self._commit()
+
+    def _revise(self, answers: Sequence[Answer]) -> list[Incident]:
+        return [
+            incident for one in answers for incident in self._tier.told(one.id, one.scores, one.thresholds)
+        ]
 
     def _commit(self) -> None:
         """Commit what changed, then acknowledge, then wake; on failure keep it and try again."""
@@ -284,6 +314,7 @@ class MiddleStage:
             flows={EDGE: count_flows(self._consumer.tally)},
             drops={EDGE: dict(self._consumer.drops), "records": dict(self._records.drops)},
             counters=dict(self._counts),
+            model=self._model.scorer.status(),
         )
 
 
@@ -312,6 +343,7 @@ def run(settings: Settings) -> None:
                 WakePublisher(wire),
                 tier=MiddleTier(settings.middle, recent, silences),
                 store=store,
+                model=consultation(life, settings, "middle"),
             ).run()
     finally:
         wire.close()
