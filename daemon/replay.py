@@ -1,18 +1,23 @@
 """Runs recorded observations through the same tiers as the daemon, in one process, as fast as the machine.
 
 No clock of the machine is asked: observation time comes from the recording, so the same recording gives the
-same findings every time.
+same findings every time. Models are asked through callables and waited for; the daemon goes on meanwhile and
+takes their answers as they come.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from daemon.messages import Finding, Incident, Observation, Sample, Stamp, Tick, Upward
+from daemon.questions import Answer, Question
 from daemon.settings import Settings
+from daemon.status import ModelTier
 from daemon.tiers.low import LowTier
 from daemon.tiers.middle import MiddleTier
+
+Ask = Callable[[Sequence[Question]], list[Answer]]
 
 BATCH = 512
 # Seconds into a pause of a log at which time is told to pass: what was found settles, attacks fall quiet,
@@ -22,9 +27,13 @@ AFTERMATH_S = 45  # of the pause after the last observation: long enough to sett
 
 
 class Replay:
-    """The low and the middle tier in a row; `incidents` holds the newest revision of each."""
+    """The low and the middle tier in a row; `incidents` holds the newest revision of each.
 
-    def __init__(self, settings: Settings) -> None:
+    `ask` answers the questions of the tiers that it names; the others are left to their baselines.
+    """
+
+    def __init__(self, settings: Settings, ask: Mapping[ModelTier, Ask] | None = None) -> None:
+        self._ask = dict(ask or {})
         self.low = LowTier(settings.low)
         self.middle = MiddleTier(settings.middle)
         self.incidents: dict[str, Incident] = {}
@@ -38,6 +47,7 @@ class Replay:
         for second in _by_second(batch):
             findings += self._pause(second[0].at)
             upward = self.low.observe(second)
+            upward += self._consult_low()
             found = [one for one in upward if isinstance(one, Finding)]
             sampled = [one.at.boot for one in second if isinstance(one, Sample)]
             self._boot = sampled[-1] if sampled else self._boot
@@ -66,13 +76,27 @@ class Replay:
             if last.mono + step >= until.mono:
                 break
             upward = self.low.tick(Stamp(last.boot, last.mono + step, last.wall + step))
+            upward += self._consult_low()
             findings += [one for one in upward if isinstance(one, Finding)]
             self._take(upward)
         return findings
 
+    def _consult_low(self) -> list[Upward]:
+        """What the low tier's model raises of what was seen until now."""
+        ask = self._ask.get("low")
+        raised: list[Upward] = []
+        while ask is not None and (questions := self.low.asked(eager=True)):
+            raised += self.low.told(ask(questions))
+        return raised
+
     def _take(self, upward: Sequence[Upward]) -> None:
-        for incident in self.middle.take(upward):
-            self.incidents[incident.id] = incident
+        changed = self.middle.take(upward)
+        ask = self._ask.get("middle")
+        if ask is not None and (questions := self.middle.asked()):
+            for answer in ask(questions):
+                if answer.scores:
+                    changed += self.middle.told(answer.id, answer.scores, answer.thresholds)
+        self.incidents |= {incident.id: incident for incident in changed}
 
 
 def _by_second(batch: Sequence[Observation]) -> Iterator[list[Observation]]:

@@ -44,6 +44,9 @@ def status(context: typer.Context, *, as_json: Json = False) -> None:
         out = console()
         out.print(render.stage_table(stages) if stages else Text("The daemon is not running.", style="red"))
         out.print()
+        if (models := render.model_table(stages)) is not None:
+            out.print(models)
+            out.print()
         if found:
             out.print(render.incident_table(found, session.settings.language, now))
         else:

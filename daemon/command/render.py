@@ -14,6 +14,7 @@ from daemon.messages import Advice, Incident
 from daemon.status import StageView
 
 STYLES = {"info": "blue", "warning": "yellow", "error": "red", "critical": "bold white on red"}
+MODEL_STATES = {"off": "switched off", "absent": "no bundle", "broken": "the model failed"}
 BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -75,6 +76,33 @@ def stage_table(stages: Sequence[StageView]) -> Table:
             f"{one.pss_bytes / (1 << 20):.1f} MiB",
             f"{one.latency_p95_s * 1000:.0f} ms" if one.latency_p95_s is not None else "",
             Text(one.text, style=style),
+        )
+    return table
+
+
+def model_table(stages: Sequence[StageView]) -> Table | None:
+    """Which path speaks for each tier, and how the models do; None where no stage has one."""
+    told = [(one.stage, one.model) for one in stages if one.model is not None]
+    if not told:
+        return None
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("tier", "speaks", "bundle"):
+        table.add_column(heading)
+    for heading in ("asked", "answered", "failed", "baseline", "latency p50", "p95", "memory"):
+        table.add_column(heading, justify="right")
+    for tier, model in told:
+        counts = [str(model.counters.get(name, 0)) for name in ("asked", "answered", "failed", "fallback")]
+        pace = (
+            [f"{s * 1000:.0f} ms" for s in (model.latency.p50_s, model.latency.p95_s)]
+            if model.latency
+            else []
+        )
+        alone = model.state in {"off", "absent", "broken"}
+        speaks = f"baseline ({MODEL_STATES[model.state]})" if alone else f"model ({model.state})"
+        memory = f"{model.pss_bytes / (1 << 20):.1f} MiB" if model.pss_bytes else ""
+        style = "red" if model.state == "broken" else ""
+        table.add_row(
+            tier, Text(speaks, style=style), Text(model.bundle), *counts, *(pace or ["", ""]), memory
         )
     return table
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,9 @@ from daemon.command.session import Session, console, print_json, session_of
 from daemon.errors import ConfigError
 from daemon.messages import Line, Observation
 from daemon.replay import Replay, batched, within
+from daemon.scorer import Scorer
+from daemon.settings import Settings
+from daemon.status import ModelTier
 from daemon.store.documents import incident_document
 from daemon.store.segments import SegmentReader, segment_paths
 from daemon.tiers.top import TopTier
@@ -62,18 +66,37 @@ def replay(
     findings: Annotated[bool, typer.Option("--findings", help="One JSON object a finding.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object an incident.")] = False,
     lang: Annotated[str | None, typer.Option("--lang", help="en or de")] = None,
+    no_models: Annotated[bool, typer.Option("--no-models", help="The baselines alone, to compare.")] = False,
 ) -> None:
     """Nothing is stored; the learned state of the daemon is neither used nor changed."""
     session, now = session_of(context), time.time()
     source = open_source(session, what, boot)
     span = (times.parse_when(since, now) if since else None, times.parse_when(until, now) if until else None)
-    run, started = Replay(session.settings), time.monotonic()
-    for batch in shown(source, within(source.batches, *span)):
-        for finding in run.feed(batch):
-            if findings:
-                print_json(finding)
-    run.finish()
-    _tell(session, run, source, time.monotonic() - started, as_json=as_json, quiet=findings, lang=lang)
+    started = time.monotonic()
+    with scorers(session.settings, wanted=not no_models) as models:
+        run = Replay(session.settings, {tier: one.ask_now for tier, one in models.items()})
+        for batch in shown(source, within(source.batches, *span)):
+            for finding in run.feed(batch):
+                if findings:
+                    print_json(finding)
+        run.finish()
+        _tell(session, run, source, time.monotonic() - started, as_json=as_json, quiet=findings, lang=lang)
+        for note in (note for one in models.values() for note in one.notes):
+            sys.stderr.write(f"hauswart: {note}\n")
+
+
+@contextlib.contextmanager
+def scorers(settings: Settings, *, wanted: bool) -> Iterator[dict[ModelTier, Scorer]]:
+    """The models of the low and the middle tier; they are waited for, so that what they say is the same."""
+    patient = replace(settings.models, idle_s=600.0, start_timeout_s=120.0)
+    patient = replace(patient, low_timeout_s=60.0, middle_timeout_s=60.0)
+    tiers: tuple[ModelTier, ...] = ("low", "middle") if wanted else ()
+    found = {tier: Scorer(tier, replace(settings, models=patient)) for tier in tiers}
+    try:
+        yield found
+    finally:
+        for one in found.values():
+            one.close()
 
 
 def open_source(session: Session, what: str, boot: str) -> Source:

@@ -120,8 +120,28 @@ def load(wanted: Open) -> Model:
     from models.runtime import Classifier, Generator  # noqa: PLC0415  # the heavy imports of this process
     from models.shelf import choose  # noqa: PLC0415
 
-    del Classifier, Generator, choose
-    raise ConfigError(f"no runtime for the {wanted.tier} tier")
+    key = Path(wanted.allowed_signers) if wanted.allowed_signers else None
+    bundle = choose(
+        wanted.tier,
+        wanted.pinned,
+        Path(wanted.state_dir),
+        key=key,
+        signature_required=wanted.signature_required,
+    )
+    if bundle.config.kind == "classifier":
+        return Model(bundle.name, bundle.config.thresholds, score=Classifier(bundle).score)
+    generator = Generator(bundle)
+
+    def write(request: Write) -> str:
+        return generator.generate(
+            request.prompt,
+            max_tokens=request.max_tokens,
+            temperature=request.temperature,
+            top_k=request.top_k,
+            seed=request.seed,
+        )
+
+    return Model(bundle.name, write=write)
 
 
 def _receive(channel: socket.socket) -> Open | Request | None:
