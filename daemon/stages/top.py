@@ -12,6 +12,7 @@ from daemon.bus import LOOK_EVERY_S, RecordsClient, WakeListener, Wire
 from daemon.errors import HauswartError
 from daemon.messages import Advice, Incident, KeepAdvice, KeepFinding
 from daemon.settings import Settings
+from daemon.stages.consult import Consultation, consultation
 from daemon.stages.flows import describe
 from daemon.stages.health import find_crash
 from daemon.stages.life import Life, Report
@@ -44,9 +45,10 @@ class TopStage:
         *,
         needing: Callable[[], Sequence[Incident]],
         tier: Callable[[], Tier],
+        model: Consultation,
     ) -> None:
         self._life, self._listener, self._client = life, listener, client
-        self._needing, self._make_tier = needing, tier
+        self._needing, self._make_tier, self._model = needing, tier, model
         self._tier: Tier | None = None
         self._look_s = self._looked_s = 0.0
         self._given_up: OrderedDict[tuple[str, int], None] = OrderedDict()
@@ -62,10 +64,12 @@ class TopStage:
         while not self._life.stopping:
             self.step()
         self._life.announce_stop()
+        self._model.scorer.close()
 
     def step(self) -> None:
         """One round: wait, and look if it is time."""
         self._life.wait(max(0.0, self._look_s - time.monotonic()))
+        self._model.listen()
         if any(hint.table == "incidents" for hint in self._listener.drain()):
             self._look_s = min(self._look_s, max(time.monotonic(), self._looked_s + PAUSE_S))
         if time.monotonic() < self._look_s or self._life.stopping:
@@ -102,6 +106,8 @@ class TopStage:
             advice = self._tier.advise(incident)
             self._client.keep(KeepAdvice(incident.id, incident.revision, advice), KEEP_TIMEOUT_S)
             self._counts["advised"] += 1
+            self._counts["advised_by_model"] += any(one.origin == "model" for one in advice)
+            self._model.listen()
             while self._tier.notes:
                 self._life.tell.warning(self._tier.notes.pop(0))
         except HauswartError as error:
@@ -122,6 +128,7 @@ class TopStage:
             text=self._trouble or "waiting for incidents",
             drops={"wake": dict(self._listener.drops), "records": dict(self._client.drops)},
             counters=dict(self._counts),
+            model=self._model.scorer.status(),
         )
 
 
@@ -163,6 +170,7 @@ def run(settings: Settings) -> None:
         return TopTier(settings.top)
 
     life = Life("top", settings)
+    model = consultation(life, settings, "top")
     wire = Wire(life.runtime)
     store = _Store(settings.state / "store.db", settings.top.languages)
     try:
@@ -172,6 +180,7 @@ def run(settings: Settings) -> None:
             RecordsClient(life.runtime, wire),
             needing=store.needing_advice,
             tier=make_tier,
+            model=model,
         ).run()
     finally:
         wire.close()
