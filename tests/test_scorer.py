@@ -11,20 +11,23 @@ from pathlib import Path
 
 import pytest
 
+import daemon
 from daemon.errors import FrameError
 from daemon.questions import (
     BATCH,
     MAX_FRAME_BYTES,
     Classify,
+    FromScorer,
     Open,
     Question,
     Ready,
     Scored,
+    ToScorer,
     decode_answer,
     decode_request,
     encode_frame,
 )
-from daemon.scorer import OPEN_MAX, Scorer, find_bundle
+from daemon.scorer import BACKOFF_MAX_S, BACKOFF_S, OPEN_MAX, Scorer, find_bundle
 from daemon.settings import Models, Settings
 from daemon.status import read_pids
 
@@ -350,3 +353,17 @@ def test_asking_side_imports_neither_numpy_nor_subprocess():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("frame", [*ToScorer.__args__, *FromScorer.__args__])
+def test_protocol_names_every_frame_and_field(frame):
+    text = (Path(daemon.__file__).parent / "PROTOCOL.md").read_text().partition("## Scorers")[2]
+    row = next(one for one in text.splitlines() if f"| `{frame.__struct_config__.tag}` |" in one)
+    assert all(f"`{name}`" in row for name in frame.__struct_fields__)
+
+
+def test_protocol_names_the_limits():
+    text = (Path(daemon.__file__).parent / "PROTOCOL.md").read_text().partition("## Scorers")[2]
+    for limit in (f"{MAX_FRAME_BYTES} bytes", f"1 to {BATCH}", f"most {OPEN_MAX} requests"):
+        assert limit in text
+    assert (BACKOFF_S, BACKOFF_MAX_S) == (5.0, 600.0)
