@@ -264,7 +264,8 @@ class KeepSilence(Struct, frozen=True, tag="keep-silence"):
     """Do not notify about what matches, inside a window; empty fields match everything.
 
     `recurring` is "" (from `start` to `end`, Unix seconds) or a weekly rule
-    `Mon,Tue 02:00-04:00` in local time.
+    `Mon,Tue 02:00-04:00` in local time. Findings of `templates` about the same subject support other
+    evidence, but open no incident.
     """
 
     id: Name
@@ -276,6 +277,8 @@ class KeepSilence(Struct, frozen=True, tag="keep-silence"):
     reason: Text
     user: Name
     cancelled: bool = False
+    incident_id: Name = ""  # the bad verdict that it follows from
+    templates: Annotated[list[Name], Meta(max_length=16)] = []
 
 
 class KeepDelivery(Struct, frozen=True, tag="keep-delivery"):

@@ -14,8 +14,9 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from daemon.errors import ConfigError
-from daemon.messages import Culprit, Incident, KeepSilence
-from models.taxonomy import FaultClass
+from daemon.messages import Culprit, Finding, Incident, KeepSilence
+from models.digest import blake2b
+from models.taxonomy import FaultClass, SubjectKind
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _SETS = {"daily": range(7), "weekdays": range(5), "weekends": range(5, 7)}
@@ -23,6 +24,7 @@ _RULE = re.compile(r"\s*(\S(?:[^0-9]*\S)?)\s+(\d{1,2}):(\d{2})\s*-\s*(\d{1,2}):(
 _EXAMPLES = "examples: 'Mon,Tue 02:00-04:00', 'Mon-Fri 22:00-06:00', 'daily 02:00-04:00'"
 _PROCESS_ID = re.compile(r"\[\d+\]$")
 DAY_MINUTES = 24 * 60
+TEMPLATES_MAX = 16  # of one verdict
 
 
 class Weekly(NamedTuple):
@@ -134,6 +136,8 @@ def matches(silence: KeepSilence, fault_class: str, culprits: Sequence[Culprit])
     """Whether a silence is about this class and these culprits; empty fields match everything."""
     if silence.fault_class and silence.fault_class != fault_class:
         return False
+    if silence.incident_id and not silence.unit:  # a verdict on the host itself says nothing of its units
+        return not culprits or culprits[0].kind is SubjectKind.HOST
     return not silence.unit or any(_named(silence.unit, culprit.name) for culprit in culprits)
 
 
@@ -151,3 +155,32 @@ def quieting(silences: Iterable[KeepSilence], incident: Incident, wall: float) -
         if matches(silence, incident.fault_class.value, incident.culprits) and holds(silence, wall):
             return silence.id
     return ""
+
+
+def hushing(silences: Iterable[KeepSilence], finding: Finding, wall: float) -> bool:
+    """Whether a bad verdict keeps lines of this template about this subject from opening an incident."""
+    for silence in silences:
+        if not finding.template or finding.template not in silence.templates:
+            continue
+        named = not silence.unit or any(_named(silence.unit, one.name) for one in finding.subjects)
+        if named and holds(silence, wall):
+            return True
+    return False
+
+
+def after_verdict(incident: Incident, findings: Iterable[Finding], user: str, at: float) -> KeepSilence:
+    """What a bad verdict keeps quiet on this host: the incident's class and culprit, and its templates."""
+    culprit = incident.culprits[0].name if incident.culprits else ""
+    templates = dict.fromkeys(one.template for one in findings if one.template and not one.ended)
+    return KeepSilence(
+        id=blake2b(f"verdict|{incident.id}".encode(), digest_size=3).hexdigest(),
+        fault_class=incident.fault_class.value,
+        unit=_PROCESS_ID.sub("", culprit),
+        start=at,
+        end=None,
+        recurring="",
+        reason=f"bad verdict on incident {incident.id}",
+        user=user,
+        incident_id=incident.id,
+        templates=list(templates)[:TEMPLATES_MAX],
+    )

@@ -171,6 +171,27 @@ def test_feedback_is_kept_without_a_daemon(state, capsys, word, kept):
         assert [(one.verdict, one.comment) for one in reader.feedback("abc2345")] == [(kept, "seen")]
 
 
+def test_bad_verdict_quiets_its_like_visibly_until_it_is_undone(state, capsys):
+    assert run(state, "feedback", "abc", "bad") == 0
+    said = capsys.readouterr().out
+    assert "disk-full of /srv is quiet on this host" in said
+    undo = said.rpartition("silence remove ")[2].strip(" )\n")
+    assert run(state, "silence", "list") == 0
+    assert "bad verdict on incident abc2345" in capsys.readouterr().out.replace("\n", " ")
+    assert run(state, "silence", "remove", undo) == 0
+    with StoreReader(state / "store.db") as reader:
+        assert [one.cancelled for one in reader.silences()] == [True]
+
+
+def test_good_verdict_takes_a_bad_one_back(state, capsys):
+    assert run(state, "feedback", "abc", "bad") == 0
+    assert run(state, "feedback", "abc", "good") == 0
+    assert "ended" in capsys.readouterr().out
+    with StoreReader(state / "store.db") as reader:
+        assert [one.cancelled for one in reader.silences()] == [True]
+        assert [one.verdict for one in reader.feedback("abc2345")] == ["bad", "good"]
+
+
 def test_edited_feedback_keeps_both_texts(state, monkeypatch):
     monkeypatch.setenv("EDITOR", "sed -i s/full/crammed/")
     monkeypatch.delenv("VISUAL", raising=False)

@@ -16,6 +16,7 @@ from daemon.incidents.gathering import SITUATIONS_MAX, WHERE_MAX
 from daemon.incidents.situations import CONDITIONS_MAX
 from daemon.messages import Event, Evidence, Finding, Incident, KeepSilence, Stamp, Subject, Tick
 from daemon.settings import Middle
+from daemon.silences import after_verdict
 from daemon.tiers.middle import CLOSED_MAX, OPEN_MAX, SEEN_MAX, MiddleTier
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
@@ -808,3 +809,39 @@ def test_a_quiet_tick_is_cheap_and_a_thousand_findings_take_under_a_second():
     started = time.process_time()
     host.tier.take(batch)
     assert time.process_time() - started < 1.0
+
+
+# --- what a bad verdict quiets --------------------------------------------------------------------------
+
+
+def spoken(t: float, who: str = "unit:cron.service") -> Finding:
+    return replace(
+        find(t, "line.known", who, {"service-crash": 0.9}, text="it fell over", kind="line"), template="t7"
+    )
+
+
+def test_template_of_a_bad_verdict_opens_no_incident_for_its_unit_but_for_others():
+    loud = Host().play(spoken(10), until=20)
+    assert [one.fault_class for one in loud.incidents] == [FaultClass.SERVICE_CRASH]
+    verdict = after_verdict(loud.incidents[0], [spoken(10)], "me", WALL)
+    quiet = Host(silences=[verdict]).play(spoken(10), until=20)
+    assert quiet.incidents == []
+    other = Host(silences=[verdict]).play(spoken(10, "unit:db.service"), until=20)
+    assert [one.quieted for one in other.incidents] == [""]
+
+
+def test_situation_of_a_bad_verdict_is_kept_quiet_until_it_is_taken_back():
+    loud = Host().play(*full(10), until=20)
+    verdict = after_verdict(loud.incidents[0], [], "me", WALL)
+    host = Host(silences=[verdict]).play(*full(10), until=20)
+    assert [one.quieted for one in host.incidents] == [verdict.id]
+    host.tier.keep(replace(verdict, cancelled=True))
+    host.play(until=40)
+    assert [one.quieted for one in host.incidents] == [""]
+
+
+def test_quieted_template_still_supports_what_else_is_wrong():
+    verdict = after_verdict(Host().play(spoken(10), until=20).incidents[0], [spoken(10)], "me", WALL)
+    crash = find(11, "unit.result", "unit:cron.service", {"service-crash": 0.9})
+    host = Host(silences=[verdict]).play(spoken(10), crash, until=20)
+    assert any("fell over" in one.text for one in host.incidents[0].evidence)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from daemon.errors import ConfigError
 from daemon.messages import Culprit, Incident, KeepSilence
-from daemon.silences import Weekly, check, holds, matches, parse_recurring, quieting
+from daemon.silences import Weekly, after_verdict, check, holds, matches, parse_recurring, quieting
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -193,3 +193,17 @@ def test_silence_that_can_never_hold_is_refused(wrong):
     with pytest.raises(ConfigError):
         check(silence(**wrong))
     check(silence())
+
+
+def test_bad_verdict_on_the_host_itself_leaves_its_units_alone():
+    host = incident(FaultClass.CPU_SATURATION, Culprit(SubjectKind.HOST, "", 1.0))
+    unit = incident(FaultClass.CPU_SATURATION, Culprit(SubjectKind.UNIT, "db.service", 1.0))
+    verdict = after_verdict(host, [], "me", 10.0)
+    assert quieting([verdict], host, 11.0) == verdict.id
+    assert quieting([verdict], unit, 11.0) == ""
+
+
+def test_bad_verdict_on_a_process_holds_for_its_next_pid():
+    first = incident(FaultClass.SERVICE_CRASH, Culprit(SubjectKind.PROCESS, "worker[12]", 1.0))
+    again = incident(FaultClass.SERVICE_CRASH, Culprit(SubjectKind.PROCESS, "worker[99]", 1.0))
+    assert quieting([after_verdict(first, [], "me", 10.0)], again, 11.0)

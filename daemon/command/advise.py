@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec.structs import replace
 from rich.table import Table
 
 from daemon.command import times
 from daemon.command.session import Session, console, operator, print_json, session_of
 from daemon.errors import ConfigError, HauswartError
 from daemon.messages import Incident, KeepFeedback, KeepSilence
-from daemon.silences import parse_recurring
+from daemon.silences import after_verdict, parse_recurring
 from models.digest import blake2b
 from models.taxonomy import FaultClass
 
@@ -55,8 +56,26 @@ def feedback(
     given = give_feedback(
         incident, advice.text if advice else "", verdict, lang=chosen, text=text, comment=comment
     )
+    sys.stdout.write(keep_verdict(session, incident, given) + "\n")
+
+
+def keep_verdict(session: Session, incident: Incident, given: KeepFeedback) -> str:
+    """Keep a verdict and what follows from it at once: a bad one quiets its like, a good one ends that."""
     session.keep(given)
-    sys.stdout.write(f"kept: {given.verdict} for incident {incident.id}\n")
+    said = f"kept: {given.verdict} for incident {incident.id}"
+    with session.reader() as reader:
+        known = [one for one in reader.silences() if one.incident_id == incident.id and not one.cancelled]
+        findings = reader.findings(incident.id) if given.verdict == "bad" and not known else []
+    if given.verdict == "bad" and not known:
+        silence = after_verdict(incident, findings, given.user, given.at)
+        session.keep(silence)
+        whom = f"{silence.fault_class}" + (f" of {silence.unit}" if silence.unit else "")
+        said += f"; {whom} is quiet on this host from now on (undo: hauswart silence remove {silence.id})"
+    elif given.verdict == "good":
+        for silence in known:
+            session.keep(replace(silence, user=given.user, cancelled=True))
+            said += f"; silence {silence.id} ended"
+    return said
 
 
 def give_feedback(
@@ -168,19 +187,7 @@ def silence_remove(context: typer.Context, silence_id: Annotated[str, typer.Argu
     """The silence stays in the store, marked as ended."""
     session = session_of(context)
     silence = find_silence(session, silence_id)
-    session.keep(
-        KeepSilence(
-            id=silence.id,
-            fault_class=silence.fault_class,
-            unit=silence.unit,
-            start=silence.start,
-            end=silence.end,
-            recurring=silence.recurring,
-            reason=silence.reason,
-            user=operator(),
-            cancelled=True,
-        )
-    )
+    session.keep(replace(silence, user=operator(), cancelled=True))
     sys.stdout.write(f"silence {silence.id} ended\n")
 
 

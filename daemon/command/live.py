@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from daemon.command import render
-from daemon.command.advise import give_feedback, new_silence
+from daemon.command.advise import give_feedback, keep_verdict, new_silence
 from daemon.command.history import metric_plots
 from daemon.command.session import Session, session_of
 from daemon.errors import ConfigError, HauswartError
@@ -113,8 +113,7 @@ def act(session: Session, view: View, key: str) -> None:
             advice = reader.advice(view.incident.id, session.settings.language)
         text = advice.text if advice else ""
         given = give_feedback(view.incident, text, VERDICTS[key], lang=session.settings.language)
-        session.keep(given)
-        view.message = f"kept: {given.verdict} for {view.incident.id}"
+        view.message = keep_verdict(session, view.incident, given)
     elif key == "s" and view.incident:
         snooze(session, view, view.incident)
 

@@ -19,7 +19,7 @@ from daemon.incidents.verdicts import Verdict, judge
 from daemon.messages import Event, Finding, Incident, KeepSilence, Stamp, Tick, Upward
 from daemon.questions import Question
 from daemon.settings import Middle
-from daemon.silences import quieting
+from daemon.silences import hushing, quieting
 from daemon.subjects import expand, split_pid
 from models.causes import rootless
 from models.taxonomy import Category, FaultClass, Severity
@@ -156,7 +156,7 @@ class MiddleTier:
         self._blind = _silent(finding)
         if finding.ended:
             self._gathering.end(finding, self._t)
-        elif weak(finding):
+        elif weak(finding) or self._hushed(finding):
             self.counters["weak"] += 1
             self._gathering.support(finding, self._t)
         else:
@@ -164,6 +164,10 @@ class MiddleTier:
             self.counters["dropped"] = self._gathering.dropped
             if situation is not None:
                 self._step(situation)
+
+    def _hushed(self, finding: Finding) -> bool:
+        spoken = [one for one in self._silences.values() if one.templates]
+        return bool(spoken) and hushing(spoken, finding, self._at.wall)
 
     def _tick(self) -> None:
         self._contexts.expire(self._t)
