@@ -170,7 +170,7 @@ class Scorer:
         """End the child."""
         self._child.end()
         self._child.reap(0)
-        if self.state != "off":
+        if self.state in {"starting", "ready"}:
             self.state = "asleep"
 
     def status(self) -> ModelStatus:

@@ -18,13 +18,13 @@ from daemon.clock import now
 from daemon.codec import observation_decoder, upward_decoder
 from daemon.errors import HauswartError, SourceError
 from daemon.messages import Event, Finding, KeepFeedback, KeepFinding, Line, Sample, Tick
-from daemon.settings import Settings, save_resolved
+from daemon.settings import Models, Settings, save_resolved
 from daemon.stages import log
 from daemon.stages.flows import work_through
 from daemon.stages.health import find_crash
 from daemon.stages.positions import Positions
 from daemon.stages.readers import Readers
-from daemon.status import LatencyWindow, Status, read_status, running_stages, write_status
+from daemon.status import LatencyWindow, Status, read_pids, read_status, running_stages, write_status
 
 SCRIPT = Path(__file__).parent / "fixtures/staged.py"
 
@@ -450,3 +450,63 @@ def test_crash_of_the_collector_becomes_an_event(host):
     assert [(one.kind, one.name, one.action) for one in events] == [("stage", "collector", "crashed")]
     consumer.close()
     wire.close()
+
+
+def served(host, **options):
+    """Give the host's low tier something that looks like a bundle."""
+    bundle = host.state / "bundle"
+    bundle.mkdir()
+    (bundle / "manifest.json").write_text("{}")
+    models = Models(low=str(bundle), middle="off", top="off", **options)
+    save_resolved(Settings(str(host.state), str(host.runtime), models=models), host.resolved)
+
+
+def answered(host):
+    return {one for one in host.column("id") if one.startswith("model/")}
+
+
+def test_low_stage_asks_its_model_and_passes_on_what_that_raises(host):
+    served(host)
+    host.start("collector", "low", "middle", HAUSWART_TEST_LINES="100", HAUSWART_TEST_ASK="1")
+    host.wait(lambda: len(answered(host)) == 100)
+    host.wait(lambda: read_status(host.runtime, "low").model.state == "ready")
+    model = read_status(host.runtime, "low").model
+    assert model.pid in read_pids(host.runtime)
+    host.stop("collector", "low", "middle")
+    assert gone(model.pid)
+    stopped = read_status(host.runtime, "low")
+    assert (stopped.model.counters["answered"], stopped.model.counters["failed"]) == (100, 0)
+    assert set(balance(stopped.flows["middle"]).values()) == {0}
+
+
+def test_killed_model_costs_no_line_and_the_stage_says_so(host):
+    served(host)
+    environment = {"HAUSWART_TEST_LINES": "3000", "HAUSWART_TEST_PER_READ": "5", "HAUSWART_TEST_ASK": "1"}
+    host.start("collector", "low", "middle", **environment)
+    host.wait(lambda: len(answered(host)) > 20)
+    host.wait(lambda: (model := read_status(host.runtime, "low").model) and model.pid > 0)
+    os.kill(read_status(host.runtime, "low").model.pid, signal.SIGKILL)
+    host.wait(lambda: len(host.numbers()) == 3000, within_s=30.0)
+    logged = host.stop("collector", "low", "middle")
+    assert host.numbers() == set(range(3000))
+    assert "the model of the low tier: ended unexpectedly" in logged["low"]
+    assert read_status(host.runtime, "low").model.counters["started"] == 1
+
+
+def test_stage_without_a_bundle_judges_alone_and_says_so_once(host):
+    models = Models(low=str(host.state / "nowhere"))
+    save_resolved(Settings(str(host.state), str(host.runtime), models=models), host.resolved)
+    host.start("collector", "low", "middle", HAUSWART_TEST_LINES="200", HAUSWART_TEST_ASK="1")
+    host.wait(lambda: len(host.numbers()) == 200)
+    logged = host.stop("collector", "low", "middle")
+    assert logged["low"].count("there is no bundle") == 1
+    model = read_status(host.runtime, "low").model
+    assert (model.state, model.counters["started"]) == ("absent", 0)
+
+
+def gone(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False

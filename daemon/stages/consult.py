@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from daemon.questions import Answer, Question
-from daemon.scorer import Scorer
+from daemon.scorer import COMMAND, Scorer
 from daemon.settings import Settings
 from daemon.stages.life import Life
 from daemon.status import ModelTier, scorer_pid_path
@@ -51,4 +51,5 @@ class Consultation:
 def consultation(life: Life, settings: Settings, tier: ModelTier) -> Consultation:
     """The consultation of a running stage."""
     pid_file = scorer_pid_path(life.runtime, tier)
-    return Consultation(life, Scorer(tier, settings, watch=life.listen, pid_file=pid_file))
+    scorer = Scorer(tier, settings, watch=life.listen, pid_file=pid_file, command=COMMAND)
+    return Consultation(life, scorer)
