@@ -1,5 +1,6 @@
 """The scorer process: what it answers, and that a missing, broken, slow or killed one costs only answers."""
 
+import io
 import os
 import select
 import signal
@@ -10,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import daemon
+from daemon.command.render import model_table
 from daemon.errors import FrameError
 from daemon.questions import (
     BATCH,
@@ -29,7 +32,7 @@ from daemon.questions import (
 )
 from daemon.scorer import BACKOFF_MAX_S, BACKOFF_S, OPEN_MAX, Scorer, find_bundle
 from daemon.settings import Models, Settings
-from daemon.status import read_pids
+from daemon.status import Latency, ModelStatus, StageView, read_pids
 
 SCRIPT = str(Path(__file__).parent / "fixtures/scored.py")
 
@@ -367,3 +370,41 @@ def test_protocol_names_the_limits():
     for limit in (f"{MAX_FRAME_BYTES} bytes", f"1 to {BATCH}", f"most {OPEN_MAX} requests"):
         assert limit in text
     assert (BACKOFF_S, BACKOFF_MAX_S) == (5.0, 600.0)
+
+
+def view(model):
+    return StageView(
+        "low",
+        7,
+        alive=True,
+        text="",
+        cpu_ratio=0.0,
+        pss_bytes=0,
+        latency_p95_s=None,
+        updated=0.0,
+        model=model,
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("ready", "model (ready)"),
+        ("asleep", "model (asleep)"),
+        ("off", "baseline (switched off)"),
+        ("absent", "baseline (no bundle)"),
+        ("broken", "baseline (the model failed)"),
+    ],
+)
+def test_status_shows_which_path_speaks(state, said):
+    counters = {"asked": 7, "answered": 5, "failed": 2, "fallback": 3}
+    model = ModelStatus(state, "low-1-[red]", latency=Latency(5, 0.004, 0.5, 0.6), counters=counters)
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(model_table([view(None), view(model)]))
+    row = console.export_text().splitlines()[1]
+    for text in (said, "low-1-[red]", " 7 ", " 5 ", " 2 ", " 3 ", "4 ms", "500 ms"):
+        assert text in row
+
+
+def test_status_without_models_shows_none():
+    assert model_table([view(None)]) is None

@@ -190,10 +190,16 @@ def test_summary_of_a_run_that_left_no_status_is_all_zero(tmp_path):
 
 def test_lean_processes_import_nothing_heavy():
     """What a resident process may import is a budget: the heavy parts of the command line are not in it."""
-    script = "import daemon.supervisor, daemon.stages.top, sys; print(*sys.modules)"
+    stages = (
+        "daemon.stages.low, daemon.stages.middle, daemon.stages.top, daemon.tiers.low, daemon.tiers.middle"
+    )
+    script = f"import daemon.supervisor, {stages}, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     heavy = {
         "numpy",
+        "onnxruntime",
+        "tokenizers",
+        "subprocess",
         "asyncio",
         "logging",
         "typer",
