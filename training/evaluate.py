@@ -1,4 +1,4 @@
-"""`hauswart train evaluate`: scores what serves, or a given bundle, on a task's data through one fixed interface.
+"""`hauswart train evaluate`: scores what serves, or a given bundle, on a task's data.
 
 The answer is one flat object; the same command scores the path without a model where no bundle serves, and
 says so. What a task reads and which figures it gives is the task's own matter (`training.tasks`).
@@ -97,7 +97,7 @@ def serving(task: str, chosen: str, session: Any) -> Any | None:
 
 
 def write_scores(path: Path, scores: Sequence[Scored]) -> None:
-    """One CSV row for each row of the data: row, score, label where there is one, file where there are several."""
+    """One CSV row for each row: row, score, a label where there is one, the file where there are several."""
     several = len({one.file for one in scores}) > 1
     columns = ["row", "score"]
     columns += ["label"] if any(one.label is not None for one in scores) else []
@@ -119,6 +119,32 @@ def _rounded(figures: dict[str, float | int | str]) -> dict[str, float | int | s
         elif math.isfinite(value):
             kept[name] = round(value, DIGITS)
     return kept
+
+
+def evaluate_step(
+    *,
+    out: Path,
+    data: Path,
+    task: str = "rows",
+    split: str = "test",
+    bundle: Path | None = None,
+    model: Path | None = None,
+    train: Path | None = None,
+    seed: int = 0,
+    rounds: int = 1000,
+    tell: Callable[[str], None] = lambda _said: None,
+) -> dict[str, Any]:
+    """The verb as a recipe's step: writes figures and curves to `out`, returns the figures."""
+    if task == "rows":
+        answer, curves = evaluate_rows(data, bundle=bundle or "", model=model, split=split, tell=tell)
+    else:
+        chosen = serving(task, str(bundle) if bundle else NONE, None)
+        answer, outcome = evaluate(
+            task, data, bundle=chosen, train=train, seed=seed, rounds=rounds, tell=tell
+        )
+        curves = outcome.curves
+    write_json(out, {"figures": answer, "curves": curves})
+    return answer
 
 
 # --- command ------------------------------------------------------------------------------------------------
