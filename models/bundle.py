@@ -190,7 +190,7 @@ def _read(directory: Path, name: str) -> bytes:
             raise BundleError(f"{path} is not a regular file")
         if status.st_size > limit:
             raise BundleError(f"{path} has {status.st_size} bytes, more than {limit}")
-        return file.read(limit)
+        return file.read(status.st_size)  # read(limit) would set aside all of that memory first
 
 
 def _parse_manifest(raw: bytes, path: Path) -> Manifest:
