@@ -30,7 +30,7 @@ import msgspec
 import typer
 
 from daemon.errors import ConfigError, LockedError
-from training.recipe import Recipe, Step, check_data, check_options, file_digest, load_step, read_recipe
+from training.recipe import Recipe, Step, check_files, check_options, file_digest, load_step, read_recipe
 
 STATE = "pipeline.json"
 RESULTS = "results"
@@ -78,7 +78,7 @@ def run_recipe(
             raise ConfigError(f"recipe {path} has no step {name!r}", hint=f"steps: {', '.join(names)}")
     options = {step.name: check_options(recipe, step, load_step(step.verb)) for step in recipe.steps}
     if recipe.sources:
-        check_data(recipe, _need(data_dir))
+        check_files(recipe.sources, _need(data_dir))
     (out / RESULTS).mkdir(parents=True, exist_ok=True)
     with _locked(out):
         run = Run(recipe, out, data_dir, tell, _load(out / STATE))

@@ -164,9 +164,9 @@ def check_options(recipe: Recipe, step: Step, function: Callable[..., Any]) -> d
     return {key: _as(hints.get(key), value) for key, value in step.options.items()}
 
 
-def check_data(recipe: Recipe, data_dir: Path) -> None:
+def check_files(sources: typing.Iterable[Source], data_dir: Path) -> None:
     """Compare every source with its SHA-256; raises IntegrityError that says which file differs."""
-    for source in recipe.sources:
+    for source in sources:
         path = data_dir / source.path
         if not path.is_file():
             raise ConfigError(
