@@ -2,7 +2,7 @@
 
 Training and serving share this code. It knows nothing about findings' messages, about the daemon or about the
 model; numbers and names never reach the text: a number is what the detector's severity made of it, a name is
-one of the slots [C0] to [C7], which the model answers with.
+one of the slots alpha to theta, which the model answers with.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from models.taxonomy import FaultClass, Severity, SubjectKind
 
 FEATURES_VERSION = 1  # raise it when the same situation gets another text
 
-SLOTS = 8
-SLOT_TOKENS = tuple(f"[C{number}]" for number in range(SLOTS))
+# Words that are one token each in the vocabularies of BERT's family and hardly occur in logs.
+SLOT_TOKENS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta")
+SLOTS = len(SLOT_TOKENS)
 FAULTS = tuple(FaultClass)
 SEVERITIES = tuple(Severity)
 HEADS = {"fault_class": len(FAULTS), "severity": len(SEVERITIES), "culprit": SLOTS}
@@ -31,11 +32,11 @@ GUESSES = 3
 SPEAKS = 0.2  # a hint below it says nothing
 SLOTS_TOLD = 3
 
-_SPACE = re.compile(r"[\s\"'`(){}\[\]|=<>]+")
+_SPACE = re.compile(r"[\s\"'`(){}\[\]|=]+")
 _VALUE = re.compile(r"<\w+>|\S*\d\S*")  # masked values, and what the masking left of numbers
 _STRENGTHS = ((0.7, "sure"), (0.5, "likely"), (0.3, "doubtful"), (0.0, "faint"))
 _AMOUNTS = ((0.8, "surely"), (0.5, "maybe"), (0.2, "hardly"))
-_EDGE = ".:,;"
+_EDGE = ".:,;<>-"
 _LETTERS = "abcdefgh"  # of the slots while a text is masked, which takes digits for values
 
 
@@ -160,18 +161,26 @@ def _plain(text: str, view: View) -> str:
             text = re.sub(rf"(?<!\w){re.escape(name)}(?:\[\d+\])?(?!\w)", f"\0{_LETTERS[slot]}\0", text)
     pieces = [_shown(piece) for piece in _SPACE.sub(" ", mask(text)).lower().split()]
     words = [piece for piece in pieces if piece]
+    first = _fitting(words, SIGN_CHARS // 3)
+    rest = _fitting(words[len(first) :][::-1], SIGN_CHARS - SIGN_CHARS // 3)
+    return " ".join(first + rest[::-1])
+
+
+def _fitting(words: Sequence[str], chars: int) -> list[str]:
+    """As many words as fit; a line says first who speaks and last what is wrong."""
     kept: list[str] = []
     for word in words:
-        if sum(map(len, kept)) + len(kept) + len(word) > SIGN_CHARS:
+        if sum(map(len, kept)) + len(kept) + len(word) > chars:
             break
         kept.append(word)
-    return " ".join(kept)
+    return kept
 
 
 def _shown(piece: str) -> str:
     if "\0" in piece:
         return SLOT_TOKENS[_LETTERS.index(piece.split("\0")[1])]
-    return _VALUE.sub("", piece).strip(_EDGE)
+    word = _VALUE.sub("", piece).strip(_EDGE)
+    return "" if word in SLOT_TOKENS else word
 
 
 def _words(fault: FaultClass) -> str:
