@@ -22,6 +22,7 @@ from pathlib import Path
 import daemon.bus
 import daemon.stages.entry
 import daemon.stages.health
+import daemon.stages.process
 import daemon.store.reader  # these two are imported here so that the stages share their pages
 from daemon.errors import HauswartError, LockedError
 from daemon.locks import FileLock
@@ -187,7 +188,7 @@ def supervise(resolved: Path, for_s: float | None = None) -> int:
         life = Life("supervisor", settings)
         own = life.runtime / "settings-supervised.json"  # a second daemon may overwrite what it was given
         save_resolved(settings, own)
-        daemon.stages.entry.name_process("hauswart")
+        daemon.stages.process.name_process("hauswart")
         signal.signal(signal.SIGCHLD, _wake_up)
         gc.collect()
         gc.freeze()  # a collection in a child would otherwise write to, and so copy, every shared page

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 from pathlib import Path
 
 from daemon.errors import ConfigError, HauswartError
 from daemon.settings import load_resolved
-from daemon.stages.flows import describe
 from daemon.stages.log import StageLog
+from daemon.stages.process import describe, name_process
 
 MODULES = {name: f"daemon.stages.{name}" for name in ("collector", "low", "middle", "top", "notify")}
 # Objects made before a collection looks at them; at 700 it would run for every few lines of a flood.
 _YOUNG_MAX = 10_000
-_PR_SET_NAME = 15  # prctl(2)
 
 
 def run_stage(name: str, resolved: Path) -> int:
@@ -36,8 +34,3 @@ def run_stage(name: str, resolved: Path) -> int:
         tell.error(f"crashed: {describe(error)}")
         return 1
     return 0
-
-
-def name_process(name: str) -> None:
-    """Show a name in ps(1) and top(1), cut by the kernel to 15 characters."""
-    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)

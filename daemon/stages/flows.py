@@ -54,12 +54,3 @@ def work_through(
     for message in batch:
         results += work_through(work, [message], complain)
     return results
-
-
-def describe(error: BaseException) -> str:
-    """What went wrong and where in our code, on one line."""
-    where, trace = "", error.__traceback__
-    while trace is not None:
-        where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return f"{type(error).__name__}: {error} ({where})"

@@ -18,9 +18,10 @@ from daemon.messages import Event, Observation, Stamp, Upward
 from daemon.questions import Answer, Question
 from daemon.settings import Settings
 from daemon.stages.consult import Consultation, consultation
-from daemon.stages.flows import count_flows, count_latency, describe, tell_unchecked, work_through
+from daemon.stages.flows import count_flows, count_latency, tell_unchecked, work_through
 from daemon.stages.health import find_crash, gap_event
 from daemon.stages.life import Life, Report
+from daemon.stages.process import describe
 from daemon.status import read_pids
 
 EDGE_IN, EDGE_OUT = "low", "middle"

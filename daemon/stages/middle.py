@@ -32,9 +32,10 @@ from daemon.messages import (
 from daemon.questions import Answer, Question
 from daemon.settings import Settings
 from daemon.stages.consult import Consultation, consultation
-from daemon.stages.flows import count_flows, count_latency, describe, tell_unchecked, work_through
+from daemon.stages.flows import count_flows, count_latency, tell_unchecked, work_through
 from daemon.stages.health import find_crash, find_gap, find_predecessor, find_silence
 from daemon.stages.life import Life, Report
+from daemon.stages.process import describe
 
 EDGE = "middle"
 SILENT_AFTER_S = 10.0

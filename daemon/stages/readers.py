@@ -11,8 +11,8 @@ from daemon.clock import now
 from daemon.collectors.source import Collector, reader_event
 from daemon.errors import SourceError
 from daemon.messages import Event, Line, Observation, Stamp
-from daemon.stages.flows import describe
 from daemon.stages.log import StageLog
+from daemon.stages.process import describe
 
 HOLD_OFF_S = (
     0.05  # a descriptor that was read empty is left alone this long: at most 20 wakeups a second each

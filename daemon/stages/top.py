@@ -13,9 +13,9 @@ from daemon.errors import HauswartError
 from daemon.messages import Advice, Incident, KeepAdvice, KeepFinding
 from daemon.settings import Settings
 from daemon.stages.consult import Consultation, consultation
-from daemon.stages.flows import describe
 from daemon.stages.health import find_crash
 from daemon.stages.life import Life, Report
+from daemon.stages.process import describe
 
 KEEP_TIMEOUT_S = 5.0
 RETRY_S = 3.0

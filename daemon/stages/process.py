@@ -1,0 +1,21 @@
+"""What any process of ours needs and nothing more: a name in ps(1), and a line that says what went wrong."""
+
+from __future__ import annotations
+
+import ctypes
+
+_PR_SET_NAME = 15  # prctl(2)
+
+
+def name_process(name: str) -> None:
+    """Show a name in ps(1) and top(1), cut by the kernel to 15 characters."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
+
+
+def describe(error: BaseException) -> str:
+    """What went wrong and where in our code, on one line."""
+    where, trace = "", error.__traceback__
+    while trace is not None:
+        where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return f"{type(error).__name__}: {error} ({where})"
