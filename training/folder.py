@@ -46,7 +46,7 @@ def save_folder(model: Any, tokenizer: Any, card: Mapping[str, Any], directory: 
 
 def write_card(card: Mapping[str, Any], directory: Path) -> None:
     """Write only the card."""
-    text = json.dumps(card, indent=1, sort_keys=True, default=str) + "\n"
+    text = json.dumps(card, indent=1, default=str) + "\n"  # the heads keep their order
     (directory / CARD).write_text(text, encoding="utf-8")
 
 
