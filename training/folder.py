@@ -45,7 +45,7 @@ def save_folder(model: Any, tokenizer: Any, card: Mapping[str, Any], directory: 
 
 
 def write_card(card: Mapping[str, Any], directory: Path) -> None:
-    """Write only the card."""
+    """Write only the card; the heads keep their order, which is that of the logits."""
     text = json.dumps(card, indent=1, default=str) + "\n"  # the heads keep their order
     (directory / CARD).write_text(text, encoding="utf-8")
 

@@ -53,7 +53,7 @@ def train_bpe(texts: Iterable[str], size: int, specials: Sequence[str] = ()) -> 
 
 
 def add_specials(model: Any, tokenizer: Any, specials: Sequence[str]) -> None:
-    """Give a pretrained model those marks as single tokens that its vocabulary lacks, with fresh embeddings."""
+    """Give a pretrained model the marks that its vocabulary lacks, as single tokens with fresh embeddings."""
     missing = [one for one in specials if tokenizer.token_to_id(one) is None]
     if not missing:
         return
