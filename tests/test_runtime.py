@@ -240,6 +240,21 @@ def test_runtime_imports_nothing_heavy_until_a_model_is_loaded():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("first", ["models", "daemon.scorer", "daemon.stages.scorer", "training"])
+def test_onnxruntime_sends_and_keeps_no_telemetry(tmp_path, first):
+    """It opens an upload queue in the home directory and starts a thread for it, unless it is told not to."""
+    code = (
+        f"import {first}, onnxruntime\nfrom pathlib import Path\n"
+        "open_files = [str(path.resolve()) for path in Path('/proc/self/fd').iterdir()]\n"
+        "print(*(name for name in open_files if 'onnx' in name))"
+    )
+    plain = {name: value for name, value in os.environ.items() if name not in {"ORT_DISABLE_TELEMETRY", "CI"}}
+    home = plain | {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=home)
+    assert done.stdout.strip() == ""
+    assert list(tmp_path.rglob("*")) == []
+
+
 def test_loading_starts_no_threads_and_leaves_torch_alone(low):
     code = (
         "import sys\nfrom pathlib import Path\nfrom models import bundle\n"
