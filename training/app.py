@@ -29,7 +29,9 @@ VERBS = {
     "bundle": "Pack a model so that the daemon can load it.",
     "report": "Write what a run did as one self-contained HTML page.",
     "pipeline": "Run a recipe: everything from the data to the bundle.",
+    "export-feedback": "Write the operator's verdicts as ChatML and preference pairs.",
 }
+MODULES = {"export-feedback": "feedback"}  # where the module has another name than the verb
 
 
 class Verb(TyperCommand):
@@ -64,7 +66,7 @@ class Verbs(TyperGroup):
 
 
 def _command(verb: str) -> Any:
-    module = import_module(f"training.{verb.replace('-', '_')}")
+    module = import_module(f"training.{MODULES.get(verb, verb)}")
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     single.command(verb, help=VERBS[verb])(module.command)
     return get_command(single)
