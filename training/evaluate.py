@@ -205,7 +205,7 @@ def evaluate_rows(
         raise ConfigError("--task rows needs either --model or --bundle")
     if model is not None:
         figures, curves = holdout.score_folder(model, data, split=split, tell=tell)
-        name = str(model)
+        name = model.name
     else:
         from models.bundle import verify  # noqa: PLC0415
 

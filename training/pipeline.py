@@ -127,6 +127,7 @@ def _arguments(run: Run, step: Step, options: dict[str, Any], *, resume: bool) -
     function = load_step(step.verb)
     known = {
         "out": run.path(step),
+        "run": run.out,
         "tier": run.recipe.tier,
         "seed": run.recipe.seed,
         "data_dir": run.data_dir,
@@ -165,8 +166,15 @@ def _key(run: Run, step: Step, options: dict[str, Any]) -> str:
         "seed": run.recipe.seed,
         "tier": run.recipe.tier,
         "sources": [source.sha256 for source in run.recipe.sources] if step.verb == "dataset" else [],
+        "run": _before(run, step) if "run" in inspect.signature(load_step(step.verb)).parameters else [],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _before(run: Run, step: Step) -> list[str]:
+    """What the steps before this one made: the reading of a step that takes the whole run's folder."""
+    names = [one.name for one in run.recipe.steps]
+    return [run.state.get(name, {}).get("digest", "") for name in names[: names.index(step.name)]]
 
 
 def _identity(run: Run, value: Any) -> Any:

@@ -28,8 +28,8 @@
     epochs = 3
 
 A key that the verb's function does not have is an error that names the nearest one. Where the function takes
-them, `out`, `tier`, `seed`, `data_dir`, `sources`, `recipe`, `resume` and `tell` are filled in; a step may
-still say its own `tier` or `seed`. Knows nothing of how steps run (`training.pipeline`).
+them, `out`, `run` (the run's folder), `tier`, `seed`, `data_dir`, `sources`, `recipe`, `resume` and `tell`
+are filled in; a step may still say its own `tier` or `seed`. Knows nothing of how steps run.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ import msgspec
 from daemon.errors import ConfigError, IntegrityError
 
 FORMAT = 1
-FILLED = frozenset({"out", "tier", "seed", "data_dir", "sources", "recipe", "resume", "tell"})
+FILLED = frozenset({"out", "run", "tier", "seed", "data_dir", "sources", "recipe", "resume", "tell"})
 OWN = frozenset({"name", "verb", "out"})
 
 # The function behind each verb; its keyword arguments are a step's keys.

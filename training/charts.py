@@ -1,0 +1,104 @@
+"""Charts as inline SVG: loss, confusion, calibration, precision and recall, size against quality.
+
+Each takes plain lists and gives the text of one `<svg>` element that asks for nothing from anywhere.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Curve = tuple[Sequence[float], Sequence[float]]
+
+CLASSES_NAMED = 12  # more class names than these overlap
+_SIZE = (4.6, 3.2)  # inches
+_INK, _ACCENT, _SOFT = "#24292f", "#0b6e99", "#b9c4cc"
+
+
+def loss(curves: Mapping[str, Curve]) -> str:
+    """Loss against training step, a line for each named curve."""
+    figure, axes = _axes("step", "loss")
+    for number, (name, (steps, values)) in enumerate(curves.items()):
+        style = "-" if number % 2 == 0 else "--"
+        axes.plot(steps, values, style, label=name, linewidth=1.4, marker="o" if len(steps) < 3 else "")
+    if len(curves) > 1:
+        axes.legend(frameon=False, fontsize=8)
+    return _svg(figure, "loss" + "".join(curves))
+
+
+def confusion(table: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
+    """True class by row, said class by column, as shares of the row; a small table names its counts."""
+    figure, axes = _axes("said", "true")
+    shares = [[cell / max(1, sum(row)) for cell in row] for row in table]
+    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
+    if len(classes) <= CLASSES_NAMED:
+        places = range(len(classes))
+        axes.set_xticks(places, classes, rotation=30, ha="right", fontsize=7)
+        axes.set_yticks(places, classes, fontsize=7)
+        for y in places:
+            for x in places:
+                ink = "white" if shares[y][x] > 0.6 else _INK
+                axes.text(x, y, str(table[y][x]), ha="center", va="center", fontsize=7, color=ink)
+    return _svg(figure, f"confusion{table}")
+
+
+def calibration(stated: Sequence[float], observed: Sequence[float], error: float) -> str:
+    """Stated probability against what was observed; the diagonal is honest."""
+    figure, axes = _axes("stated probability", "observed share")
+    axes.plot([0, 1], [0, 1], color=_SOFT, linewidth=1.0)
+    axes.plot(stated, observed, color=_ACCENT, marker="o", markersize=3, linewidth=1.4)
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.set_title(f"expected calibration error {error:.3f}", fontsize=9)
+    return _svg(figure, f"calibration{stated}{observed}")
+
+
+def precision_recall(curves: Mapping[str, Curve], base_rate: float | None = None) -> str:
+    """Precision against recall for each named curve; the line at the base rate is guessing."""
+    figure, axes = _axes("recall", "precision")
+    for name, (precision, recall) in curves.items():
+        axes.step(recall, precision, where="post", label=name, linewidth=1.4)
+    if base_rate is not None:
+        axes.axhline(base_rate, color=_SOFT, linewidth=1.0)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    if len(curves) > 1:
+        axes.legend(frameon=False, fontsize=8)
+    return _svg(figure, f"precision{curves}")
+
+
+def size_quality(points: Sequence[tuple[str, float, float]], quality: str) -> str:
+    """A point for each named model: megabytes (logarithmic) against a quality figure."""
+    figure, axes = _axes("MB", quality)
+    axes.set_xscale("log")
+    for name, size_bytes, value in points:
+        axes.plot([size_bytes / 1e6], [value], "o", color=_ACCENT, markersize=5)
+        axes.annotate(name, (size_bytes / 1e6, value), xytext=(4, 4), textcoords="offset points", fontsize=7)
+    axes.margins(0.2)
+    return _svg(figure, f"size{points}")
+
+
+def _axes(across: str, up: str) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure  # noqa: PLC0415 - heavy, and without pyplot no state is kept
+
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    axes = figure.subplots()
+    axes.set_xlabel(across, fontsize=9)
+    axes.set_ylabel(up, fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _svg(figure: Any, salt: str) -> str:
+    """The figure without XML prologue and metadata; the salt keeps element ids apart in one page."""
+    from matplotlib import rc_context  # noqa: PLC0415
+
+    text = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt[:2000]}):
+        figure.savefig(
+            text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
+    found = text.getvalue()
+    found = re.sub(r"<metadata>.*?</metadata>", "", found[found.index("<svg") :], flags=re.DOTALL)
+    return re.sub(r"\n\s*", "\n", found).strip()
