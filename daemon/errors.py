@@ -14,6 +14,7 @@ from models.errors import (
     LockedError,
     MissingDependencyError,
     ModelError,
+    NoBundleError,
 )
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "LockedError",
     "MissingDependencyError",
     "ModelError",
+    "NoBundleError",
     "SourceError",
     "StoreFullError",
 ]

@@ -38,6 +38,10 @@ class BundleError(IntegrityError):
     """A bundle is not what its manifest says, or not one that this version may load."""
 
 
+class NoBundleError(HauswartError):
+    """No bundle serves a tier; its baseline does."""
+
+
 class ModelError(HauswartError):
     """A model that was loaded gives no usable answer, e.g. a score that is not a number."""
 

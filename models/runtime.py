@@ -16,7 +16,6 @@ from typing import Any
 from models.bundle import MODEL, TOKENIZER, Bundle
 from models.errors import BundleError, ModelError
 
-BATCH = 32  # texts at once; more gives nothing on one thread and takes memory
 CHARS_PER_TOKEN = 64  # longer text is cut before it costs time; words of the shipped vocabularies are shorter
 MAX_NEW_TOKENS = 1024
 REPEAT = 12  # tokens that may not come twice in the same order: about a sentence, so a loop and no style
@@ -36,37 +35,37 @@ class Classifier:
 
     def score(self, texts: Sequence[str]) -> list[dict[str, list[float]]]:
         """Probabilities by head, softmax for heads of several classes and sigmoid for those of one."""
-        ids = [self._encode(text) for text in texts]
-        order = sorted(range(len(ids)), key=lambda index: len(ids[index]))  # little padding: length is cost
-        found: list[dict[str, list[float]]] = [{} for _ in texts]
-        for start in range(0, len(order), BATCH):
-            chosen = order[start : start + BATCH]
-            for index, row in zip(chosen, self._run([ids[index] for index in chosen]), strict=True):
-                found[index] = self._probabilities(row)
-        return found
+        return [self._probabilities(row) for row in self.logits(texts)]
 
     def logits(self, texts: Sequence[str]) -> list[list[float]]:
-        """The raw outputs over all heads, in the order of the texts."""
-        return [self._run([self._encode(text)])[0] for text in texts]
-
-    def _encode(self, text: str) -> list[int]:
-        found: list[int] = self._tokenizer.encode(text[: self.config.sequence * CHARS_PER_TOKEN]).ids
+        """The raw outputs over all heads, in the order of the texts; equal texts are computed once."""
+        known: dict[tuple[int, ...], list[float]] = {}
+        found = []
+        for text in texts:
+            ids = self._encode(text)
+            if ids not in known:
+                known[ids] = self._run(ids)
+            found.append(known[ids])
         return found
 
-    def _run(self, ids: Sequence[Sequence[int]]) -> list[list[float]]:
+    def _encode(self, text: str) -> tuple[int, ...]:
+        ids = self._tokenizer.encode(text[: self.config.sequence * CHARS_PER_TOKEN]).ids
+        return tuple(ids)
+
+    def _run(self, ids: Sequence[int]) -> list[float]:
+        """One text at a time: dynamic int8 scales by the whole batch, so an answer would depend on others."""
         import numpy as np  # noqa: PLC0415  # see the module's docstring
 
-        width = max(2, *map(len, ids))  # exported models take two tokens or more
-        batch = np.full((len(ids), width), self._pad, np.int64)  # (batch, sequence)
-        mask = np.zeros((len(ids), width), np.int64)  # (batch, sequence)
-        for row, one in enumerate(ids):
-            batch[row, : len(one)] = one
-            mask[row, : max(1, len(one))] = 1
+        width = max(2, len(ids))  # exported models take two tokens or more
+        batch = np.full((1, width), self._pad, np.int64)  # (1, sequence)
+        mask = np.zeros((1, width), np.int64)  # (1, sequence)
+        batch[0, : len(ids)] = ids
+        mask[0, : max(1, len(ids))] = 1
         logits = _call(self._session, ["logits"], {"input_ids": batch, "attention_mask": mask})[0]
-        if logits.shape != (len(ids), sum(self.config.heads.values())):
+        if logits.shape != (1, sum(self.config.heads.values())):
             raise ModelError(f"the model gave logits of shape {logits.shape}")
-        found: list[list[float]] = logits.tolist()
-        if not all(math.isfinite(value) for row in found for value in row):
+        found: list[float] = logits[0].tolist()
+        if not all(map(math.isfinite, found)):
             raise ModelError("the model gave a score that is not a number")
         return found
 
