@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from daemon.errors import ConfigError
+from models.lines import SEVERITY_CLASSES
+from models.taxonomy import Category, FaultClass, Severity
 from training.intervals import Array, drawn_by, flat, intervals, number
 from training.quality import Ranking, accuracy, calibration, confusion, macro_f1, precision_recall
 from training.rows import read_parquet
@@ -63,7 +65,8 @@ def score_folder(folder: Path, data: Path, *, split: str = "test", tell: Tell = 
         return _generator_figures(rows, foretold, time.perf_counter() - began), {}
     logits = classifier_logits(model, tokenizer, int(card["sequence"]), [row["text"] for row in rows], tell)
     took_s = time.perf_counter() - began
-    return classifier_figures(rows, probabilities(logits, card["heads"]), took_s=took_s)
+    scores = probabilities(logits, card["heads"])
+    return classifier_figures(rows, scores, took_s=took_s, tier=card["tier"])
 
 
 def score_bundle(bundle: Any, data: Path, *, split: str = "test", tell: Tell = lambda _said: None) -> Answer:
@@ -86,7 +89,7 @@ def score_bundle(bundle: Any, data: Path, *, split: str = "test", tell: Tell = l
         tell(f"{min(start + CHUNK, len(rows))} of {len(rows)} rows")
     took_s = time.perf_counter() - began
     arrays = {head: np.asarray(values) for head, values in found.items()}
-    return classifier_figures(rows, arrays, took_s=took_s)
+    return classifier_figures(rows, arrays, took_s=took_s, tier=bundle.manifest.tier)
 
 
 def rows_of(data: Path, split: str) -> list[Row]:
@@ -140,9 +143,18 @@ def classifier_logits(
 
 
 def classifier_figures(
-    rows: Sequence[Row], scores: Mapping[str, Array], *, took_s: float, rounds: int = 300, seed: int = 0
+    rows: Sequence[Row],
+    scores: Mapping[str, Array],
+    *,
+    took_s: float,
+    tier: str = "",
+    rounds: int = 300,
+    seed: int = 0,
 ) -> Answer:
-    """Figures of all heads; `macro_f1` and `auc_pr` are those of the first head, `accuracy` that of all."""
+    """Figures of all heads; `macro_f1` and `auc_pr` are those of the first head, `accuracy` that of all.
+
+    Latency is a mean over texts as long as they are; what is compared and published is `training.measure`'s.
+    """
     figures: dict[str, Any] = {"n": len(rows), "path": "model", "ms_per_row": 1000.0 * took_s / len(rows)}
     curves: dict[str, Any] = {"heads": {}}
     right = labels_seen = 0.0
@@ -156,13 +168,25 @@ def classifier_figures(
         if "macro_f1" not in figures:
             figures |= found | {"intervals_by": drawn_by(groups)}
         figures |= {f"{head}_{name}": value for name, value in found.items()} | {f"{head}_n": len(there)}
-        curves["heads"][head] = drawn
+        curves["heads"][head] = drawn | {"classes": class_names(tier, head, len(drawn["confusion"]))}
         right += found["accuracy"] * len(there)
         labels_seen += len(there)
     figures["accuracy"] = right / labels_seen if labels_seen else float("nan")
     if "culprit_accuracy" in figures:
         figures["culprit_top1"] = figures["culprit_accuracy"]
     return figures, curves
+
+
+def class_names(tier: str, head: str, count: int) -> list[str]:
+    """What a head's classes are called; numbers for a head of another make."""
+    known: dict[tuple[str, str], Sequence[str]] = {
+        ("low", "severity"): SEVERITY_CLASSES,
+        ("low", "category"): tuple(Category),
+        ("middle", "severity"): tuple(Severity),
+        ("middle", "fault_class"): tuple(FaultClass),
+    }
+    names = known.get((tier, head), ("no", "yes") if count == 2 else ())
+    return [str(name) for name in names] if len(names) == count else [str(one) for one in range(count)]
 
 
 def _head(labels: Array, scores: Array, groups: Array, rounds: int, seed: int) -> Answer:
@@ -190,7 +214,6 @@ def _head(labels: Array, scores: Array, groups: Array, rounds: int, seed: int) -
     )
     surest = np.where(guess == 1, scores[:, 0], 1.0 - scores[:, 0]) if single else scores.max(axis=1)
     drawn = {
-        "classes": [str(one) for one in range(classes)],
         "confusion": table.astype(int).tolist(),
         "calibration": calibration(guess == labels, surest),
         "precision_recall": precision_recall(positive, rank),

@@ -163,7 +163,11 @@ def _shrinking(results: Mapping[str, Json]) -> str:
     quality = next((name for name in QUALITIES if sum(name in row for row in rows) > 1), "")
     if quality:
         points = [
-            (str(row.get("step", "")), float(row["bytes"]), float(row[quality]))
+            (
+                f"{row.get('step', '')} {row.get('detail', '')}".strip(),
+                float(row["bytes"]),
+                float(row[quality]),
+            )
             for row in rows
             if quality in row and row.get("bytes")
         ]
@@ -178,14 +182,15 @@ def shrink_rows(result: Mapping[str, Any]) -> list[Json]:
     return [dict(_flat(row)) for row in found]
 
 
-def _flat(row: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+def _flat(row: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """A row's figures; those of `quality` keep their names, those of `quality_before` are `before_...`."""
     for name, value in row.items():
         if isinstance(value, dict):
-            yield from _flat(value)
+            yield from _flat(value, "before_" if name == "quality_before" else prefix)
         elif isinstance(value, list):
-            yield name, len(value)
+            yield prefix + name, len(value)
         else:
-            yield name, value
+            yield prefix + name, value
 
 
 def _search(results: Mapping[str, Json]) -> str:
