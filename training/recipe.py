@@ -59,6 +59,7 @@ OWN = frozenset({"name", "verb", "out"})
 STEPS = {
     "dataset": "training.dataset:write_rows",
     "finetune": "training.finetune:train_folder",
+    "shrink": "training.albert:shrink_folder",
     "prune": "training.prune:prune_folder",
     "quantize": "training.quantize:quantize_folder",
     "export": "training.export:export_folder",

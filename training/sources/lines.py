@@ -11,6 +11,7 @@ import csv
 import json
 import random
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
@@ -31,19 +32,23 @@ LOGCHECK = "logs/rules/logcheck_rules.csv"
 SYZKALLER = "incidents/syzkaller_kernel_reports.jsonl"
 CATALOGUE = "explain/systemd_catalog.jsonl"
 ALERT_RULES = "explain/awesome_prometheus_alerts_rules.yml"
+SPOKEN = Path(__file__).with_name("spoken.toml")
 FILES = (KERNEL, WAZUH, FAIL2BAN, LOGCHECK, SYZKALLER, CATALOGUE, ALERT_RULES)
 
 ALERT_LEVEL = 7  # of a wazuh rule: from here on the product's own scale says that somebody should look
 SHARES = {"test": 0.12, "val": 0.08}
 LARGEST = 0.02  # of a source's rows: a larger group trains, or one subsystem would be the whole test
+WORDS_LOST = 0.2
+SPEAKING = 0.05  # of the kernel's strings, which also say something about alerts: errors do, notices do not
 WEAK = 0.3  # weight of a label that nobody gave to this very line
 
 # Where the kernel's sources lie says what their messages are about; the longest prefix decides.
 _AREAS: dict[Category, str] = {
-    Category.NETWORK: "net drivers/net drivers/isdn drivers/atm drivers/nfc drivers/bluetooth drivers/infiniband"
-    " fs/ceph net/ceph drivers/ieee802154 drivers/caif",
-    Category.STORAGE: "fs drivers/ata drivers/scsi drivers/md drivers/block drivers/nvme drivers/mmc drivers/mtd"
-    " drivers/ufs drivers/target drivers/cdrom drivers/memstick drivers/nvdimm block drivers/message",
+    Category.NETWORK: "net drivers/net drivers/isdn drivers/atm drivers/nfc drivers/bluetooth"
+    " drivers/infiniband drivers/ieee802154 drivers/caif",
+    Category.STORAGE: "fs drivers/ata drivers/scsi drivers/md drivers/block drivers/nvme drivers/mmc"
+    " drivers/mtd drivers/ufs drivers/target drivers/cdrom drivers/memstick drivers/nvdimm block"
+    " drivers/message",
     Category.RESOURCE: "mm drivers/devfreq drivers/cpufreq drivers/cpuidle kernel/cgroup kernel/sched",
     Category.TIME: "kernel/time drivers/rtc drivers/clocksource drivers/ptp drivers/pps",
     Category.SECURITY: "security crypto certs kernel/audit drivers/crypto fs/verity fs/crypto",
@@ -78,7 +83,7 @@ _TEMPLATED = re.compile(r"\{\{[^}]*\}\}")
 
 def rows(data: Path, seed: int = 0) -> Iterator[Row]:
     """All rows, each with the split of its group; texts that recur with the same labels come once."""
-    sources = (kernel, wazuh, fail2ban, logcheck, reports, catalogue, alert_rules)
+    sources = (kernel, wazuh, fail2ban, logcheck, spoken, reports, catalogue, alert_rules)
     found = [list(source(data, random.Random(f"{seed} {source.__name__}"))) for source in sources]  # noqa: S311
     splits = {**_splits(found[0], seed), **_splits(chain(*found[1:3]), seed)}
     seen: set[tuple[Any, ...]] = set()
@@ -93,39 +98,46 @@ def rows(data: Path, seed: int = 0) -> Iterator[Row]:
 def kernel(data: Path, chance: random.Random) -> Iterator[Row]:
     """Format strings of the kernel with the level that their authors chose."""
     for row in _table(data / KERNEL):
-        level = int(row["severity"])
+        severity = severity_of(int(row["severity"]))
+        text, group = encode(_dressed(row["template"], row["file"], chance)), row["subsystem"]
         yield {
-            "text": encode(_dressed(row["template"], row["file"], chance)),
-            "group": row["subsystem"],
+            "text": text,
+            "group": group,
             "source": "printk",
-            "severity": severity_of(level),
-            "category": CATEGORIES.index(_area(row["subsystem"])),
+            "severity": severity,
+            "category": CATEGORIES.index(_area(group)),
         }
+        if chance.random() < SPEAKING and SEVERITY_CLASSES[severity] != "warning":
+            grave = float(severity == 0)
+            yield {"text": text, "group": group, "source": "printk alert", "alert": grave, "weight": WEAK}
 
 
 def wazuh(data: Path, chance: random.Random) -> Iterator[Row]:
     """Lines of a SIEM's rule tests with the level of the rule that fires."""
     for row in _table(data / WAZUH):
         level = int(row["level"])
-        category = Category.SECURITY if level >= 5 else Category.BENIGN if level <= 2 else None  # noqa: PLR2004
-        yield _line(row["line"], chance) | {
+        category = Category.SECURITY if level >= 5 else Category.BENIGN if level <= 2 else None
+        labels = {
             "group": family(row["service"]),
             "source": "wazuh",
             "alert": float(level >= ALERT_LEVEL),
             "category": None if category is None else CATEGORIES.index(category),
         }
+        yield from (labels | {"text": text} for text in _dressings(row["line"], chance))
 
 
 def fail2ban(data: Path, chance: random.Random) -> Iterator[Row]:
     """Lines of fail2ban's filter tests, with look-alikes that must not fire."""
     for row in _table(data / FAIL2BAN):
         fires = row["match"] == "True"
-        yield _line(row["line"], chance) | {
+        labels = {
             "group": family(row["service"]),
             "source": "fail2ban",
             "alert": float(fires),
             "category": CATEGORIES.index(Category.SECURITY) if fires else None,
+            "weight": WEAK,  # one refused login fires a filter, but is below a SIEM's level of alert
         }
+        yield from (labels | {"text": text} for text in _dressings(row["line"], chance))
 
 
 def logcheck(data: Path, chance: random.Random) -> Iterator[Row]:
@@ -138,7 +150,8 @@ def logcheck(data: Path, chance: random.Random) -> Iterator[Row]:
             text = expand(row["egrep"], chance)
         except (ValueError, IndexError):
             continue
-        yield _line(text, chance) | {
+        yield {
+            "text": chance.choice(_dressings(text, chance)),
             "group": f"logcheck {family(row['service'])}",
             "source": "logcheck",
             "alert": 0.0 if routine else 1.0,
@@ -147,11 +160,20 @@ def logcheck(data: Path, chance: random.Random) -> Iterator[Row]:
         }
 
 
+def spoken(_data: Path, chance: random.Random) -> Iterator[Row]:
+    """Lines of common services that were written and judged for this project (`spoken.toml`)."""
+    judged = tomllib.loads(SPOKEN.read_text(encoding="utf-8"))
+    for alert, lines in ((1.0, judged["alert"]), (0.0, judged["quiet"])):
+        for line in lines:
+            for text in _dressings(f"Jan 12 10:11:12 host {line}", chance):
+                yield {"text": text, "group": "spoken", "source": "spoken", "alert": alert}
+
+
 def reports(data: Path, chance: random.Random) -> Iterator[Row]:
-    """Kernel reports of a fuzzer: the line that names the bug is grave; of the others, a few without labels."""
+    """Kernel reports of a fuzzer: the line that names the bug is grave, the others say where it was."""
     for report in _objects(data / SYZKALLER):
         said = [_STAMPED.sub("", line).strip() for line in report["log"].splitlines()]
-        said = [line for line in said if len(line) > 12]  # noqa: PLR2004
+        said = [line for line in said if len(line) > 12]
         for line in chance.sample(said, min(4, len(said))):
             grave = _REPORTS.match(line) is not None
             yield {
@@ -203,7 +225,7 @@ def severity_of(level: int) -> int:
 
 
 def family(service: str) -> str:
-    """The group that a service belongs to: look-alikes of one vendor must not stand on both sides of a split."""
+    """The group of a service: look-alikes of one vendor must not stand on both sides of a split."""
     low = service.lower()
     if low.startswith(("sysmon", "win", "powershell", "msauth")):
         return "windows"
@@ -219,19 +241,21 @@ def family(service: str) -> str:
 def _dressed(template: str, file: str, chance: random.Random) -> str:
     """A template as it is, or as a device's message, or with names filled in: hosts log all three."""
     throw = chance.random()
-    if throw < 0.7:  # noqa: PLR2004
+    if throw < 0.7:
         return template
-    if throw < 0.85:  # noqa: PLR2004
-        driver = Path(file).stem if chance.random() < 0.5 else chance.choice(_DEVICES)  # noqa: PLR2004
+    if throw < 0.85:
+        driver = Path(file).stem if chance.random() < 0.5 else chance.choice(_DEVICES)
         return f"{driver}: {template}"
     return _SPEAKS.sub(lambda _: chance.choice(_NAMES), template)
 
 
-def _line(text: str, chance: random.Random) -> Row:
-    """The text of a line; one in four without its program, which a new service would not share anyway."""
-    encoded = encode(text)
+def _dressings(line: str, chance: random.Random) -> list[str]:
+    """A line's text with its program, without (a new service has a new name), and with some words lost."""
+    encoded = encode(line)
     head, bar, rest = encoded.partition(" | ")
-    return {"text": rest if bar and chance.random() < 0.25 and len(head) <= 32 else encoded}  # noqa: PLR2004
+    bare = rest if bar and len(head) <= 32 else encoded
+    kept = [word for word in bare.split() if chance.random() > WORDS_LOST]
+    return [encoded, bare, " ".join(kept)]
 
 
 def _area(subsystem: str) -> Category:
