@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from daemon.command.session import console, session_of
-from daemon.errors import ConfigError
+from daemon.errors import ConfigError, NoBundleError
 from training.tables import DataError
 from training.tasks import TASKS, Outcome, Request, Scored, find
 
@@ -81,19 +81,28 @@ def files_of(data: Path) -> tuple[Path, ...]:
 def serving(task: str, chosen: str, session: Any) -> Any | None:
     """The bundle to score: a directory, "none", or "" for what serves this host; None for no model.
 
-    Raises BundleError where the directory holds none that may be loaded.
+    Raises BundleError where what is to serve may not be loaded.
     """
     tier = TASKS[task][1] if task in TASKS else ""
     if not tier or chosen == NONE:
         return None
     from models.bundle import verify  # noqa: PLC0415 - tasks without a model need none of it
+    from models.shelf import choose  # noqa: PLC0415
 
     if chosen:
         return verify(Path(chosen), tier)
-    from models.shelf import choose  # noqa: PLC0415
-
-    pinned = getattr(session.settings.models, tier)
-    return None if pinned == "off" else choose(tier, pinned, session.settings.state)
+    settings = session.settings.models
+    key = Path(settings.allowed_signers) if settings.allowed_signers else None
+    try:
+        return choose(
+            tier,
+            getattr(settings, tier),
+            session.settings.state,
+            key=key,
+            signature_required=settings.signature_required,
+        )
+    except NoBundleError:
+        return None
 
 
 def write_scores(path: Path, scores: Sequence[Scored]) -> None:
