@@ -18,7 +18,7 @@ import pyarrow.parquet as pq  # noqa: E402
 from daemon.errors import ConfigError  # noqa: E402
 from training.batches import NONE, LabelRows, read_split  # noqa: E402
 from training.finetune import finetune_model, train_folder  # noqa: E402
-from training.folder import load_folder, read_card, save_folder, write_card  # noqa: E402
+from training.folder import load_folder, read_card, write_card  # noqa: E402
 from training.losses import Loss, class_weights, teach  # noqa: E402
 
 WORDS = {0: "disk failed error", 3: "debug trace enter", 1: "slow retry late", 2: "device ready found"}
@@ -147,29 +147,6 @@ def test_generator_learns_only_what_follows_its_prompt(tmp_path):
     assert metrics["eval_loss"] < 0.3
     _, tokenizer, _ = load_folder(tmp_path / "model")
     assert len(tokenizer.encode("<end>").ids) == 1
-
-
-@pytest.mark.parametrize("method", ["lora", "qlora"])
-def test_adapters_learn_and_fold_into_the_base(trained, tmp_path, method):
-    base, tokenizer, card = load_folder(trained / "model")
-    save_folder(base, tokenizer, card, tmp_path / "base")
-    flipped = [row | {"severity": 3 - row["severity"]} for row in low_rows()]
-    metrics = train_folder(
-        write(tmp_path / "rows.parquet", flipped),
-        str(tmp_path / "base"),
-        tmp_path / "model",
-        tier="low",
-        epochs=10,
-        batch=16,
-        learning_rate=1e-2,
-        method=method,
-        rank=4,
-        bf16=False,
-    )
-    assert metrics["eval_loss"] < 1.2
-    if method == "lora":
-        model, _, _ = load_folder(tmp_path / "model")
-        assert not any("lora" in name for name, _ in model.named_parameters())
 
 
 def test_run_that_was_cut_short_goes_on_from_its_checkpoint(tmp_path):

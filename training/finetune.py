@@ -51,7 +51,8 @@ def train_folder(
     temperature: float = 2.0,
     distil_from: Path | None = None,
     method: Method = "full",
-    rank: int = 16,
+    preset: str = "scheduler",
+    rank: int = 0,
     freeze_embeddings: bool = False,
     patience: int = 0,
     evaluations: int = 4,
@@ -93,7 +94,8 @@ def train_folder(
     )
     if freeze_embeddings:
         model.get_input_embeddings().requires_grad_(requires_grad=False)
-    whole, model = model, adapters.attach(model, method, rank)
+    fresh = [tokenizer.token_to_id(one) for one in specials]
+    whole, model = model, adapters.attach(model, method, preset, rank=rank, fresh=fresh)
     make = batches.TextRows if tier == "top" else batches.LabelRows
     train_rows, test_rows = (make(part, tokenizer, heads, length) for part in (train, test))
     if distil_from is not None:
@@ -147,6 +149,8 @@ def train_folder(
             method=method,
             parameters=sum(one.numel() for one in whole.parameters()),
         )
+        if method != "full":
+            trainer.model.save_pretrained(out / "adapter")
         save_folder(adapters.merge(trainer.model, method), tokenizer, card, out)
         (out / "history.json").write_text(json.dumps(trainer.state.log_history), encoding="utf-8")
     return metrics
@@ -271,7 +275,8 @@ def command(
     soft_weight: Annotated[float, typer.Option(help="The teacher's share of the loss.")] = 0.5,
     temperature: Annotated[float, typer.Option(help="Of the teacher's answers.")] = 2.0,
     method: Annotated[str, typer.Option(help="full, lora or qlora (4 bits)")] = "full",
-    rank: Annotated[int, typer.Option(help="Of the adapters.")] = 16,
+    preset: Annotated[str, typer.Option(help="Of the adapters: scheduler or lab2.")] = "scheduler",
+    rank: Annotated[int, typer.Option(help="Of the adapters; 0: the preset's.")] = 0,
     patience: Annotated[int, typer.Option(help="Stop after so many evaluations without gain; 0: never.")] = 0,
     max_steps: Annotated[int, typer.Option(help="Stop here; -1: by epochs.")] = -1,
     bf16: Annotated[bool | None, typer.Option(help="Default: where the processor has it.")] = None,
@@ -300,6 +305,7 @@ def command(
         soft_weight=soft_weight,
         temperature=temperature,
         method=method,  # type: ignore[arg-type]  # checked above
+        preset=preset,
         rank=rank,
         patience=patience,
         max_steps=max_steps,

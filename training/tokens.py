@@ -17,23 +17,33 @@ from daemon.errors import ConfigError
 
 UNKNOWN, START, END = "[UNK]", "[CLS]", "[SEP]"
 PAD = "[PAD]"
+_LETTERS_MAX = 600  # below the trainer's own limit of 1000, whose choice among rare ones is not repeatable
 CLASSIFIER_SPECIALS = (PAD, UNKNOWN, START, END, "[MASK]")
 
 
-def train_wordpiece(texts: Iterable[str], size: int, specials: Sequence[str] = ()) -> Any:
+def train_wordpiece(texts: Sequence[str], size: int, specials: Sequence[str] = ()) -> Any:
     """A WordPiece vocabulary for the classifiers, lower case; `specials` stay whole wherever they stand."""
     tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    marks = [*CLASSIFIER_SPECIALS, *specials]
+    # The trainer numbers "##a" in the order of a hash table unless it knows them from the start.
+    inner = [f"##{letter}" for letter in _letters(tokenizer, texts)]
     trainer = trainers.WordPieceTrainer(
-        vocab_size=size,
-        special_tokens=[*CLASSIFIER_SPECIALS, *specials],
-        min_frequency=2,
-        show_progress=False,
+        vocab_size=size, special_tokens=[*marks, *inner], min_frequency=2, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
+    plain = json.loads(tokenizer.to_str())
+    plain["added_tokens"] = [one for one in plain["added_tokens"] if one["content"] in set(marks)]
+    tokenizer = Tokenizer.from_str(json.dumps(plain))
     tokenizer.decoder = decoders.WordPiece()
     return frame(tokenizer)
+
+
+def _letters(tokenizer: Any, texts: Sequence[str]) -> list[str]:
+    counts = Counter(letter for text in texts for letter in tokenizer.normalizer.normalize_str(text))
+    ordered = sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:_LETTERS_MAX]
+    return sorted(letter for letter, _ in ordered if not letter.isspace())
 
 
 def train_bpe(texts: Iterable[str], size: int, specials: Sequence[str] = ()) -> Any:
