@@ -18,8 +18,8 @@ from transformers import AlbertConfig, AlbertForSequenceClassification, BertConf
 
 from daemon.errors import ConfigError
 from training import tokens
+from training.batches import read_split
 from training.folder import load_folder, save_folder
-from training.rows import read_split
 
 _LAYER = "albert.encoder.albert_layer_groups.{}.albert_layers.0."
 _PARTS = {
