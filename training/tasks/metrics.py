@@ -3,7 +3,8 @@
 Data are `.npz` files (`train` unlabelled, `test`, optionally `label`) or CSV series of the Numenta Anomaly
 Benchmark (`timestamp,value`, optionally `label`), whose first rows are the unlabelled past. Labels are read
 only after every score is there; nothing is adjusted to anomalous stretches. The baseline is the residual of
-the principal components (for a lone series the distance from its past mean).
+the principal components (for a lone series the distance from its past mean). A lone series is also watched
+for single alarms, which is what NAB's score counts and what its scores file holds.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from models.novelty import alarms, novelty
 from models.residual import score_rows
 from training.baselines import residual_scores
 from training.intervals import Array, flat, intervals
@@ -50,6 +52,7 @@ class Ranked(NamedTuple):
     series: Series
     scores: Array
     baseline: Array
+    alarms: Array | None = None  # of a lone series: one event, one alarm
 
 
 def run(request: Request) -> Outcome:
@@ -57,7 +60,14 @@ def run(request: Request) -> Outcome:
     ranked = []
     for path in _data(request.files):
         series = read(path)
-        ranked.append(Ranked(series, _scored(score_rows, series), _scored(residual_scores, series)))
+        ranked.append(
+            Ranked(
+                series,
+                _scored(score_rows, series),
+                _scored(residual_scores, series),
+                _scored(_alarms, series) if path.suffix == ".csv" else None,
+            )
+        )
         request.tell(f"{series.name}: {len(series.test)} rows")
     return Outcome(_figures(ranked, request), _rows(ranked))
 
@@ -139,6 +149,11 @@ def _series(path: Path, train: Array, test: Array, label: Array | None) -> Serie
     return Series(path.stem, train, test, kept)
 
 
+def _alarms(train: Array, test: Array) -> Array:
+    whole: Array = alarms(novelty(np.concatenate([train, test])[:, 0]))
+    return whole[len(train) :]
+
+
 def _scored(scorer: Callable[[Array, Array], Array], series: Series) -> Array:
     """Scores; a scorer sees the past and the rows, never a label."""
     scores: Array = np.asarray(scorer(series.train, series.test), dtype=np.float64)
@@ -214,7 +229,7 @@ def _standard(labelled: Sequence[Ranked]) -> dict[str, float]:
     if not any(map(windows_of, labels)):
         return {}
     figures = {}
-    for name, chosen in (("nab_standard", "scores"), ("baseline_nab_standard", "baseline")):
+    for name, chosen in (("nab_standard", "alarms"), ("baseline_nab_standard", "baseline")):
         scores = [[0.0] * one.series.first + getattr(one, chosen).tolist() for one in labelled]
         pairs = zip(scores, labels, strict=True)
         figures[name] = standard_score({str(at): pair for at, pair in enumerate(pairs)})
@@ -224,7 +239,8 @@ def _standard(labelled: Sequence[Ranked]) -> dict[str, float]:
 def _rows(ranked: Sequence[Ranked]) -> list[Scored]:
     found = []
     for one in ranked:
-        labels = [None] * len(one.scores) if one.series.label is None else one.series.label.tolist()
-        pairs = zip(one.scores.tolist(), labels, strict=True)
+        scores = one.scores if one.alarms is None else one.alarms
+        labels = [None] * len(scores) if one.series.label is None else one.series.label.tolist()
+        pairs = zip(scores.tolist(), labels, strict=True)
         found += [Scored(one.series.first + at, *pair, one.series.name) for at, pair in enumerate(pairs)]
     return found
