@@ -34,7 +34,7 @@ def test_advice_is_checked_from_the_catalogue_with_one_action(incident):
         assert advice.origin == "catalogue"
         assert advice.action == "du -xh --max-depth=1 /mnt/small | sort -h | tail -n 20"
         assert check_advice(advice, incident) == []
-    assert top.counters == {"advices": 2, "refused": 0, "minimal": 0, "broken_catalogue": 0}
+    assert {name: count for name, count in top.counters.items() if count} == {"advices": 2}
     assert top.notes == []
 
 

@@ -42,6 +42,12 @@ def catalogue_advice(incident: Incident, lang: Lang) -> Advice:
     return Advice(_layout(means, look, helps, lang), lang, "catalogue", action, sources)
 
 
+def recommended(incident: Incident) -> str:
+    """The command that the catalogue recommends, "" where an argument is missing; raises IntegrityError."""
+    section, _ = choose(incident)
+    return render(section.action, incident) or ""
+
+
 def minimal_advice(lang: Lang) -> Advice:
     """What is left to say when nothing else passed the check."""
     return Advice(_MINIMAL[lang], lang, "catalogue")
@@ -95,17 +101,23 @@ def _phrases() -> dict[str, Any]:
 
 def _circumstances(scene: Scene) -> list[Filled]:
     """What the host was doing on purpose when it began, if anything."""
-    notes = [
-        (gap, index, note)
-        for index, note in enumerate(scene.incident.context)
-        if (gap := gap_to(scene.incident, note)) is not None
-    ]
-    if not notes:
+    nearest = nearest_context(scene.incident)
+    if nearest is None:
         return []
-    gap, index, note = min(notes, key=lambda item: item[:2])
+    gap, index, note = nearest
     sentence = Sentence(_phrase(note, scene.lang, over=over(scene.incident, note)))
     filled = scene.fill(sentence, _extra(gap, index, note, scene.lang))
     return [filled] if filled else []
+
+
+def nearest_context(incident: Incident) -> tuple[float, int, ContextNote] | None:
+    """The context that began (or ended) last before the incident: seconds, its place, the note."""
+    notes = [
+        (gap, index, note)
+        for index, note in enumerate(incident.context)
+        if (gap := gap_to(incident, note)) is not None
+    ]
+    return min(notes, key=lambda item: item[:2], default=None)
 
 
 def _phrase(note: ContextNote, lang: Lang, *, over: bool) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
-from daemon.advice.formats import dimension_of
+from daemon.advice.formats import dimension_of, signal_name_of
 from daemon.advice.subjects import SHOWN_LINE, SHOWN_NAME, escape, named
 from daemon.advice.tokens import scan
 from daemon.messages import ContextNote, Evidence, Incident
+from models import metrics
 from models.taxonomy import FaultClass, SubjectKind
 
 
@@ -60,6 +62,8 @@ def names(incident: Incident) -> dict[str, str]:
             for token in scan(evidence.text):
                 if token.kind == "name":
                     found.setdefault(token.text, evidence.id)
+        if signal_name := signal_name_of(evidence.values.get("signal_number", 0.0)):
+            found.setdefault(signal_name, evidence.id)
     for index, note in enumerate(incident.context):
         found.setdefault(escape(note.name, SHOWN_NAME), f"context:{index}")
     for kind, name in named(incident):
@@ -89,6 +93,19 @@ def mentions(text: str, name: str) -> bool:
                 return True
             at = text.find(form, at + 1)
     return False
+
+
+def closeness(incident: Incident, evidence: Evidence, ours: AbstractSet[str]) -> int:
+    """2: about our names; 1: about the host or nobody; 0: about somebody else, whose numbers it tells."""
+    family, label = metrics.split(evidence.ref)
+    if evidence.kind == "metric" and family in metrics.METRICS and label in ours:
+        return 2
+    if any(mentions(evidence.text, name) for name in ours):
+        return 2
+    if evidence.kind == "metric" and family in metrics.METRICS and label:
+        return 0
+    others = {culprit.name for culprit in incident.culprits} - ours - {""}
+    return 0 if any(mentions(evidence.text, name) for name in others) else 1
 
 
 def base_name(name: str) -> str:
@@ -121,10 +138,20 @@ _CRASHES = frozenset({FaultClass.SERVICE_CRASH, FaultClass.CRASH_LOOP})
 
 
 def is_quotation(text: str, incident: Incident, known: Mapping[str, str]) -> bool:
-    """Whether what stands in quotation marks is a name we know or a whole stretch of a log line."""
+    """Whether what stands in quotation marks is a name we know, our own words or a stretch of a log line."""
     if text in known:
         return True
-    return any(_stretch(text, line) for line, _ in quotable(incident))
+    lines = (line for line, _ in (*quotable(incident), *reported(incident)))
+    return any(_stretch(text, line) for line in lines)
+
+
+def reported(incident: Incident) -> list[tuple[str, Evidence]]:
+    """What hauswart itself says of metrics, events and processes, as it may be quoted."""
+    return [
+        (escape(evidence.text.rstrip(".; "), SHOWN_LINE), evidence)
+        for evidence in incident.evidence
+        if evidence.kind != "line" and evidence.text.strip()
+    ]
 
 
 def _stretch(text: str, line: str) -> bool:

@@ -14,11 +14,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from daemon.advice.actions import render
-from daemon.advice.facts import mentions, quotable, source_of
+from daemon.advice.facts import closeness, quotable, source_of
 from daemon.advice.formats import Lang, write
 from daemon.advice.subjects import display, named, quote
 from daemon.messages import Culprit, Evidence, Incident
-from models import metrics
 from models.taxonomy import Severity, SubjectKind
 
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
@@ -140,31 +139,19 @@ class Scene:
         for index, evidence in enumerate(self.incident.evidence):
             if not keys <= evidence.values.keys() or not all(map(evidence.ref.startswith, families)):
                 continue
-            if not all(abs(evidence.values[key]) < _STATABLE for key in keys):
+            if not all(abs(evidence.values[key]) < STATABLE for key in keys):
                 continue
             low = all(evidence.values[key] >= bound for key, bound in sentence.at_least.items())
             high = all(evidence.values[key] <= bound for key, bound in sentence.at_most.items())
-            closeness = self._closeness(evidence, named or self._ours)
+            near = closeness(self.incident, evidence, named or self._ours)
             # Who is named beside a number must be named by the evidence itself.
-            if low and high and closeness >= (2 if named else 1):
+            if low and high and near >= (2 if named else 1):
                 counted = max(
                     (n for key, n in evidence.values.items() if key.endswith("_count")), default=0.0
                 )
-                ranked.append((closeness, evidence.end, counted, index))
+                ranked.append((near, evidence.end, counted, index))
         return (self.incident.evidence[index] for *_, index in sorted(ranked, reverse=True))
 
-    def _closeness(self, evidence: Evidence, ours: set[str]) -> int:
-        """2: about our names; 1: about the host or nobody; 0: about somebody else, whose numbers it tells."""
-        family, label = metrics.split(evidence.ref)
-        if evidence.kind == "metric" and family in metrics.METRICS and label in ours:
-            return 2
-        if any(mentions(evidence.text, name) for name in ours):
-            return 2
-        if evidence.kind == "metric" and family in metrics.METRICS and label:
-            return 0
-        others = {culprit.name for culprit in self.incident.culprits} - ours - {""}
-        return 0 if any(mentions(evidence.text, name) for name in others) else 1
 
-
-_STATABLE = 1e18  # larger, infinite or no number at all: nothing a person could use
+STATABLE = 1e18  # larger, infinite or no number at all: nothing a person could use
 _NOTHING = Evidence("", "event", "", 0.0, 0.0, "")

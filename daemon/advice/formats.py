@@ -155,11 +155,16 @@ _DURATIONS = (
 
 def _signal(value: float, _lang: Lang) -> str:
     """A signal's number, with its name where this platform knows one (signal(7))."""
-    number = round(abs(value))
+    number, name = round(abs(value)), signal_name_of(value)
+    return f"{number} ({name})" if name else str(number)
+
+
+def signal_name_of(value: float) -> str:
+    """The name of a signal's number, "" where there is none."""
     try:
-        return f"{number} ({signal.Signals(number).name})"
-    except ValueError:
-        return str(number)
+        return signal.Signals(round(abs(value))).name
+    except (ValueError, OverflowError):
+        return ""
 
 
 _PER_SECOND = {"en": "per second", "de": "pro Sekunde"}

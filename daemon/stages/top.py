@@ -11,6 +11,7 @@ from typing import Protocol
 from daemon.bus import LOOK_EVERY_S, RecordsClient, WakeListener, Wire
 from daemon.errors import HauswartError
 from daemon.messages import Advice, Incident, KeepAdvice, KeepFinding
+from daemon.scorer import Scorer
 from daemon.settings import Settings
 from daemon.stages.consult import Consultation, consultation
 from daemon.stages.health import find_crash
@@ -161,13 +162,23 @@ def _mark(path: Path) -> tuple[int, int]:
     return (found.st_mtime_ns, found.st_size)
 
 
+def _writer(scorer: Scorer) -> Callable[[str, int], str | None]:
+    """What the tier asks its model by: a prompt and a seed to a text."""
+    from models.briefs import MAX_TOKENS, TEMPERATURE, TOP_K  # noqa: PLC0415  # only with the first incident
+
+    def write(prompt: str, seed: int) -> str | None:
+        return scorer.write(prompt, max_tokens=MAX_TOKENS, temperature=TEMPERATURE, top_k=TOP_K, seed=seed)
+
+    return write
+
+
 def run(settings: Settings) -> None:
     """Be the top tier until stopped."""
 
     def make_tier() -> Tier:
         from daemon.tiers.top import TopTier  # noqa: PLC0415  # the catalogue is read with the first incident
 
-        return TopTier(settings.top)
+        return TopTier(settings.top, None if model.scorer.state == "off" else _writer(model.scorer))
 
     life = Life("top", settings)
     model = consultation(life, settings, "top")

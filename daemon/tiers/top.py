@@ -1,10 +1,15 @@
-"""The top tier: incident to advice, one per language, from the catalogue and never past the fact check.
+"""The top tier: incident to advice, one per language, by a model or the catalogue, never past the check.
 
-Pure judgement: no I/O but the lazy reading of the catalogue, no clock, no randomness.
+Pure judgement: no I/O but the lazy reading of the catalogue, no clock, no randomness. The model lives
+elsewhere and is asked through `write`; what it writes goes through the same check as the catalogue's text.
+Where it is silent or wrong, the catalogue speaks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
+from daemon.advice import brief
 from daemon.advice.check import Violation
 from daemon.advice.compose import catalogue_advice, first_true, minimal_advice
 from daemon.advice.formats import Lang
@@ -13,14 +18,27 @@ from daemon.messages import Advice, Incident
 from daemon.settings import Top
 
 _NOTES_MAX = 64
+SEEDS = 3  # texts that a model may try before the catalogue speaks
+
+Write = Callable[[str, int], str | None]  # prompt and seed to a slotted text; None: no model, or too slow
 
 
 class TopTier:
     """Explains incidents; `counters` and `notes` tell what was refused and why."""
 
-    def __init__(self, settings: Top) -> None:
+    def __init__(self, settings: Top, write: Write | None = None) -> None:
         self._languages: list[Lang] = list(settings.languages)
-        self.counters = {"advices": 0, "refused": 0, "minimal": 0, "broken_catalogue": 0}
+        self._write = write
+        names = (
+            "advices",
+            "refused",
+            "minimal",
+            "broken_catalogue",
+            "model",
+            "model_refused",
+            "model_silent",
+        )
+        self.counters = dict.fromkeys(names, 0)
         self.notes: list[str] = []
 
     def advise(self, incident: Incident) -> list[Advice]:
@@ -35,16 +53,35 @@ class TopTier:
             self._note(incident, lang, violations)
         if advice is None:
             self.counters["minimal"] += 1
+        elif advice.origin == "model":
+            self.counters["model"] += 1
         return advice or minimal_advice(lang)
 
-    def _candidates(self, incident: Incident, lang: Lang) -> list[Advice]:
-        """The texts to try, the best first."""
+    def _candidates(self, incident: Incident, lang: Lang) -> Iterator[Advice]:
+        """The texts to try, the best first; the next is made only when the one before was refused."""
         try:
-            return [catalogue_advice(incident, lang)]
+            if self._write is not None:
+                yield from self._written(self._write, incident, lang)
+            yield catalogue_advice(incident, lang)
         except IntegrityError as error:
             self.counters["broken_catalogue"] += 1
             self._add(str(error))
-            return []
+
+    def _written(self, write: Write, incident: Incident, lang: Lang) -> Iterator[Advice]:
+        """What the model writes, as far as it keeps its own rules."""
+        told = brief.tell(incident, lang)
+        for seed in range(SEEDS):
+            text = write(told.prompt, seed)
+            if text is None:
+                self.counters["model_silent"] += 1
+                self._add("the top tier's model gave no text in time; the catalogue spoke")
+                return
+            advice = brief.fill(text, told, incident)
+            if isinstance(advice, Advice):
+                yield advice
+            self.counters["model_refused"] += (
+                1  # by its own rules or, once control is back here, by the check
+            )
 
     def _note(self, incident: Incident, lang: Lang, violations: list[Violation]) -> None:
         first = violations[0]
