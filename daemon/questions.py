@@ -27,6 +27,7 @@ Head = Annotated[str, Meta(max_length=32)]
 Scores = Annotated[
     dict[Head, Annotated[list[Probability], Meta(max_length=256)]], Meta(max_length=16)
 ]  # probabilities of each head's classes
+Reason = Annotated[str, Meta(max_length=1024)]
 Thresholds = Annotated[dict[Annotated[str, Meta(max_length=64)], float], Meta(max_length=256)]
 
 
@@ -89,6 +90,7 @@ class Ready(Struct, frozen=True, tag="ready"):
 
     bundle: Annotated[str, Meta(max_length=128)]  # tier, version and the first digits of its hash
     thresholds: Thresholds = {}
+    refused: Annotated[list[Reason], Meta(max_length=4)] = []  # bundles that should have served before it
 
 
 class Scored(Struct, frozen=True, tag="scored"):
@@ -109,13 +111,13 @@ class Failed(Struct, frozen=True, tag="failed"):
     """This question could not be answered; the next one may."""
 
     id: Number
-    reason: Annotated[str, Meta(max_length=1024)]
+    reason: Reason
 
 
 class Broken(Struct, frozen=True, tag="broken"):
     """No question can be answered: no bundle, a damaged one, a library is missing."""
 
-    reason: Annotated[str, Meta(max_length=1024)]
+    reason: Reason
 
 
 class Bye(Struct, frozen=True, tag="bye"):

@@ -236,6 +236,8 @@ class Scorer:
     def _take(self, frame: FromScorer, answers: list[Answer]) -> None:
         if isinstance(frame, Ready):
             self.state, self.bundle, self._thresholds = "ready", frame.bundle, frame.thresholds
+            for reason in frame.refused:
+                self._note(f"{reason}; {frame.bundle} serves instead")
             self._flush()
         elif isinstance(frame, Broken):
             self._fail(frame.reason)
@@ -361,7 +363,9 @@ def find_bundle(tier: ModelTier, pinned: str, state: Path) -> tuple[int, int] | 
     A cheap look that verifies nothing: it tells whether starting a process can be worth while, and when the
     bundle was switched under a running one.
     """
-    places = [Path(pinned)] if pinned != "auto" else [state / "bundles" / tier / "current", SHIPPED / tier]
+    shelf = state / "bundles" / tier  # the places of `models.shelf`, without its imports
+    usual = [shelf / "current", shelf / "previous", SHIPPED / tier]
+    places = usual if pinned == "auto" else [Path(pinned)]
     for place in places:
         try:
             found = (place / "manifest.json").stat()

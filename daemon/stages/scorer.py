@@ -12,7 +12,7 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +50,7 @@ class Model:
 
     bundle: str
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    refused: Sequence[str] = ()
     score: Callable[[str], Scores] | None = None
     write: Callable[[Write], str] | None = None
 
@@ -94,7 +95,7 @@ def serve(channel: socket.socket, load_model: Callable[[Open], Model]) -> None:
             said = str(error) if isinstance(error, HauswartError) else describe(error)
             _send(channel, Broken(said[:REASON_CHARS]))
             return
-        _send(channel, Ready(model.bundle[:128], dict(model.thresholds)))
+        _send(channel, Ready(model.bundle[:128], dict(model.thresholds), list(model.refused)))
         channel.settimeout(first.idle_s)
         while (request := _receive(channel)) is not None:
             if isinstance(request, Open):
@@ -117,21 +118,18 @@ def answer(model: Model, request: Request) -> FromScorer:
 def load(wanted: Open) -> Model:
     """Choose, verify and load the bundle; raises BundleError, or what the runtime raises."""
     from models.runtime import Classifier, Generator  # noqa: PLC0415  # the heavy imports of this process
-    from models.shelf import choose  # noqa: PLC0415
+    from models.shelf import Trust, look  # noqa: PLC0415
 
     key = Path(wanted.allowed_signers) if wanted.allowed_signers else None
-    bundle = choose(
-        wanted.tier,
-        wanted.pinned,
-        Path(wanted.state_dir),
-        key=key,
-        signature_required=wanted.signature_required,
-    )
+    choice = look(wanted.tier, wanted.pinned, Path(wanted.state_dir), Trust(key, wanted.signature_required))
+    bundle, refused = choice.bundle, [one[:REASON_CHARS] for one in choice.refused]
     if bundle.config.kind == "classifier":
         classifier = Classifier(bundle)
         # One at a time: 32 at once take 34 MB more, are no faster on one thread, and under dynamic
         # quantisation an answer would depend on its neighbours.
-        return Model(bundle.name, bundle.config.thresholds, score=lambda text: classifier.score([text])[0])
+        return Model(
+            bundle.name, bundle.config.thresholds, refused, score=lambda text: classifier.score([text])[0]
+        )
     generator = Generator(bundle)
 
     def write(request: Write) -> str:
@@ -143,7 +141,7 @@ def load(wanted: Open) -> Model:
             seed=request.seed,
         )
 
-    return Model(bundle.name, write=write)
+    return Model(bundle.name, refused=refused, write=write)
 
 
 def _receive(channel: socket.socket) -> Open | Request | None:
