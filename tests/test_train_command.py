@@ -67,8 +67,8 @@ def test_unknown_verb_is_a_usage_error_and_not_a_missing_package(capsys):
 
 @pytest.mark.parametrize("package", ["torch", "pyarrow"])
 def test_host_without_the_training_packages_is_told_how_to_get_them(package, tmp_path):
-    code = f"import sys; sys.modules[{package!r}] = None; import runpy; runpy.run_module('training', alter_sys=True)"
-    code = code.replace("alter_sys", "run_name='__main__', alter_sys")
+    block = f"import sys, runpy; sys.modules[{package!r}] = None; "
+    code = block + "runpy.run_module('training', run_name='__main__', alter_sys=True)"
     (tmp_path / "rows.csv").write_text("text,group\na b c,g\n")
     arguments = ["dataset", "--table", tmp_path / "rows.csv", "--out", tmp_path / "rows.parquet"]
     if package == "torch":

@@ -227,15 +227,9 @@ def _checked(row: Row) -> Row:
 
 
 def _content(row: Row) -> Any:
+    """What makes a row the same as another; one that is held out is not the same as one that trains."""
     labels = tuple((head, row.get(head)) for head in HEADS)
-    return (
-        row.get("text"),
-        row.get("prompt"),
-        row.get("completion"),
-        row.get("lang"),
-        row.get("uid"),
-        labels,
-    )
+    return (*(row.get(name) for name in ("text", "prompt", "completion", "lang", "uid", "split")), labels)
 
 
 # --- command ------------------------------------------------------------------------------------------------

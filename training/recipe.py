@@ -274,14 +274,16 @@ def _changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
 
 
 def _as(hint: Any, value: Any) -> Any:
-    """A TOML value as an annotation has it: Path where only a Path (or None) is taken, tuples for lists."""
-    choices = (
-        get_args(hint)
-        if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-        else (hint,)
-    )
+    """A TOML value as an annotation has it: Path where no text is taken, floats for whole numbers."""
+    union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    choices = get_args(hint) if union else (hint,)
     if isinstance(value, str) and Path in choices and str not in choices:
         return Path(value)
     if isinstance(value, int) and not isinstance(value, bool) and float in choices and int not in choices:
         return float(value)
+    inner = next((get_args(one) for one in choices if typing.get_origin(one) is type(value)), ())
+    if inner and isinstance(value, list):
+        return [_as(inner[0], one) for one in value]
+    if inner and isinstance(value, dict):
+        return {name: _as(inner[1], one) for name, one in value.items()}
     return value
