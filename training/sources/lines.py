@@ -85,7 +85,10 @@ def rows(data: Path, seed: int = 0) -> Iterator[Row]:
     """All rows, each with the split of its group; texts that recur with the same labels come once."""
     sources = (kernel, wazuh, fail2ban, logcheck, spoken, reports, catalogue, alert_rules)
     found = [list(source(data, random.Random(f"{seed} {source.__name__}"))) for source in sources]  # noqa: S311
-    splits = {**_splits(found[0], seed), **_splits(chain(*found[1:3]), seed)}
+    splits = {
+        **_splits((row for row in found[0] if row["source"] == "printk"), seed),
+        **_splits(chain(*found[1:3]), seed),
+    }
     seen: set[tuple[Any, ...]] = set()
     for row in chain(*found):
         key = (row["text"], row.get("severity"), row.get("alert"), row["source"])
