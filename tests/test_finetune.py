@@ -16,10 +16,11 @@ import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 
 from daemon.errors import ConfigError  # noqa: E402
+from training import distil  # noqa: E402
 from training.batches import NONE, LabelRows, read_split  # noqa: E402
 from training.finetune import finetune_model, train_folder  # noqa: E402
 from training.folder import load_folder, read_card, write_card  # noqa: E402
-from training.losses import Loss, class_weights, teach  # noqa: E402
+from training.losses import Loss, class_weights  # noqa: E402
 
 WORDS = {0: "disk failed error", 3: "debug trace enter", 1: "slow retry late", 2: "device ready found"}
 
@@ -126,9 +127,24 @@ def test_student_follows_its_teacher_where_rows_have_no_label(trained, tmp_path)
     )
     texts = [row["text"] for row in low_rows(60, seed=9)]
     ours, theirs = (
-        teach(one, texts, print)[:, :4].argmax(1) for one in (tmp_path / "student", trained / "model")
+        distil.answers(model, tokenizer, card["sequence"], texts)[:, :4].argmax(1)
+        for model, tokenizer, card in map(load_folder, (tmp_path / "student", trained / "model"))
     )
     assert (ours == theirs).float().mean() > 0.9
+
+
+def test_teachers_that_cannot_teach_are_refused(trained, tmp_path):
+    shape, tall = "shape:gpt2-1x64", {"tier": "top", "max_steps": 2, "bf16": False}
+    data = write(tmp_path / "rows.parquet", top_rows(30))
+    with pytest.raises(ConfigError, match="of the low tier"):
+        train_folder(data, shape, tmp_path / "a", distil_from=trained / "model", vocabulary=280, **tall)
+    train_folder(data, shape, tmp_path / "large", vocabulary=290, **tall)
+    with pytest.raises(ConfigError, match="vocabulary"):
+        train_folder(data, shape, tmp_path / "a", distil_from=tmp_path / "large", vocabulary=280, **tall)
+    metrics = train_folder(
+        data, str(tmp_path / "large"), tmp_path / "a", distil_from=tmp_path / "large", **tall
+    )
+    assert metrics["steps"] == 2
 
 
 def test_generator_learns_only_what_follows_its_prompt(tmp_path):

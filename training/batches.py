@@ -53,6 +53,7 @@ class LabelRows:
         tokenizer.enable_truncation(length)
         self._ids = [one.ids for one in tokenizer.encode_batch(self.texts)]
         tokenizer.no_truncation()
+        self.heads = dict(heads)
         self._pad = tokenizer.token_to_id("[PAD]") or tokenizer.token_to_id("<pad>") or 0
         self.labels = torch.tensor([_labels(row, heads) for row in rows]).reshape(-1, len(heads))
         self.weight = torch.tensor([_or(row.get("weight"), 1.0) for row in rows])

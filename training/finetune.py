@@ -17,14 +17,11 @@ from typing import Annotated, Any, Literal
 import typer
 
 from daemon.errors import ConfigError
+from models import lines, situations
 from training.folder import make_card, save_folder
 
-HEADS: dict[str, dict[str, int]] = {
-    "low": {"severity": 4, "alert": 1, "category": 10},
-    "middle": {"fault_class": 33, "severity": 4, "culprit": 8},
-    "top": {},
-}
-SEQUENCE = {"low": 32, "middle": 160, "top": 256}
+HEADS: dict[str, dict[str, int]] = {"low": lines.HEADS, "middle": situations.HEADS, "top": {}}
+SEQUENCE = {"low": 32, "middle": situations.SEQUENCE, "top": 256}
 WARMUP_STEPS, WARMUP_SHARE = 500, 0.1
 Method = Literal["full", "lora", "qlora"]
 Tell = Callable[[str], None]
@@ -67,22 +64,23 @@ def train_folder(
 ) -> dict[str, Any]:
     """Train `base` on a Parquet file of rows and leave a trained model's folder in `out`; its metrics.
 
-    `balance` 0 weighs rows alike, 1 classes alike. Rows with `soft` (a teacher's logits over all heads), or
-    `distil_from`, pull by `soft_weight` towards the teacher. Raises ConfigError for data or a base that do
-    not fit the tier.
+    `balance` 0 weighs rows alike, 1 classes alike. Rows with `soft` (a teacher's logits over all heads), and
+    all rows where `distil_from` is given, pull by `soft_weight` towards the teacher. Raises ConfigError for
+    data or a base that do not fit the tier.
     """
-    import torch  # noqa: PLC0415  # seconds, see the module's `command`
-    from transformers import set_seed  # noqa: PLC0415
+    from transformers import set_seed  # noqa: PLC0415  # seconds, see the module's `command`
 
-    from training import adapters, bases, batches, losses  # noqa: PLC0415
+    from training import adapters, bases, batches, distil, losses  # noqa: PLC0415
 
     if tier not in HEADS:
         raise ConfigError(f"no tier {tier!r}", hint="low, middle or top")
     set_seed(seed)
     heads, length = HEADS[tier], sequence or SEQUENCE[tier]
+    bf16 = has_bf16() if bf16 is None else bf16
     train, test = batches.read_split(data, tier, "train"), batches.read_split(data, tier, "val")
     if not train:
         raise ConfigError(f"{data} has no rows of split train")
+
     model, tokenizer = bases.load_base(
         base,
         tier=tier,
@@ -92,21 +90,22 @@ def train_folder(
         specials=specials,
         sequence=length,
     )
+    parameters = sum(one.numel() for one in model.parameters())
     if freeze_embeddings:
         model.get_input_embeddings().requires_grad_(requires_grad=False)
     fresh = [tokenizer.token_to_id(one) for one in specials]
-    whole, model = model, adapters.attach(model, method, preset, rank=rank, fresh=fresh)
+    model = adapters.attach(model, method, preset, rank=rank, fresh=fresh)
+
     make = batches.TextRows if tier == "top" else batches.LabelRows
     train_rows, test_rows = (make(part, tokenizer, heads, length) for part in (train, test))
-    if distil_from is not None:
-        train_rows.soft = losses.teach(distil_from, train_rows.texts, tell) if tier != "top" else None
+    teacher = distil_from and distil.join(distil_from, train_rows, tokenizer, bf16=bf16, tell=tell)
     loss = losses.Loss(
         heads,
         dict(head_weights or {}),
         losses.class_weights(train, heads, balance),
         soft_weight=soft_weight,
         temperature=temperature,
-        teacher=losses.load_teacher(distil_from) if distil_from is not None and tier == "top" else None,
+        teacher=teacher,
     )
     steps = max_steps if max_steps > 0 else int(epochs * len(train_rows) / (batch * accumulation)) + 1
     warm = min(warmup_steps, int(WARMUP_SHARE * steps))
@@ -129,31 +128,32 @@ def train_folder(
         evaluate_steps=max(1, steps // max(1, evaluations)) if test else 0,
         patience=patience,
         seed=seed,
-        bf16=torch.cpu._is_avx512_bf16_supported() if bf16 is None else bf16,  # noqa: SLF001  # no public one
+        bf16=bf16,
         tell=tell,
     )
-    checkpoints = sorted((out / "checkpoints").glob("checkpoint-*"))
-    trainer.train(resume_from_checkpoint=True if resume and checkpoints else None)
+    cut_short = resume and any((out / "checkpoints").glob("checkpoint-*"))
+    trainer.train(resume_from_checkpoint=cut_short or None)
+
     metrics = trainer.evaluate() if test else {}
     metrics |= {"train_rows": len(train), "val_rows": len(test), "steps": trainer.state.global_step}
     if trainer.is_world_process_zero():
-        card = make_card(
-            tier,
-            heads,
-            sequence=length,
-            seed=seed,
-            recipe=recipe,
-            data=[dict(one) for one in sources],
-            metrics=metrics,
-            base=base,
-            method=method,
-            parameters=sum(one.numel() for one in whole.parameters()),
-        )
+        known = {"seed": seed, "recipe": recipe, "data": [dict(one) for one in sources], "metrics": metrics}
+        known |= {"base": base, "method": method, "parameters": parameters}
         if method != "full":
             trainer.model.save_pretrained(out / "adapter")
+        card = make_card(tier, heads, sequence=length, **known)
         save_folder(adapters.merge(trainer.model, method), tokenizer, card, out)
         (out / "history.json").write_text(json.dumps(trainer.state.log_history), encoding="utf-8")
     return metrics
+
+
+def has_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 natively; emulated it is slower than float32."""
+    import torch  # noqa: PLC0415
+
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported())  # noqa: SLF001  # there is no public one
 
 
 def finetune_model(

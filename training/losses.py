@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from daemon.errors import ConfigError
-from training.batches import NONE, padded
-from training.folder import load_folder
-
-_TEACHING_BATCH = 128
+from training.batches import NONE
 
 
 @dataclass
 class Loss:
-    """The loss of a batch; `classes` weighs the classes of a head, `heads_weights` the heads."""
+    """The loss of a batch; `classes` weighs the classes of a head, `head_weights` the heads."""
 
     heads: Mapping[str, int]
     head_weights: Mapping[str, float]
@@ -107,27 +102,3 @@ def class_weights(
         mean = sum(raw[n] * c for n, c in counts.items()) / max(1, counts.total())
         weights[name] = torch.tensor([min(one / mean, 20.0) for one in raw])
     return weights
-
-
-def load_teacher(folder: Path) -> Any:
-    """The teaching model, frozen."""
-    model, _, _ = load_folder(folder)
-    return model.requires_grad_(requires_grad=False)
-
-
-def teach(folder: Path, texts: Sequence[str], tell: Callable[[str], None]) -> Any:
-    """A classifier's logits for texts, (rows, all heads), with its own tokenizer; raises ConfigError."""
-    model, tokenizer, card = load_folder(folder)
-    if card["tier"] == "top":
-        raise ConfigError(f"{folder} writes text; it cannot teach a classifier")
-    tokenizer.enable_truncation(int(card["sequence"]))
-    order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
-    found = torch.zeros(len(texts), model.config.num_labels)
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        for start in range(0, len(order), _TEACHING_BATCH):
-            chosen = order[start : start + _TEACHING_BATCH]
-            ids = [one.ids for one in tokenizer.encode_batch([texts[at] for at in chosen])]
-            found[chosen] = model(**padded(ids, model.config.pad_token_id or 0)).logits.float()
-            if start // _TEACHING_BATCH % 100 == 0:
-                tell(f"teacher: {start} of {len(texts)}")
-    return found
