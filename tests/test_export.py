@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,16 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models
+from typer.testing import CliRunner
 
+from daemon.errors import ConfigError
 from tests.fixtures.tiny import VOCABULARY, classifier, generator, rows
-from training.export import cache_names, to_onnx
+from training.app import app
+from training.export import cache_names, export_folder, to_onnx
+from training.folder import make_card, save_folder
+from training.quantize import quantize_model
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +81,38 @@ def test_export_leaves_the_model_as_it_was(tmp_path):
     to_onnx(model, tmp_path / "model.onnx")
     assert model.training
     assert model.config._attn_implementation == attention
+
+
+def make_folder(family: str, folder: Path) -> Path:
+    tokenizer = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    if family == "gpt2":
+        return save_folder(generator(), tokenizer, make_card("top", {}, sequence=32), folder)
+    card = make_card("low", {"severity": 4, "alert": 1, "category": 1}, sequence=16)
+    return save_folder(classifier(family), tokenizer, card, folder)
+
+
+def test_export_command_writes_the_guides_pth_and_safetensors_that_load_again(tmp_path):
+    folder = make_folder("distilbert", tmp_path / "model")
+    argv = ["export", str(folder), "--out", str(tmp_path), "--format", "pth", "--format", "safetensors"]
+    said = CliRunner().invoke(app, [*argv, "--json"], catch_exceptions=False)
+    assert set(json.loads(said.stdout)["files"]) == {"low_model.pth", "low_model.safetensors"}
+    wanted = classifier("distilbert").state_dict()
+    for found in (
+        torch.load(tmp_path / "low_model.pth", weights_only=True),
+        load_file(tmp_path / "low_model.safetensors"),
+    ):
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(found[name], value) for name, value in wanted.items())
+
+
+def test_int8_pth_is_smaller_and_loads_into_a_quantised_model(tmp_path):
+    folder = make_folder("gpt2", tmp_path / "model")
+    sizes = export_folder(folder, tmp_path, formats=["pth", "pth-int8"])["files"]
+    assert sizes["top_model.int8.pth"] < 0.8 * sizes["top_model.pth"]
+    again = quantize_model(generator())
+    again.load_state_dict(torch.load(tmp_path / "top_model.int8.pth", weights_only=False))
+
+
+def test_unknown_format_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="gguf"):
+        export_folder(make_folder("bert", tmp_path / "model"), tmp_path, formats=["gguf"])

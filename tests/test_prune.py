@@ -12,11 +12,20 @@ import pyarrow as pa
 import pytest
 import torch
 from pyarrow import parquet
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification
 from typer.testing import CliRunner
 
-from tests.fixtures.tiny import LABELS, VOCABULARY, accuracy, classifier, counting, generator, rows, trained
+from tests.fixtures.tiny import (
+    LABELS,
+    VOCABULARY,
+    accuracy,
+    classifier,
+    counting,
+    generator,
+    numbers,
+    rows,
+    trained,
+)
 from training import structure
 from training.app import app
 from training.export import to_onnx
@@ -170,17 +179,6 @@ def test_impossible_layers_are_refused(kept):
 # --- folders ------------------------------------------------------------------------------------------------
 
 
-def words() -> Any:
-    """A tokenizer whose words are numbers, with a rest that no row uses."""
-    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{number}" for number in range(4, VOCABULARY))]
-    vocabulary = {name: number for number, name in enumerate(names)}
-    made = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=20))
-    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    made.add_special_tokens(names[:4])
-    made.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
-    return made
-
-
 @functools.cache
 def data(folder: Path) -> Path:
     """Rows of the low tier whose category is told by the first word; the last fifty words never occur."""
@@ -211,7 +209,7 @@ def low(tmp_path_factory):
         vocab_size=VOCABULARY, num_labels=15, max_position_embeddings=66, pad_token_id=0, **shape
     )
     card = make_card("low", HEADS["low"], sequence=16)
-    save_folder(BertForSequenceClassification(config), words(), card, folder / "fresh")
+    save_folder(BertForSequenceClassification(config), numbers(), card, folder / "fresh")
     train_folder(
         data(folder),
         str(folder / "fresh"),
@@ -240,7 +238,7 @@ def test_cut_folder_is_smaller_and_distillation_gives_back_what_the_cut_took(low
         learning_rate=3e-3,
         measured=False,
     )
-    steps = {one["step"]: one for one in result["shrinking"]}
+    steps = {one["step"]: one for one in result["table"]}
     assert list(steps) == ["parent", "vocabulary", "layers", "feed-forward", "distil", "sparsity"]
     model, tokenizer, card = load_folder(tmp_path / "small")
     assert structure.layer_count(model) == 2
@@ -248,7 +246,7 @@ def test_cut_folder_is_smaller_and_distillation_gives_back_what_the_cut_took(low
     assert model.config.vocab_size == tokenizer.get_vocab_size() <= 151
     assert sparsity(model) == pytest.approx(0.3, abs=0.01)
     assert card["parent"] == str(low / "model")
-    assert json.loads(json.dumps(card["metrics"]["shrinking"])) == result["shrinking"]
+    assert json.loads(json.dumps(card["metrics"]["table"])) == result["table"]
     parent, cut, back = (steps[name] for name in ("parent", "feed-forward", "distil"))
     assert cut["parameters"] < 0.7 * parent["parameters"]
     assert parent["quality"]["macro_f1"] > 0.8
@@ -258,7 +256,7 @@ def test_cut_folder_is_smaller_and_distillation_gives_back_what_the_cut_took(low
 
 
 def test_table_of_a_cut_has_bytes_milliseconds_and_memory_of_before_and_after(low, tmp_path):
-    before, after = prune_folder(low / "model", tmp_path / "small", layers=1)["shrinking"]
+    before, after = prune_folder(low / "model", tmp_path / "small", layers=1)["table"]
     assert after["bytes"] < 0.6 * before["bytes"]
     assert after["latency_ms"] < 0.7 * before["latency_ms"]
     assert before["latency_low_ms"] <= before["latency_ms"] <= before["latency_high_ms"]
@@ -276,7 +274,7 @@ def test_prune_command_cuts_a_folder_and_tells_as_json_what_it_did(low, tmp_path
         "--no-measured",
     ]
     said = CliRunner().invoke(app, [*argv, "--json"], catch_exceptions=False)
-    told = json.loads(said.stdout)["shrinking"]
+    told = json.loads(said.stdout)["table"]
     assert [(one["step"], one["layers_touched"], one["layers"]) for one in told] == [
         ("parent", 0, 0),
         ("layers", 2, 4),

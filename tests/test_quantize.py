@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import functools
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import pyarrow as pa
 import pytest
 import torch
 from onnx import numpy_helper
+from pyarrow import parquet
+from transformers import BertConfig, BertForSequenceClassification
+from typer.testing import CliRunner
 
-from tests.fixtures.tiny import accuracy, classifier, counting, generator, rows, trained
+from tests.fixtures.tiny import (
+    LABELS,
+    VOCABULARY,
+    accuracy,
+    classifier,
+    counting,
+    generator,
+    numbers,
+    rows,
+    trained,
+)
 from tests.test_export import session
+from training import served
+from training.app import app
 from training.export import cache_names, to_onnx
+from training.folder import make_card, save_folder
 from training.graph import SurgeryError, integer_products
 from training.quantize import (
     conv_to_linear,
@@ -39,6 +58,17 @@ def counter():
 def counter_path(counter, tmp_path_factory):
     """One export for all that ask about it: tracing takes seconds."""
     return to_onnx(counter, tmp_path_factory.mktemp("counter") / "model.onnx")
+
+
+def labelled(path: Path) -> Path:
+    """Rows of the test split for the task that `trained` learns."""
+    ids, mask, labels = rows(200, seed=5)
+    texts = [
+        " ".join(f"w{one}" for one in row[: int(size)]) for row, size in zip(ids, mask.sum(1), strict=True)
+    ]
+    found = [{"text": t, "category": int(n), "split": "test"} for t, n in zip(texts, labels, strict=True)]
+    parquet.write_table(pa.Table.from_pylist(found), path)
+    return path
 
 
 def cosine(one: Any, other: Any) -> float:
@@ -140,3 +170,61 @@ def test_large_base_loads_in_few_bits_and_still_writes(bits, tmp_path):
 def test_unknown_width_is_refused(tmp_path):
     with pytest.raises(SurgeryError, match="3 bits"):
         load_in_bits(tmp_path, 3)
+
+
+def test_quantize_command_compares_int8_with_the_parent_in_bytes_time_and_quality(tmp_path):
+    shape = {
+        "hidden_size": 64,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "max_position_embeddings": 66,
+    }
+    rows_of, made = labelled(tmp_path / "rows.parquet"), {}
+    for layers in (4, 1):
+        torch.manual_seed(0)
+        config = BertConfig(
+            vocab_size=VOCABULARY, num_labels=LABELS, num_hidden_layers=layers, pad_token_id=0, **shape
+        )
+        model = trained(BertForSequenceClassification(config), steps=60)
+        card = make_card("low", {"category": LABELS}, sequence=32)
+        made[layers] = save_folder(model, numbers(), card, tmp_path / str(layers))
+    argv = [
+        "quantize",
+        str(made[1]),
+        "--out",
+        str(tmp_path / "out"),
+        "--parent",
+        str(made[4]),
+        "--data",
+        str(rows_of),
+    ]
+    said = json.loads(CliRunner().invoke(app, [*argv, "--json"], catch_exceptions=False).stdout)
+    parent, plain, small = said["table"]
+    assert [one["step"] for one in said["table"]] == ["parent", "float", "int8"]
+    assert (small["layers_touched"], small["layers"]) == (8, 8)
+    assert small["bytes"] < 0.5 * plain["bytes"] < 0.5 * parent["bytes"]
+    assert said["bytes_ratio"] == pytest.approx(small["bytes"] / parent["bytes"], abs=1e-3)
+    assert said["speedup"] > 1.5
+    assert small["quality"]["n"] == 200
+    assert small["quality"]["macro_f1"] == pytest.approx(plain["quality"]["macro_f1"], abs=0.03)
+    assert small["quality_before"] == plain["quality"]
+    assert (tmp_path / "out/model.int8.onnx").stat().st_size == small["bytes"]
+    assert json.loads((tmp_path / "out/table.json").read_text()) == said
+
+
+@pytest.mark.parametrize(("how", "layers"), [("torch", 9), ("8bit", 8), ("4bit", 8)])
+def test_quantize_command_tells_how_many_layers_other_ways_touch(how, layers, counter, tmp_path):
+    folder = save_folder(counter, numbers(), make_card("top", {}, sequence=32), tmp_path / "model")
+    argv = ["quantize", str(folder), "--out", str(tmp_path / "out"), "--how", how, "--json"]
+    said = json.loads(CliRunner().invoke(app, argv, catch_exceptions=False).stdout)
+    assert said["table"][-1]["layers_touched"] == layers
+
+
+def test_graph_of_a_generator_is_judged_like_the_model_it_came_from(counter, counter_path):
+    text = " ".join(f"w{number}" for number in range(20, 40))
+    found = [{"prompt": text[:19], "completion": text[19:], "split": "test"}] * 3
+    card = make_card("top", {}, sequence=32)
+    wanted = served.judge(counter, numbers(), card, found)
+    got = served.judge_graph(counter_path, numbers(), card, found)
+    assert got == pytest.approx(wanted, abs=1e-3)
+    assert got["accuracy"] > 0.9

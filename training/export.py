@@ -6,20 +6,27 @@ other programs may want it, the daemon refuses it.
 
 from __future__ import annotations
 
+import json
 import logging
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import onnx
 import torch
+import typer
+from safetensors.torch import save_file
 from transformers import DynamicCache
 
+from daemon.errors import ConfigError
 from training import graph
+from training.folder import load_folder
 
 LONGEST = 512  # tokens; an encoder's graph takes any batch and any sequence up to its own positions
+FORMATS = ("onnx", "safetensors", "pth", "pth-int8")
 
 
 def to_onnx(model: Any, path: Path) -> Path:
@@ -145,3 +152,64 @@ def _generator(model: Any) -> Any:
         output_names=["logits", *(f"p{name}" for name in names)],
         verbose=False,
     )
+
+
+def export_folder(
+    model: Path,
+    out: Path,
+    *,
+    formats: Sequence[str] = ("onnx",),
+    tell: Callable[[str], None] = lambda _said: None,
+) -> dict[str, Any]:
+    """Write a trained model's folder in other formats to `out`; names and bytes of the files.
+
+    `onnx` float32; `safetensors` and `pth` the weights by name (`low_model.pth`, as the guide has it),
+    `pth-int8` those of torch's dynamic int8. Raises ConfigError for another format.
+    """
+    unknown = [one for one in formats if one not in FORMATS]
+    if unknown or not formats:
+        raise ConfigError(f"no format {', '.join(unknown) or 'given'}", hint=f"formats: {', '.join(FORMATS)}")
+    loaded, _, card = load_folder(model)
+    out.mkdir(parents=True, exist_ok=True)
+    made = {}
+    for one in dict.fromkeys(formats):
+        path = write_as(loaded, one, out, card["tier"])
+        made[path.name] = path.stat().st_size
+        tell(f"{path}: {made[path.name]} bytes")
+    return {"files": made}
+
+
+def write_as(model: Any, form: str, out: Path, tier: str) -> Path:
+    """Write the model in one of FORMATS under its tier's name; the file."""
+    path = out / f"{tier}_model{'.int8' if form == 'pth-int8' else ''}.{form.removesuffix('-int8')}"
+    if form == "onnx":
+        return to_onnx(model, path)
+    if form == "safetensors":
+        # What is tied is stored under each of its names, so that any reader finds it.
+        weights = {name: value.clone().contiguous() for name, value in model.state_dict().items()}
+        save_file(weights, path, {"format": "pt"})
+        return path
+    if form == "pth-int8":
+        from training.quantize import quantize_model  # noqa: PLC0415 - it imports this module
+
+        model = quantize_model(model)
+    torch.save(model.state_dict(), path)
+    return path
+
+
+def command(
+    folder: Annotated[Path, typer.Argument(help="A trained model's folder.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Where the files go, as TIER_model.FORMAT.")] = Path("exported"),
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help=f"{', '.join(FORMATS)}; may be given several times.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Names and bytes as one JSON object.")] = False,
+) -> None:
+    """A .pth is a pickle, for other programs: the daemon refuses it."""
+    result = export_folder(folder, out, formats=formats or ["onnx"])
+    if as_json:
+        sys.stdout.write(json.dumps(result) + "\n")
+        return
+    for name, size in result["files"].items():
+        sys.stdout.write(f"{out / name}  {size:,} bytes\n")

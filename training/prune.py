@@ -187,7 +187,7 @@ def prune_folder(
     resume: bool = False,
     tell: Tell = lambda _said: None,
 ) -> dict[str, Any]:
-    """Cut a trained model's folder and write the smaller one to `out`; `shrinking` has the table's rows.
+    """Cut a trained model's folder and write the smaller one to `out`; `table` tells what each cut did.
 
     In this order: vocabulary, layers, feed-forward width, recovery by distillation from `teacher` (else from
     the model as it was) where `epochs` or `max_steps` ask for it, single weights. Raises ConfigError.
@@ -240,12 +240,13 @@ def _save(cutter: Cutter, parent: Path, out: Path, seed: int, recipe: str) -> di
     before = read_card(parent)
     known = {name: value for name, value in cutter.card.items() if name not in {"tier", "heads", "sequence"}}
     known |= {"seed": seed, "recipe": recipe, "parent": str(parent), "data": known["data"] or before["data"]}
-    rows = [*before["metrics"].get("shrinking", [])[:-1], *cutter.finish()]  # the last row is our first
-    known["metrics"] = dict(known["metrics"]) | {"shrinking": rows}
+    rows = cutter.finish()
+    earlier = before["metrics"].get("table", [])[:-1]  # its last row is our first
+    known["metrics"] = dict(known["metrics"]) | {"table": [*earlier, *rows]}
     card = make_card(before["tier"], before["heads"], sequence=before["sequence"], **known)
     save_folder(cutter.model, cutter.tokenizer, card, out)
     write_card(card, out)
-    return {"shrinking": rows, "parameters": rows[-1]["parameters"]}
+    return {"table": rows, "parameters": rows[-1]["parameters"]}
 
 
 def command(
@@ -293,7 +294,7 @@ def command(
         resume=resume,
         tell=lambda said: print(f"hauswart: {said}", file=sys.stderr, flush=True),  # noqa: T201
     )
-    print_table(result["shrinking"], as_json=as_json)
+    print_table(result["table"], as_json=as_json)
 
 
 def _numbers(text: str) -> int | list[int]:

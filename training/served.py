@@ -44,7 +44,11 @@ def judge(model: Any, tokenizer: Any, card: Mapping[str, Any], rows: Sequence[An
                 continue
             logits.append(out.numpy())
             labels.append(batch["labels"].numpy())
-    return _classified(np.concatenate(logits), np.concatenate(labels), heads) if heads else _written(losses)
+    return (
+        _classified(np.concatenate(logits), np.concatenate(labels), heads)
+        if heads
+        else _written(losses, len(made))
+    )
 
 
 def judge_graph(path: Path, tokenizer: Any, card: Mapping[str, Any], rows: Sequence[Any]) -> dict[str, float]:
@@ -55,7 +59,7 @@ def judge_graph(path: Path, tokenizer: Any, card: Mapping[str, Any], rows: Seque
         return {}
     if not heads:
         made = batches.TextRows(rows[:GENERATED_ROWS], tokenizer, {}, length)
-        return _written([_stepwise(session, made[at]) for at in range(len(made))])
+        return _written([_stepwise(session, made[at]) for at in range(len(made))], len(made))
     labelled = batches.LabelRows(rows, tokenizer, heads, length)
     logits = []
     for at in range(len(labelled)):
@@ -110,11 +114,11 @@ def _stepwise(session: Any, item: Mapping[str, Any]) -> tuple[float, int, int]:
     return loss, len(ids) - first, right
 
 
-def _written(parts: Sequence[tuple[float, int, int]]) -> dict[str, float]:
+def _written(parts: Sequence[tuple[float, int, int]], rows: int) -> dict[str, float]:
     loss, tokens, right = (sum(each) for each in zip(*parts, strict=True))
     mean = loss / max(1, tokens)
     return {
-        "n": float(len(parts)),
+        "n": float(rows),
         "loss": round(mean, 4),
         "accuracy": round(right / max(1, tokens), 4),
         "perplexity": round(math.exp(min(50.0, mean)), 4),

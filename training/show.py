@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    """The rows of `training.measure.row`, one line each."""
+def print_table(rows: Sequence[Mapping[str, Any]], *, as_json: bool, **figures: float) -> None:
+    """The rows of `training.measure.row`, one line each, and figures below them."""
     if as_json:
-        sys.stdout.write(json.dumps({"shrinking": rows}, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps({"table": rows} | figures, ensure_ascii=False) + "\n")
         return
     table = Table(title="What was cut, and what it did")
     table.add_column("step", no_wrap=True)
@@ -23,7 +23,10 @@ def print_table(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
         table.add_column(name, justify="right", overflow="fold")
     for one in rows:
         table.add_row(*cells(one))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for name, value in figures.items():
+        console.print(f"{name.replace('_', ' ')}: {value:g}")
 
 
 def cells(one: Mapping[str, Any]) -> list[str]:
