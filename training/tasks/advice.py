@@ -2,8 +2,8 @@
 
 Reads incidents, one JSON object a line (`schema: 1`). Each is explained in English and German by the bundle
 and by the catalogue. A text is the model's own if no text that it learned from, nor any of the catalogue's,
-is nearly the same (chrF of 0.8 or more). `own_text` counts texts that are own, name the first culprit and cite
-evidence of the incident, among all incidents; `invented` counts shown texts that the fact check refuses.
+is nearly the same (chrF of 0.8 or more). `own_text` counts texts that are own, name the first culprit and
+cite evidence of the incident, among all incidents; `invented` counts shown texts that the fact check refuses.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def writer(bundle: Any) -> Write:
 
 
 def learned_texts(lang: Lang, table: Path | None) -> Iterator[str]:
-    """What a model of this language learned from: `completion` of a Parquet file, or the source's own rows."""
+    """What a model of this language learned from: a Parquet file's `completion`, or the source's own rows."""
     if table is not None:
         from training.rows import read_parquet  # noqa: PLC0415 - pyarrow
 
