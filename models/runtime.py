@@ -19,6 +19,7 @@ from models.errors import BundleError, ModelError
 CHARS_PER_TOKEN = 64  # longer text is cut before it costs time; words of the shipped vocabularies are shorter
 MAX_NEW_TOKENS = 1024
 REPEAT = 12  # tokens that may not come twice in the same order: about a sentence, so a loop and no style
+PROBE = "kernel: device error <n> failed"
 _PADS = ("[PAD]", "<pad>", "<|endoftext|>")
 
 
@@ -137,6 +138,14 @@ class Generator:
     def _decode(self, ids: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
         return text
+
+
+def probe(bundle: Bundle) -> None:
+    """Load a bundle and ask it once; raises BundleError or ModelError."""
+    if bundle.config.kind == "classifier":
+        Classifier(bundle).score([PROBE])
+    else:
+        Generator(bundle).generate(PROBE, max_tokens=4)
 
 
 def _choose(scores: Any, banned: set[int], temperature: float, top_k: int, draw: random.Random) -> int:

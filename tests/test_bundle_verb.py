@@ -12,11 +12,14 @@ import pytest
 torch = pytest.importorskip("torch")
 from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
 
+from daemon.command.app import app as root  # noqa: E402
+from daemon.command.app import main  # noqa: E402
 from daemon.errors import BundleError, ConfigError  # noqa: E402
 from models import bundle as bundles  # noqa: E402
 from models.runtime import Classifier, Generator  # noqa: E402
 from tests.fixtures import tiny  # noqa: E402
 from training import bundle as verb  # noqa: E402
+from training.app import app as train  # noqa: E402
 from training.export import to_onnx  # noqa: E402
 from training.folder import load_folder, make_card, save_folder  # noqa: E402
 from training.quantize import quantize_onnx  # noqa: E402
@@ -171,8 +174,10 @@ def test_directory_with_other_things_in_it_is_left_alone(low, tmp_path):
     assert (tmp_path / "photos/1.jpg").exists()
 
 
-def test_command_packs_seals_signs_and_unpacks(low, tmp_path, capsys):
-    from training.__main__ import main  # noqa: PLC0415
+def test_command_packs_seals_signs_and_unpacks(low, tmp_path, capsys, monkeypatch):
+    groups = [group for group in root.registered_groups if group.name != "train"]
+    monkeypatch.setattr(root, "registered_groups", groups)  # whether or not this checkout is installed
+    root.add_typer(train, name="train")
 
     made, key = tmp_path / "b", tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)

@@ -33,7 +33,6 @@ WEIGHTS_FILE = "model.safetensors"  # of a trained model's folder
 ORIGIN = "hauswart"  # the weights' one metadata entry: a map of several has no order that one could rely on
 ONNX_NAMES = ("model.int8.onnx", "model.onnx")
 LIST_MAX = 64  # longer lists are curves, which belong into the report
-PROBE = "kernel: device error <n> failed"
 Figures = Mapping[str, Any]
 
 
@@ -150,13 +149,10 @@ def seal(directory: Path, manifest: bundles.Manifest, *, sign: Path | None = Non
 
 def check(directory: Path, tier: str) -> bundles.Bundle:
     """Verify a bundle and ask its model once, as the daemon would; raises BundleError or ModelError."""
-    from models.runtime import Classifier, Generator  # noqa: PLC0415 - sealing needs no runtime
+    from models.runtime import probe  # noqa: PLC0415 - it loads the runtime
 
     made = bundles.verify(directory, tier)
-    if made.config.kind == "classifier":
-        Classifier(made).score([PROBE])
-    else:
-        Generator(made).generate(PROBE, max_tokens=4)
+    probe(made)
     return made
 
 
