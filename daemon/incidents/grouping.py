@@ -96,7 +96,7 @@ def affinity(one: View, other: View, window_s: float) -> float:
 
 
 def supports(oddity: View, situation: View, window_s: float) -> float:
-    """How well a weak finding fits a situation: it speaks for its class or for an effect of it, nearby."""
+    """How well a weak finding fits a situation: it speaks for its class, for an effect or for a cause of it."""
     if oddity.stage != situation.stage or _gap(oddity, situation) > min(window_s, NEARBY_S):
         return 0.0
     shared = not oddity.tied.isdisjoint(situation.tied)
@@ -107,7 +107,9 @@ def _fit(oddity: View, situation: View, fault: FaultClass, *, shared: bool) -> f
     edge = effect(situation.top, fault)
     weight = 1.0 if fault is situation.top else 0.5 if fault in situation.classes else 0.0
     if shared:
-        return 1.0 + max(weight, edge.weight if edge else 0.0) if weight or edge else 0.0
+        root = effect(fault, situation.top)  # a cause may be seen faintly where its effect is loud
+        best = max(weight, edge.weight if edge else 0.0, root.weight / 2.0 if root else 0.0)
+        return 1.0 + best if best else 0.0
     if fault.category in _PERSONAL or _elsewhere(oddity, situation, places(situation.top, fault)):
         return 0.0
     return max(weight, edge.weight if edge and edge.reach is not Reach.SHARED else 0.0)

@@ -32,7 +32,8 @@ CRASHES_IN_LOOP = 3
 SPEAKS = 0.3  # a finding that hints at more is no mere oddity
 # What the manager says of any unit that ended, whatever the reason was.
 _ENDED = re.compile(
-    r"Main process exited|Failed with result \'(?:exit-code|signal|core-dump|protocol)\'|Scheduled restart|Failed to start"
+    r"Main process exited|Failed with result '(?:exit-code|signal|core-dump|protocol)'"
+    r"|Scheduled restart|Failed to start"
 )
 _REF = re.compile(r"e(\d+)\.(\d+)")
 _BY_THEMSELVES = frozenset({F.SERVICE_CRASH, F.CRASH_LOOP})

@@ -229,11 +229,12 @@ def play(stage: Stage, mechanism: Mechanism, random: Random, name: str, split: S
             if answer is not None:
                 number = f"{name}.{incident.id}.{incident.revision}"
                 before = [one for one in played.events if one.at.mono <= at.mono]
-                source = CAUSE if answer.fault is mechanism.fault else EFFECT
                 known_by = list(answer.culprits)
-                cases.append(
-                    Case(number, mechanism.name, split, at, held, *answer[:2], known_by, before, source)
-                )
+                if answer.fault is mechanism.fault:
+                    group, part, source = mechanism.name, split, CAUSE
+                else:  # effects are the same blocks in every split
+                    group, part, source = f"effect/{answer.fault}", "train", EFFECT
+                cases.append(Case(number, group, part, at, held, *answer[:2], known_by, before, source))
     return cases
 
 
