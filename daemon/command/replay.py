@@ -23,7 +23,8 @@ from daemon.messages import Line, Observation
 from daemon.replay import Replay, batched, within
 from daemon.scorer import Scorer
 from daemon.settings import Settings
-from daemon.status import ModelTier
+from daemon.stages.top import writer
+from daemon.status import MODEL_TIERS, ModelTier
 from daemon.store.documents import incident_document
 from daemon.store.segments import SegmentReader, segment_paths
 from daemon.tiers.top import TopTier
@@ -74,23 +75,26 @@ def replay(
     span = (times.parse_when(since, now) if since else None, times.parse_when(until, now) if until else None)
     started = time.monotonic()
     with scorers(session.settings, wanted=not no_models) as models:
-        run = Replay(session.settings, {tier: one.ask_now for tier, one in models.items()})
+        run = Replay(session.settings, {tier: one.ask_now for tier, one in models.items() if tier != "top"})
         for batch in shown(source, within(source.batches, *span)):
             for finding in run.feed(batch):
                 if findings:
                     print_json(finding)
         run.finish()
-        _tell(session, run, source, time.monotonic() - started, as_json=as_json, quiet=findings, lang=lang)
+        took_s = time.monotonic() - started
+        speaks = models and models["top"].state != "off"
+        top = TopTier(session.settings.top, writer(models["top"]) if speaks else None)
+        _tell(session, run, source, took_s, top, as_json=as_json, quiet=findings, lang=lang)
         for note in (note for one in models.values() for note in one.notes):
             sys.stderr.write(f"hauswart: {note}\n")
 
 
 @contextlib.contextmanager
 def scorers(settings: Settings, *, wanted: bool) -> Iterator[dict[ModelTier, Scorer]]:
-    """The models of the low and the middle tier; they are waited for, so that what they say is the same."""
+    """The models of all tiers; they are waited for, so that what they say is the same every time."""
     patient = replace(settings.models, idle_s=600.0, start_timeout_s=120.0)
-    patient = replace(patient, low_timeout_s=60.0, middle_timeout_s=60.0)
-    tiers: tuple[ModelTier, ...] = ("low", "middle") if wanted else ()
+    patient = replace(patient, low_timeout_s=60.0, middle_timeout_s=60.0, top_timeout_s=60.0)
+    tiers = MODEL_TIERS if wanted else ()
     found = {tier: Scorer(tier, replace(settings, models=patient)) for tier in tiers}
     try:
         yield found
@@ -162,6 +166,7 @@ def _tell(
     run: Replay,
     source: Source,
     took_s: float,
+    top: TopTier,
     *,
     as_json: bool,
     quiet: bool,
@@ -171,7 +176,6 @@ def _tell(
     kept = (one for one in run.incidents.values() if one.state != "merged")
     incidents = sorted(kept, key=lambda one: one.opened_at)
     if as_json:
-        top = TopTier(session.settings.top)
         for one in incidents:
             advice = next((said for said in top.advise(one) if said.lang == chosen), None)
             print_json(incident_document(one, advice))

@@ -162,7 +162,7 @@ def _mark(path: Path) -> tuple[int, int]:
     return (found.st_mtime_ns, found.st_size)
 
 
-def _writer(scorer: Scorer) -> Callable[[str, int], str | None]:
+def writer(scorer: Scorer) -> Callable[[str, int], str | None]:
     """What the tier asks its model by: a prompt and a seed to a text."""
     from models.briefs import MAX_TOKENS, TEMPERATURE, TOP_K  # noqa: PLC0415  # only with the first incident
 
@@ -178,7 +178,7 @@ def run(settings: Settings) -> None:
     def make_tier() -> Tier:
         from daemon.tiers.top import TopTier  # noqa: PLC0415  # the catalogue is read with the first incident
 
-        return TopTier(settings.top, None if model.scorer.state == "off" else _writer(model.scorer))
+        return TopTier(settings.top, None if model.scorer.state == "off" else writer(model.scorer))
 
     life = Life("top", settings)
     model = consultation(life, settings, "top")
