@@ -37,7 +37,8 @@ def load_base(
 ) -> tuple[Any, Any]:
     """Model and tokenizer (tokenizers.Tokenizer); a shape's vocabulary is learned from `texts`.
 
-    Raises ConfigError for an unknown base, MissingDependencyError where MiniLM's package is missing.
+    `specials` that a pretrained vocabulary lacks are added to it. Raises ConfigError for an unknown base or
+    one of another kind, MissingDependencyError where MiniLM's package is missing.
     """
     from training import tokens  # noqa: PLC0415  # see open_model
 
@@ -45,6 +46,8 @@ def load_base(
     if shape:
         if not texts:
             raise ConfigError(f"base {name!r} needs data to learn its vocabulary from")
+        if (shape[1] == "gpt2") != (tier == "top"):
+            raise ConfigError(f"base {name!r} does not fit the {tier} tier", hint="gpt2 is for top alone")
         train = tokens.train_bpe if tier == "top" else tokens.train_wordpiece
         tokenizer = train(texts, vocabulary, specials)
         labels = sum(heads.values())
@@ -75,7 +78,32 @@ def _load_named(name: str, tier: str, labels: int) -> tuple[Any, Any]:
 
     source: str | Path = folder if folder.is_dir() else name
     changes = {} if tier == "top" else {"num_labels": labels}
-    return open_model(source, generator=tier == "top", **changes), tokens.of_pretrained(source)
+    model = open_model(source, generator=tier == "top", **changes)
+    if (
+        tier == "top"
+        and getattr(model.config, "is_decoder", True) is False
+        and hasattr(model.config, "type_vocab_size")
+    ):
+        raise ConfigError(f"{name!r} reads text and writes none", hint="the top tier wants e.g. distilgpt2")
+    return model, tokens.of_pretrained(source)
+
+
+def marks_of(tier: str) -> list[str]:
+    """The marks that must be single tokens in a tier's texts."""
+    if tier != "top":
+        return []
+    from models.briefs import special_tokens  # noqa: PLC0415  # only this tier has slots
+
+    return special_tokens()
+
+
+def check_length(model: Any, length: int) -> None:
+    """Raise ConfigError where the model has no positions for so many tokens."""
+    known = model.config
+    limit = int(getattr(known, "max_position_embeddings", length))
+    limit -= (known.pad_token_id or 0) + 1 if known.model_type == "roberta" else 0  # it counts from there
+    if length > limit:
+        raise ConfigError(f"the base reads {limit} tokens at most, {length} are asked for", hint="--sequence")
 
 
 def make_shape(family: str, layers: int, width: int, tokenizer: Any, *, labels: int, sequence: int) -> Any:
@@ -88,15 +116,16 @@ def make_shape(family: str, layers: int, width: int, tokenizer: Any, *, labels: 
         )
     known = {"vocab_size": tokenizer.get_vocab_size(), "pad_token_id": tokenizer.token_to_id(PAD) or 0}
     known |= {} if family == "gpt2" else {"num_labels": labels}
-    heads = width // (2 * _HEAD_WIDTH) if family == "gpt2" else width // _HEAD_WIDTH
+    wide = family == "gpt2" and width % (2 * _HEAD_WIDTH) == 0  # GPT-2's own heads have 64 values
+    heads = width // (2 * _HEAD_WIDTH if wide else _HEAD_WIDTH)
     if family == "gpt2":
         ends = dict.fromkeys(("bos_token_id", "eos_token_id"), known["pad_token_id"])
-        shape = {"n_layer": layers, "n_embd": width, "n_head": heads, "n_positions": CONTEXT}
+        shape = {"n_layer": layers, "n_embd": width, "n_head": heads, "n_positions": max(CONTEXT, sequence)}
         drop = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)  # few epochs on much data
         return hf.GPT2LMHeadModel(hf.GPT2Config(**known, **ends, **shape, **drop))
     if family == "distilbert":
         shape = {"n_layers": layers, "dim": width, "n_heads": heads, "hidden_dim": 4 * width}
-        places = {"max_position_embeddings": CONTEXT}
+        places = {"max_position_embeddings": max(CONTEXT, sequence)}
         return hf.DistilBertForSequenceClassification(hf.DistilBertConfig(**known, **shape, **places))
     bert = {
         "num_hidden_layers": layers,

@@ -8,6 +8,7 @@ of warm-up (fewer on small runs, and said so), weight decay 0.01, output ./resul
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +42,7 @@ def train_folder(
     accumulation: int = 1,
     sequence: int = 0,
     vocabulary: int = 8192,
-    specials: Sequence[str] = (),
+    specials: Sequence[str] | None = None,
     head_weights: Mapping[str, float] | None = None,
     balance: float = 0.0,
     soft_weight: float = 0.5,
@@ -64,6 +65,7 @@ def train_folder(
 ) -> dict[str, Any]:
     """Train `base` on a Parquet file of rows and leave a trained model's folder in `out`; its metrics.
 
+    `specials` are marks that stay single tokens, by default the tier's own; `sequence` 0 is the tier's.
     `balance` 0 weighs rows alike, 1 classes alike. Rows with `soft` (a teacher's logits over all heads), and
     all rows where `distil_from` is given, pull by `soft_weight` towards the teacher. Raises ConfigError for
     data or a base that do not fit the tier.
@@ -81,19 +83,21 @@ def train_folder(
     if not train:
         raise ConfigError(f"{data} has no rows of split train")
 
+    marks = bases.marks_of(tier) if specials is None else list(specials)
     model, tokenizer = bases.load_base(
         base,
         tier=tier,
         heads=heads,
         texts=[batches.whole_text(row) for row in train],
         vocabulary=vocabulary,
-        specials=specials,
+        specials=marks,
         sequence=length,
     )
+    bases.check_length(model, length)
     parameters = sum(one.numel() for one in model.parameters())
     if freeze_embeddings:
         model.get_input_embeddings().requires_grad_(requires_grad=False)
-    fresh = [tokenizer.token_to_id(one) for one in specials]
+    fresh = [tokenizer.token_to_id(one) for one in marks]
     model = adapters.attach(model, method, preset, rank=rank, fresh=fresh)
 
     make = batches.TextRows if tier == "top" else batches.LabelRows
@@ -200,6 +204,8 @@ def make_trainer(
     tell: Tell = lambda _said: None,
 ) -> Any:
     """Transformers' Trainer with our loss; `evaluate_steps` 0 evaluates only at the end of each epoch."""
+    # It is imported wherever it is installed, and warns of a kernel that no CPU has.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments  # noqa: PLC0415
 
     from training.loop import LossTrainer, Progress  # noqa: PLC0415
