@@ -58,6 +58,7 @@ OWN = frozenset({"name", "verb", "out"})
 # The function behind each verb; its keyword arguments are a step's keys.
 STEPS = {
     "dataset": "training.dataset:write_rows",
+    "simulate": "training.sources.situations:write_cases",
     "finetune": "training.finetune:train_folder",
     "shrink": "training.albert:shrink_folder",
     "prune": "training.prune:prune_folder",
