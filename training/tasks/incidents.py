@@ -9,6 +9,7 @@ model is sure. `model_` figures are the model's own, asked about everything.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,7 +50,7 @@ class Seen(NamedTuple):
 
 def run(request: Request) -> Outcome:
     """Judge every case as the daemon would, with the bundle if there is one, and by the baseline."""
-    seen = [_see(case) for case in read_cases(request.files)]
+    seen = [see(case) for case in read_cases(request.files)]
     if not seen:
         raise DataError(f"{request.files[0]} holds no case to score")
     paths = {"": [one.baseline for one in seen]}
@@ -57,7 +58,7 @@ def run(request: Request) -> Outcome:
         "n": len(seen),
         "path": "baseline" if request.bundle is None else "model",
         "groups": len({one.case.group for one in seen}),
-        "base_rate": max(np.bincount([FAULTS.index(one.case.fault_class) for one in seen])) / len(seen),
+        "base_rate": Counter(one.case.fault_class for one in seen).most_common(1)[0][1] / len(seen),
         "asked_share": sum(one.asked for one in seen) / len(seen),
     }
     if request.bundle is not None:
@@ -98,7 +99,8 @@ def _case(decoder: msgspec.json.Decoder[Case], line: bytes, path: Path, place: i
     return case
 
 
-def _see(case: Case) -> Seen:
+def see(case: Case) -> Seen:
+    """A case as the model would see it, and what the baseline says of it."""
     view, verdict = judged(case)
     baseline = Judged(
         FAULTS.index(verdict.fault_class),
