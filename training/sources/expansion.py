@@ -8,25 +8,36 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
+from string import ascii_lowercase, ascii_uppercase, digits
+from typing import NamedTuple
 
 _NAMED = {
-    "alnum": "abcdehnorst0123",
-    "alpha": "abcdehnorst",
-    "digit": "0123456789",
+    "alnum": ascii_lowercase + digits,
+    "alpha": ascii_lowercase,
+    "digit": digits,
     "xdigit": "0123456789abcdef",
-    "lower": "abcdehnorst",
-    "upper": "ABCDEHNORST",
+    "lower": ascii_lowercase,
+    "upper": ascii_uppercase,
     "space": " ",
     "blank": " ",
     "punct": "-_.",
-    "graph": "abcdehnorst0123",
-    "print": "abcdehnorst 0123",
+    "graph": ascii_lowercase + digits,
+    "print": ascii_lowercase + digits,
 }
-_ESCAPES = {"d": "0123456789", "w": "abcdehnorst", "s": " ", "S": "abcdehnorst"}
+_ESCAPES = {"d": digits, "w": ascii_lowercase, "s": " ", "S": ascii_lowercase}
 _WORDS = ("alice", "server", "web", "mail", "client", "node", "backup", "local", "main", "data")
 _REPEAT = re.compile(r"\{(\d*)(,?)(\d*)\}")
 
 _Part = Callable[[random.Random], str]
+
+
+class _Letter(NamedTuple):
+    """One of some characters."""
+
+    members: str
+
+    def __call__(self, chance: random.Random) -> str:
+        return chance.choice(self.members)
 
 
 def expand(pattern: str, chance: random.Random) -> str:
@@ -60,9 +71,11 @@ def _repeated(part: _Part, low: int, high: int) -> _Part:
     if (low, high) == (1, 1):
         return part
 
+    # A long run of letters is a name: a word of the trade reads better than random letters.
+    named = isinstance(part, _Letter) and low <= 1 and high > 4 and set(ascii_lowercase) <= set(part.members)
+
     def several(chance: random.Random) -> str:
-        # A long run of one class is a name: a word of the trade reads better than random letters.
-        if high > 4 and part(chance).isalpha() and low <= 5:
+        if named:
             return chance.choice(_WORDS)
         return "".join(part(chance) for _ in range(chance.randint(low, high)))
 
@@ -80,13 +93,15 @@ def _atom(text: str, at: int) -> tuple[_Part, int]:
     if char == "[":
         return _class(text, at)
     if char == "\\" and at + 1 < len(text):
-        members = _ESCAPES.get(text[at + 1], "" if text[at + 1] in "bB<>" else text[at + 1])
-        return (lambda chance: chance.choice(members) if members else ""), at + 2
-    if char in "^$":
-        return (lambda _: ""), at + 1
-    if char == ".":
-        return (lambda chance: chance.choice("aenst")), at + 1
-    return (lambda _: char), at + 1
+        char, at = text[at + 1], at + 1
+        members = "" if char in "bB<>" else _ESCAPES.get(char, char)
+    else:
+        members = "" if char in "^$" else ascii_lowercase if char == "." else char
+    return (_Letter(members) if members else _nothing), at + 1
+
+
+def _nothing(_chance: random.Random) -> str:
+    return ""
 
 
 def _class(text: str, at: int) -> tuple[_Part, int]:
@@ -107,10 +122,10 @@ def _class(text: str, at: int) -> tuple[_Part, int]:
             at += 1
     if at >= len(text):
         raise ValueError(f"a class is not closed: {text[:80]}")
-    letters = [c for c in members if c.isalnum()] or list(members)
     if inverted:
-        letters = [c for c in "aehnorst" if c not in members] or ["x"]
-    return (lambda chance: chance.choice(letters)), at + 1
+        left = [one for one in ascii_lowercase + digits + "-_" if one not in members]
+        return _Letter("".join(left) or "X"), at + 1
+    return _Letter("".join(filter(str.isalnum, members)) or members), at + 1
 
 
 def _repeats(text: str, at: int) -> tuple[int, int, int]:
