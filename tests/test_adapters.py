@@ -111,6 +111,14 @@ def test_four_bits_still_learn_after_an_evaluation():
     assert all(one.abs().sum() > 0 for one in first)
 
 
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
+def test_base_stored_in_16_bits_learns_in_32(method):
+    model = adapters.attach(tiny("llama").to(torch.bfloat16), method, rank=4)
+    assert {one.dtype for one in model.parameters() if one.is_floating_point()} == {torch.float32}
+    first, last = learn(model, steps=5)
+    assert last < first
+
+
 def test_presets_are_those_that_are_documented():
     one = adapters.attach(tiny("llama"), "lora", "lab2").peft_config["default"]
     assert (one.r, one.lora_alpha, one.lora_dropout, one.bias) == (8, 16, 0.05, "none")
@@ -150,6 +158,7 @@ def test_generator_is_tuned_through_an_adapter_and_learns_new_marks(tmp_path, me
         method=method,
         preset="lab2",
         specials=["<en>", "<end>"],
+        sequence=64,
         bf16=False,
     )
     model, tokenizer, card = load_folder(tmp_path / "model")

@@ -134,7 +134,7 @@ def test_student_follows_its_teacher_where_rows_have_no_label(trained, tmp_path)
 
 
 def test_teachers_that_cannot_teach_are_refused(trained, tmp_path):
-    shape, tall = "shape:gpt2-1x64", {"tier": "top", "max_steps": 2, "bf16": False}
+    shape, tall = "shape:gpt2-1x64", {"tier": "top", "max_steps": 2, "bf16": False, "specials": []}
     data = write(tmp_path / "rows.parquet", top_rows(30))
     with pytest.raises(ConfigError, match="of the low tier"):
         train_folder(data, shape, tmp_path / "a", distil_from=trained / "model", vocabulary=280, **tall)
@@ -182,6 +182,41 @@ def test_run_that_was_cut_short_goes_on_from_its_checkpoint(tmp_path):
     metrics = train_folder(data, "shape:bert-1x64", tmp_path / "model", max_steps=16, resume=True, **known)
     assert metrics["steps"] == 16
     assert any("clamped" in one for one in told)
+
+
+def test_training_stops_early_when_unseen_rows_get_no_better(tmp_path):
+    draw = random.Random(2)
+    rows = [row | {"severity": draw.randrange(4), "alert": None} for row in low_rows(120)]
+    metrics = train_folder(
+        write(tmp_path / "rows.parquet", rows),
+        "shape:bert-1x64",
+        tmp_path / "model",
+        tier="low",
+        epochs=30,
+        learning_rate=5e-3,
+        vocabulary=200,
+        evaluations=30,
+        evaluation_rows=10,
+        patience=2,
+        bf16=False,
+    )
+    assert metrics["steps"] < 375 / 2  # 100 rows, batches of 8, 30 epochs
+    assert metrics["val_rows"] == 10
+
+
+def test_accumulated_batches_make_one_step(tmp_path):
+    metrics = train_folder(
+        write(tmp_path / "rows.parquet", low_rows(96)),
+        "shape:bert-1x64",
+        tmp_path / "model",
+        tier="low",
+        epochs=1,
+        batch=8,
+        accumulation=5,
+        vocabulary=200,
+        bf16=False,
+    )
+    assert metrics["steps"] == 2  # 80 rows
 
 
 def test_same_seed_gives_the_same_weights(tmp_path):

@@ -43,7 +43,7 @@ def attach(
     Raises ConfigError.
     """
     if method == "full":
-        return model
+        return model.float()  # a base that was stored in 16 bits would learn in 16 bits
     from peft import LoraConfig, TaskType, get_peft_model  # noqa: PLC0415  # seconds
 
     if method not in {"lora", "qlora"} or preset not in PRESETS or rank < 0:
@@ -65,7 +65,7 @@ def attach(
         trainable_token_indices=list(fresh) or None,
         task_type=TaskType.CAUSAL_LM if generator else TaskType.SEQ_CLS,
     )
-    return get_peft_model(to_four_bits(model) if method == "qlora" else model, config)
+    return get_peft_model(to_four_bits(model) if method == "qlora" else model.float(), config)
 
 
 def to_four_bits(model: Any) -> Any:
@@ -96,7 +96,7 @@ def to_four_bits(model: Any) -> Any:
         touched += 1
     if not touched:
         raise ConfigError(f"{type(model).__name__} has no linear layer to hold in 4 bits")
-    return model
+    return model.float()  # the rest; packed 4-bit weights are integers and stay
 
 
 def merge(model: Any, method: str) -> Any:
