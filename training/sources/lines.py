@@ -22,6 +22,7 @@ from typing import Any
 from models.lines import CATEGORIES, SEVERITY_CLASSES, encode
 from models.taxonomy import Category
 from training.sources.expansion import expand
+from training.sources.grading import Grader
 
 Row = dict[str, Any]
 
@@ -39,7 +40,10 @@ ALERT_LEVEL = 7  # of a wazuh rule: from here on the product's own scale says th
 SHARES = {"test": 0.12, "val": 0.08}
 LARGEST = 0.02  # of a source's rows: a larger group trains, or one subsystem would be the whole test
 WORDS_LOST = 0.2
-SPEAKING = 0.05  # of the kernel's strings, which also say something about alerts: errors do, notices do not
+_WARNING = SEVERITY_CLASSES.index("warning")
+_SIEM = frozenset({"wazuh", "fail2ban"})
+GRAVE_SHARE = 0.03  # of the kernel's strings, from which the grader learns that errors are grave, notices not
+TRUST = 0.4  # in a SIEM's own label; the rest is the grader's, or each service would be learnt by heart
 WEAK = 0.3  # weight of a label that nobody gave to this very line
 
 # Where the kernel's sources lie says what their messages are about; the longest prefix decides.
@@ -85,34 +89,45 @@ def rows(data: Path, seed: int = 0) -> Iterator[Row]:
     """All rows, each with the split of its group; texts that recur with the same labels come once."""
     sources = (kernel, wazuh, fail2ban, logcheck, spoken, reports, catalogue, alert_rules)
     found = [list(source(data, random.Random(f"{seed} {source.__name__}"))) for source in sources]  # noqa: S311
-    splits = {
-        **_splits((row for row in found[0] if row["source"] == "printk"), seed),
-        **_splits(chain(*found[1:3]), seed),
-    }
+    splits = {**_splits(found[0], seed), **_splits(chain(*found[1:3]), seed)}
     seen: set[tuple[Any, ...]] = set()
+    kept: list[Row] = []
     for row in chain(*found):
         key = (row["text"], row.get("severity"), row.get("alert"), row["source"])
-        if len(row["text"]) < 3 or key in seen:
-            continue
-        seen.add(key)
-        yield {**row, "split": splits.get(row["group"], "train")}
+        if len(row["text"]) >= 3 and key not in seen:
+            seen.add(key)
+            kept.append({**row, "split": splits.get(row["group"], "train")})
+    _grade(kept, random.Random(seed))  # noqa: S311
+    yield from kept
+
+
+def _grade(found: list[Row], chance: random.Random) -> None:
+    """Give training rows a soft alert label by a grader that never saw a SIEM's line."""
+    trained = [row for row in found if row["split"] == "train"]
+    judged: list[tuple[str, float, float]] = []
+    for row in trained:
+        alert, severity = row.get("alert"), row.get("severity")
+        if alert is not None and row["source"] not in _SIEM:
+            judged.append((row["text"], alert, row.get("weight", 1.0)))
+        elif row["source"] == "printk" and severity != _WARNING and chance.random() < GRAVE_SHARE:
+            judged.append((row["text"], float(severity == 0), WEAK))
+    grader = Grader(*map(list, zip(*judged, strict=True)))
+    graded = [row for row in trained if row["source"] in {"printk", "syzkaller", "systemd", *_SIEM}]
+    for row, grade in zip(graded, grader.grade([row["text"] for row in graded]), strict=True):
+        own = row.get("alert")
+        row["alert"] = round(grade if own is None else TRUST * own + (1.0 - TRUST) * grade, 4)
 
 
 def kernel(data: Path, chance: random.Random) -> Iterator[Row]:
     """Format strings of the kernel with the level that their authors chose."""
     for row in _table(data / KERNEL):
-        severity = severity_of(int(row["severity"]))
-        text, group = encode(_dressed(row["template"], row["file"], chance)), row["subsystem"]
         yield {
-            "text": text,
-            "group": group,
+            "text": encode(_dressed(row["template"], row["file"], chance)),
+            "group": row["subsystem"],
             "source": "printk",
-            "severity": severity,
-            "category": CATEGORIES.index(_area(group)),
+            "severity": severity_of(int(row["severity"])),
+            "category": CATEGORIES.index(_area(row["subsystem"])),
         }
-        if chance.random() < SPEAKING and SEVERITY_CLASSES[severity] != "warning":
-            grave = float(severity == 0)
-            yield {"text": text, "group": group, "source": "printk alert", "alert": grave, "weight": WEAK}
 
 
 def wazuh(data: Path, chance: random.Random) -> Iterator[Row]:
