@@ -39,6 +39,7 @@ FILES = (KERNEL, WAZUH, FAIL2BAN, LOGCHECK, SYZKALLER, CATALOGUE, ALERT_RULES)
 ALERT_LEVEL = 7  # of a wazuh rule: from here on the product's own scale says that somebody should look
 SHARES = {"test": 0.12, "val": 0.08}
 LARGEST = 0.02  # of a source's rows: a larger group trains, or one subsystem would be the whole test
+STEPS = 20  # of a soft label: a grader is not more exact, and statistics stay short
 WORDS_LOST = 0.2
 _WARNING = SEVERITY_CLASSES.index("warning")
 _SIEM = frozenset({"wazuh", "fail2ban"})
@@ -115,7 +116,8 @@ def _grade(found: list[Row], chance: random.Random) -> None:
     graded = [row for row in trained if row["source"] in {"printk", "syzkaller", "systemd", *_SIEM}]
     for row, grade in zip(graded, grader.grade([row["text"] for row in graded]), strict=True):
         own = row.get("alert")
-        row["alert"] = round(grade if own is None else TRUST * own + (1.0 - TRUST) * grade, 4)
+        mixed = grade if own is None else TRUST * own + (1.0 - TRUST) * grade
+        row["alert"] = round(mixed * STEPS) / STEPS
 
 
 def kernel(data: Path, chance: random.Random) -> Iterator[Row]:
