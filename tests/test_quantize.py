@@ -172,6 +172,7 @@ def test_unknown_width_is_refused(tmp_path):
         load_in_bits(tmp_path, 3)
 
 
+@pytest.mark.timeout(400)  # three exports; a quarter of a minute of an idle processor
 def test_quantize_command_compares_int8_with_the_parent_in_bytes_time_and_quality(tmp_path):
     shape = {
         "hidden_size": 64,

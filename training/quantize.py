@@ -156,9 +156,7 @@ def quantize_folder(
     loaded, tokenizer, card = load_folder(model)
     plain, small = to_onnx(loaded, out / FLOAT), out / SMALL
     touched = quantize_onnx(plain, small)
-    tell(
-        f"{touched} of {touched} products are integers: {plain.stat().st_size} -> {small.stat().st_size} bytes"
-    )
+    tell(f"{touched} integer products: {plain.stat().st_size} -> {small.stat().st_size} bytes")
     judged = served.read_rows(data, card["tier"], split, rows) if data else []
     table = [
         _row("float", "as trained", plain, loaded, served.judge_graph(plain, tokenizer, card, judged)),
