@@ -157,19 +157,21 @@ def data(tmp_path):
 
 
 def test_rows_of_all_sources_carry_the_labels_they_have(data):
+    pytest.importorskip("sklearn")
     by_source = {}
     for row in lines.rows(data):
         by_source.setdefault(row["source"], []).append(row)
-    wanted = {"printk", "printk alert", "wazuh", "fail2ban", "logcheck", "spoken", "syzkaller", "systemd"}
+    wanted = {"printk", "wazuh", "fail2ban", "logcheck", "spoken", "syzkaller", "systemd"}
     assert by_source.keys() == wanted | {"alert rules"}
     assert {row["severity"] for row in by_source["printk"]} == {0, 1, 2, 3}
-    assert {row["alert"] for row in by_source["wazuh"]} == {0.0, 1.0}
+    assert {0.0, 1.0} <= {row["alert"] for row in by_source["spoken"]}
     assert [row["alert"] for row in by_source["logcheck"]] == [0.0]  # a policy and a broken rule say nothing
     assert by_source["alert rules"][0]["severity"] == 0
     assert not any("severity" in row for row in by_source["wazuh"])
 
 
 def test_groups_are_split_whole_and_the_same_each_time(data):
+    pytest.importorskip("sklearn")
     first, second = list(lines.rows(data, 3)), list(lines.rows(data, 3))
     assert first == second
     splits = {}
@@ -274,3 +276,28 @@ def test_shrinking_to_a_layer_that_is_not_there_is_refused(minilm):
 
     with pytest.raises(ConfigError, match="no layers"):
         shrink(from_minilm(minilm[0], 15), None, [], layers=[7])
+
+
+# --- soft labels ----------------------------------------------------------------------------------------
+
+
+def test_grader_learns_from_judged_lines_and_from_words():
+    pytest.importorskip("sklearn")
+    from training.sources.grading import Grader  # noqa: PLC0415  # heavy
+
+    judged = [("user was added to group wheel", 1.0), ("session opened for user bob", 0.0)] * 3
+    judged += [("integrity checksum changed", 1.0), ("service started", 0.0)] * 3
+    grader = Grader([text for text, _ in judged], [alert for _, alert in judged], [1.0] * len(judged))
+    grave, calm, word = grader.grade(["user was added to sudoers", "session opened for eve", "kernel panic"])
+    assert grave > calm
+    assert word > 0.5
+    assert grader.grade([]) == []
+
+
+def test_training_lines_of_a_siem_get_soft_labels_and_held_out_ones_their_own(data):
+    pytest.importorskip("sklearn")
+    rows = list(lines.rows(data))
+    siem = [row for row in rows if row["source"] == "wazuh"]
+    assert {row["alert"] for row in siem if row["split"] != "train"} <= {0.0, 1.0}
+    assert any(0.0 < row["alert"] < 1.0 for row in siem if row["split"] == "train")
+    assert all("alert" in row for row in rows if row["source"] == "printk" and row["split"] == "train")
