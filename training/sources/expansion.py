@@ -8,8 +8,8 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from string import ascii_lowercase, ascii_uppercase, digits
-from typing import NamedTuple
 
 _NAMED = {
     "alnum": ascii_lowercase + digits,
@@ -31,7 +31,8 @@ _REPEAT = re.compile(r"\{(\d*)(,?)(\d*)\}")
 _Part = Callable[[random.Random], str]
 
 
-class _Letter(NamedTuple):
+@dataclass(frozen=True)
+class _Letter:
     """One of some characters."""
 
     members: str
