@@ -17,6 +17,7 @@ import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -141,7 +142,8 @@ def verify(
     signer = _check_signature(directory, raw, key, required=signature_required)
     _check_listing(manifest, directory)
     for name, expected in sorted(manifest.files.items()):
-        found = hashlib.sha256(_read(directory, name)).hexdigest()
+        with _opened(directory, name) as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != expected:
             raise BundleError(
                 f"{directory / name} is damaged: its SHA-256 is {found[:12]}..., "
@@ -171,6 +173,12 @@ def features_version(tier: str) -> int:
 
 def _read(directory: Path, name: str) -> bytes:
     """The bytes of a regular file of the directory itself, bounded; raises BundleError."""
+    with _opened(directory, name) as file:
+        # read(limit) would set aside all of that memory first
+        return file.read(os.fstat(file.fileno()).st_size)
+
+
+def _opened(directory: Path, name: str) -> BufferedReader:
     limit = MAX_MANIFEST_BYTES if name == MANIFEST else MAX_FILE_BYTES.get(name, MAX_SMALL_BYTES)
     path = directory / name
     try:
@@ -184,13 +192,14 @@ def _read(directory: Path, name: str) -> bytes:
         raise BundleError(
             f"{path} {'is a symbolic link' if link else f'cannot be read: {error.strerror}'}"
         ) from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise BundleError(f"{path} is not a regular file")
-        if status.st_size > limit:
-            raise BundleError(f"{path} has {status.st_size} bytes, more than {limit}")
-        return file.read(status.st_size)  # read(limit) would set aside all of that memory first
+    file = os.fdopen(descriptor, "rb")
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_size <= limit:
+        return file
+    file.close()
+    if not stat.S_ISREG(status.st_mode):
+        raise BundleError(f"{path} is not a regular file")
+    raise BundleError(f"{path} has {status.st_size} bytes, more than {limit}")
 
 
 def _parse_manifest(raw: bytes, path: Path) -> Manifest:
@@ -284,11 +293,14 @@ def _check_contents(bundle: Bundle) -> None:
         MODEL: lambda content: contents.check_model(content, bundle.config),
         TOKENIZER: contents.check_json,
         CONFIG: contents.check_json,
-        WEIGHTS: contents.check_safetensors,
     }
     for name in bundle.manifest.files:
         try:
-            checks.get(name, contents.check_text)(bundle.read(name))
+            if name == WEIGHTS:  # never read whole here: the runtime has no use for them
+                with _opened(bundle.directory, name) as file:
+                    contents.check_safetensors(file)
+            else:
+                checks.get(name, contents.check_text)(bundle.read(name))
         except BundleError as error:
             raise BundleError(f"{bundle.directory / name} {error}", hint=error.hint) from error
 

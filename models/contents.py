@@ -7,7 +7,8 @@ BundleError with the end of a sentence that begins with the file's name.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from models.errors import BundleError
 from models.graph import FLOAT, INT64, Graph, Port, read_graph
@@ -42,18 +43,19 @@ def check_json(content: bytes) -> None:
         raise BundleError("is not a JSON object")
 
 
-def check_safetensors(content: bytes) -> None:
-    """A header whose tensors lie end to end in the rest (the safetensors format, 0.3)."""
-    size = int.from_bytes(content[:8], "little")
-    if content[8:9] != b"{":  # a header of 0x280 bytes begins like a pickle, so this comes first
-        _refuse_pickle(content)
-    if len(content) < 8 or not 2 <= size <= min(MAX_HEADER_BYTES, len(content) - 8):
+def check_safetensors(file: BinaryIO) -> None:
+    """A header whose tensors lie end to end in the rest (the safetensors format, 0.3); reads only that."""
+    length, begin = os.fstat(file.fileno()).st_size, file.read(9)
+    size = int.from_bytes(begin[:8], "little")
+    if begin[8:] != b"{":  # a header of 0x280 bytes begins like a pickle, so this comes first
+        _refuse_pickle(begin)
+    if not 2 <= size <= min(MAX_HEADER_BYTES, length - 8):
         raise BundleError("is not a safetensors file")
     try:
-        header: Any = json.loads(content[8 : 8 + size])
+        header: Any = json.loads(begin[8:] + file.read(size - 1))
         spans = sorted(one["data_offsets"] for name, one in header.items() if name != "__metadata__")
         ends = [0, *(end for _, end in spans)]
-        whole = [begin for begin, _ in spans] == ends[:-1] and ends[-1] == len(content) - 8 - size
+        whole = [begin for begin, _ in spans] == ends[:-1] and ends[-1] == length - 8 - size
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BundleError(f"is not a safetensors file: {error}") from error
     if not whole:

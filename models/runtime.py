@@ -7,6 +7,7 @@ of tiers, of encoding or of what a score means.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import random
@@ -221,11 +222,23 @@ def _open_session(bundle: Bundle) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.load_model_format", "ONNX")
     try:
-        return onnxruntime.InferenceSession(bundle.read(MODEL), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            bundle.read(MODEL), options, providers=["CPUExecutionProvider"]
+        )
     except BundleError:
         raise
     except Exception as error:  # onnxruntime's exceptions share no parent but this
         raise BundleError(f"{bundle.directory / MODEL} cannot be loaded: {_first_line(error)}") from error
+    _trim()
+    return session
+
+
+def _trim() -> None:
+    """Give back what only loading took (glibc's malloc_trim(3); other C libraries do it by themselves)."""
+    import ctypes  # noqa: PLC0415  # resident processes do without
+
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _first_line(error: Exception) -> str:
