@@ -90,7 +90,7 @@ def to_four_bits(model: Any) -> Any:
         )
         small.weight = bnb.nn.Params4bit(weight, requires_grad=False, quant_type="nf4")
         small.bias, small.was_transposed = bias, transposed
-        # Else the first evaluation repacks the weights for a kernel that rounds and has no gradient.
+        # Else the first evaluation repacks the weights for a kernel that rounds and passes no gradient on.
         small.support_avx512bf16_for_cpu = False
         setattr(owner, name, small.to(weight.device))
         touched += 1
