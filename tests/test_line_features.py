@@ -161,7 +161,7 @@ def test_rows_of_all_sources_carry_the_labels_they_have(data):
     by_source = {}
     for row in lines.rows(data):
         by_source.setdefault(row["source"], []).append(row)
-    wanted = {"printk", "wazuh", "fail2ban", "logcheck", "spoken", "syzkaller", "systemd"}
+    wanted = {"printk", "wazuh", "fail2ban", "logcheck", "spoken", "known", "syzkaller", "systemd"}
     assert by_source.keys() == wanted | {"alert rules"}
     assert {row["severity"] for row in by_source["printk"]} == {0, 1, 2, 3}
     assert {0.0, 1.0} <= {row["alert"] for row in by_source["spoken"]}

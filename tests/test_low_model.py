@@ -247,6 +247,19 @@ def test_starting_the_model_waits_for_alarm_company_or_patience(host):
     assert len(host.ask(eager=False)) == BATCH
 
 
+def test_alarming_line_takes_the_place_of_a_calm_one_of_the_same_writer(host):
+    rng = random.Random(4)
+    for number in range(PAYER_PENDING_MAX + 4):
+        host.hear("calm " + " ".join(rng.choices("abcdefgh", k=3 + number)))
+    assert host.ask(eager=False) == []
+    host.hear("error failed fatal: queue is full")
+    texts = [one.text for one in host.ask(eager=False)]
+    assert len(texts) == PAYER_PENDING_MAX
+    assert "app | error failed fatal: queue is full" in texts
+    host.hear("calm again")
+    assert host.ask(eager=False) == []
+
+
 def test_flood_of_new_kinds_is_asked_about_within_a_budget_and_does_not_shut_out_others():
     host = Host()
     host.learn()

@@ -8,7 +8,7 @@ import pytest
 from daemon.advice.check import check_advice
 from daemon.messages import Incident
 from daemon.settings import Top
-from daemon.stages.top import _writer
+from daemon.stages.top import writer
 from daemon.store.documents import incident_document
 from daemon.tiers.top import SEEDS, TopTier
 from models.briefs import MAX_TOKENS
@@ -95,7 +95,7 @@ def test_stage_asks_its_scorer_with_bounds():
             return "text"
 
     scorer = Scorer()
-    assert _writer(scorer)("<en><say>", 2) == "text"
+    assert writer(scorer)("<en><say>", 2) == "text"
     assert scorer.heard[0] == "<en><say>"
     assert scorer.heard[1]["max_tokens"] == MAX_TOKENS
     assert scorer.heard[1]["seed"] == 2

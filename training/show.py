@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+WIDTH = 150  # columns where nobody looks: files and pipes
+
 
 def print_table(rows: Sequence[Mapping[str, Any]], *, as_json: bool, **figures: float) -> None:
     """The rows of `training.measure.row`, one line each, and figures below them."""
@@ -23,7 +25,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], *, as_json: bool, **figures: 
         table.add_column(name, justify="right", overflow="fold")
     for one in rows:
         table.add_row(*cells(one))
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     console.print(table)
     for name, value in figures.items():
         console.print(f"{name.replace('_', ' ')}: {value:g}")

@@ -96,7 +96,7 @@ def affinity(one: View, other: View, window_s: float) -> float:
 
 
 def supports(oddity: View, situation: View, window_s: float) -> float:
-    """How well a weak finding fits a situation: it speaks for its class, for an effect or for a cause of it."""
+    """How well a weak finding fits a situation: it speaks for its class, for an effect or a cause of it."""
     if oddity.stage != situation.stage or _gap(oddity, situation) > min(window_s, NEARBY_S):
         return 0.0
     shared = not oddity.tied.isdisjoint(situation.tied)

@@ -218,7 +218,7 @@ class LineJudge:
     ) -> None:
         urgent = told is not None and (line.priority <= 4 or watch.worthy)
         self._miner.work += 1
-        self._opinions.wonder(writer.budget.payer, Wonder(template, line, t, told), urgent=urgent)
+        self._opinions.wonder(writer.budget.payer, Wonder(template, line, t, told, urgent))
 
     def asked(self, t: float, *, eager: bool) -> list[Question]:
         """Questions for the model, within their budget; unless `eager`, only if it is worth starting it."""

@@ -58,6 +58,10 @@ class Wonder(NamedTuple):
     line: Line
     t: float
     told: float | None
+    urgent: bool = False  # somebody may be alarmed
+
+
+_NOBODY: deque[Wonder] = deque(maxlen=0)
 
 
 class Opinions:
@@ -73,17 +77,24 @@ class Opinions:
         self._number = 0
         self._saved, self._saved_t = SAVED_MAX, 0.0
 
-    def wonder(self, payer: str, wonder: Wonder, *, urgent: bool) -> None:
-        """Have a template judged when its turn comes; who has too many waiting is left to the baseline."""
-        waiting = self._waiting.get(payer)
-        if self._count >= PENDING_MAX or (waiting is not None and len(waiting) >= PAYER_PENDING_MAX):
+    def wonder(self, payer: str, wonder: Wonder) -> None:
+        """Have a template judged when its turn comes; who has too many waiting is left to the baseline.
+
+        What is urgent takes the place of what is not, among the same payer's.
+        """
+        waiting = self._waiting.get(payer, _NOBODY)
+        if self._count >= PENDING_MAX or len(waiting) >= PAYER_PENDING_MAX:
             self.counters["unasked"] += 1
-            return
-        if waiting is None:
+            patient = next((one for one in waiting if not one.urgent), None) if wonder.urgent else None
+            if patient is None:
+                return
+            waiting.remove(patient)
+            self._count -= 1
+        if payer not in self._waiting:
             waiting = self._waiting[payer] = deque()
         waiting.append(wonder)
         self._count += 1
-        self._urgent += urgent
+        self._urgent += wonder.urgent
         self.counters["wondered"] += 1
 
     def due(self, t: float) -> bool:
@@ -109,8 +120,6 @@ class Opinions:
             self._asked[self._number] = wonder
             line = wonder.line
             questions.append(Question(self._number, encode(line.text, line.identifier)))
-        if not self._count:
-            self._urgent = 0
         return questions
 
     def _take(self) -> Wonder:
@@ -118,6 +127,7 @@ class Opinions:
         del self._waiting[payer]
         wonder = waiting.popleft()
         self._count -= 1
+        self._urgent -= wonder.urgent
         if waiting:
             self._waiting[payer] = waiting  # behind the others
         return wonder
