@@ -197,6 +197,7 @@ def known(_data: Path, chance: random.Random) -> Iterator[Row]:
     grades = {Severity.INFO: 2, Severity.WARNING: 1}
     for message in load().messages:
         grave = 1.0 if message.score >= GRAVE else 0.0 if message.score <= QUIET else None
+        topic = None if message.category is Category.UNKNOWN else CATEGORIES.index(message.category)
         for text in _dressings(message.example, chance):
             yield {
                 "text": text,
