@@ -26,8 +26,9 @@ from training.quantize import quantize_onnx  # noqa: E402
 
 HEADS = {"severity": 4, "alert": 1, "category": 1}  # an order that sorting would change
 SOURCES = [{"path": "a.csv", "origin": "somebody", "version": "1", "licence": "MIT", "mark": "ship"}]
-METRICS = {"quality": {"macro_f1": 0.55, "curves": [1] * 1000}}
-TABLE = {"table": [{"step": "parent", "bytes": 9}, {"step": "int8", "bytes": 3, "memory_mib": 7.5}]}
+METRICS = {"quality": {"macro_f1": 0.55, "eval_runtime": 3.1, "curves": {"x": [1] * 1000}}}
+BEFORE = {"quality_before": {"macro_f1": 0.6}}
+TABLE = {"table": [{"step": "parent", "bytes": 9}, {"step": "int8", "bytes": 3, "memory_mib": 7.5, **BEFORE}]}
 
 
 def words():
@@ -117,7 +118,7 @@ def test_manifest_tells_data_figures_and_what_was_decided(low, tmp_path, monkeyp
     card = (tmp_path / "b/card.md").read_text()
     assert "somebody" in card
     assert "macro_f1 | 0.55" in card
-    assert "| int8 | 3 |" in card
+    assert "| int8 | 3 | 7.5 |\n" in card  # what was before stands in the row above
 
 
 def test_data_that_was_lent_for_evaluation_may_not_train_a_bundle(low, tmp_path):

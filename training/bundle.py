@@ -32,6 +32,7 @@ from training.folder import read_card
 WEIGHTS_FILE = "model.safetensors"  # of a trained model's folder
 ORIGIN = "hauswart"  # the weights' one metadata entry: a map of several has no order that one could rely on
 ONNX_NAMES = ("model.int8.onnx", "model.onnx")
+PASSING = ("curves", "_runtime", "_per_second")  # the report's, and what no second run would repeat
 LIST_MAX = 64  # longer lists are curves, which belong into the report
 Figures = Mapping[str, Any]
 
@@ -248,7 +249,7 @@ def _figures(card: Figures, metrics: Mapping[str, Any]) -> dict[str, Any]:
 def _slim(value: Any) -> Any:
     """Figures without curves: what a manifest has room for."""
     if isinstance(value, Mapping):
-        kept = {str(key): _slim(one) for key, one in value.items() if key != "curves"}
+        kept = {str(key): _slim(one) for key, one in value.items() if not str(key).endswith(PASSING)}
         return {key: one for key, one in kept.items() if one is not None}
     if isinstance(value, list):
         return [_slim(one) for one in value] if len(value) <= LIST_MAX else None

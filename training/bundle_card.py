@@ -69,11 +69,10 @@ def _figures(metrics: Mapping[str, Any]) -> Iterator[str]:
 def _flat(row: Row) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in row.items():
-        found |= (
-            {f"{key}.{name}": one for name, one in value.items()}
-            if isinstance(value, Mapping)
-            else {key: value}
-        )
+        if not isinstance(value, Mapping):
+            found[key] = value
+        elif key != "quality_before":  # which is the row above
+            found |= {f"{key}.{name}": one for name, one in value.items()}
     return found
 
 
