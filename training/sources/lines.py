@@ -205,9 +205,7 @@ def known(_data: Path, chance: random.Random) -> Iterator[Row]:
                 "source": "known",
                 "severity": grades.get(message.severity, 0),
                 "alert": grave,
-                "category": None
-                if message.category is Category.UNKNOWN
-                else CATEGORIES.index(message.category),
+                "category": topic,
                 "weight": OWN,
             }
 
