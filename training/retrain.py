@@ -29,6 +29,7 @@ Tell = Callable[[str], None]
 
 TIER = "low"
 EPOCHS, BATCH, LEARNING_RATE = 3.0, 32, 2e-4
+STEPS_LEAST = 150  # with fewer, a young host's few rows leave no trace
 SOFT_WEIGHT = 0.6  # of staying where the champion is
 # Of what is learned, so that one answer among thousands of lines is heard; at most so often each.
 FEEDBACK_SHARE, COPIES_MAX = 0.2, 64
@@ -96,7 +97,7 @@ def retrain(
             work / "model",
             tier=TIER,
             sequence=champion.config.sequence,
-            epochs=epochs,
+            max_steps=max(STEPS_LEAST, round(epochs * len(taught) / BATCH)),
             batch=BATCH,
             learning_rate=LEARNING_RATE,
             soft_weight=SOFT_WEIGHT,
