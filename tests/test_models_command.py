@@ -188,6 +188,11 @@ def test_signature_is_asked_for_where_the_settings_say_so(run, tmp_path):
 def test_qualities_are_found_wherever_the_manifest_has_them():
     metrics = {"quality": {"macro_f1": 0.5, "n": 3}, "auc_pr": 0.7, "table": {"table": [{"bytes": 1}]}}
     assert qualities(metrics) == {"macro_f1": 0.5, "auc_pr": 0.7}
+    rows = [
+        {"step": "parent", "quality": {"perplexity": 9.0}},
+        {"step": "int8", "quality": {"perplexity": 9.5}},
+    ]
+    assert qualities({"training": {"loss": 1.0, "table": rows}}) == {"perplexity": 9.5}
 
 
 # --- diff ---------------------------------------------------------------------------------------------------

@@ -290,8 +290,11 @@ def _described(bundle: Bundle) -> dict[str, Any]:
 
 
 def qualities(metrics: dict[str, Any]) -> dict[str, float]:
-    """The figures that say most: of each kind the first that the manifest has, whatever it stands under."""
+    """The figures that say most, of what ships: a table's last row, else the last part that has them."""
     parts = [metrics, *(part for part in metrics.values() if isinstance(part, dict))]
+    tables = [part["table"] for part in parts if isinstance(part.get("table"), list) and part["table"]]
+    shipped = [rows[-1].get("quality") for rows in tables if isinstance(rows[-1], dict)]
+    parts += [quality for quality in shipped if isinstance(quality, dict)]
     found = {}
     for name in QUALITIES:
         values = [part[name] for part in parts if isinstance(part.get(name), int | float)]
