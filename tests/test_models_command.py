@@ -192,7 +192,8 @@ def test_qualities_are_found_wherever_the_manifest_has_them():
         {"step": "parent", "quality": {"perplexity": 9.0}},
         {"step": "int8", "quality": {"perplexity": 9.5}},
     ]
-    assert qualities({"training": {"loss": 1.0, "table": rows}}) == {"perplexity": 9.5}
+    before = {"table": [{"step": "distil", "quality": {"perplexity": 8.0}}]}
+    assert qualities({"shrinking": {"table": rows}, "training": before}) == {"perplexity": 9.5}
 
 
 # --- diff ---------------------------------------------------------------------------------------------------

@@ -290,8 +290,12 @@ def _described(bundle: Bundle) -> dict[str, Any]:
 
 
 def qualities(metrics: dict[str, Any]) -> dict[str, float]:
-    """The figures that say most, of what ships: a table's last row, else the last part that has them."""
-    parts = [metrics, *(part for part in metrics.values() if isinstance(part, dict))]
+    """The figures that say most, of what ships: a table's last row, else the last part that has them.
+
+    What training said comes first, so that what was measured on the packed model overrides it.
+    """
+    ordered = sorted(metrics, key=lambda name: name != "training")
+    parts = [metrics, *(metrics[name] for name in ordered if isinstance(metrics[name], dict))]
     tables = [part["table"] for part in parts if isinstance(part.get("table"), list) and part["table"]]
     shipped = [rows[-1].get("quality") for rows in tables if isinstance(rows[-1], dict)]
     parts += [quality for quality in shipped if isinstance(quality, dict)]
