@@ -240,7 +240,11 @@ def labelled(tier):
             yield row | {"text": text, "fault_class": kind, "severity": kind, "culprit": n % 2}
         else:
             said = ("the disk is full", "the service crashed", "the link is down")[kind]
-            yield row | {"prompt": f"en {WORDS[kind]} <say>", "completion": f" {said} <end>", "lang": "en"}
+            yield row | {
+                "prompt": f"en {words} {WORDS[kind]} <say>",
+                "completion": f" {said} <end>",
+                "lang": "en",
+            }
 
 
 TINY = {"low": "shape:albert-2x32", "middle": "shape:distilbert-2x32", "top": "shape:gpt2-2x64"}
@@ -283,13 +287,13 @@ verb = "evaluate"
 out = "before.json"
 data = "@rows"
 model = "@parent"
-[[step]]
+{decided}[[step]]
 name = "bundle"
 verb = "bundle"
 model = "@student"
 onnx = "@small"
 version = "tiny"
-[[step]]
+{decisions}[[step]]
 name = "after"
 verb = "evaluate"
 out = "after.json"
@@ -301,6 +305,15 @@ verb = "report"
 out = "report.html"
 """
 
+DECIDED = """[[step]]
+name = "decided"
+verb = "calibrate"
+out = "decided.json"
+model = "@student"
+onnx = "@small"
+data = "@rows"
+"""
+
 
 @pytest.mark.timeout(600)  # ten seconds each on an idle core; trainings beside it may take both
 @pytest.mark.parametrize("tier", ["low", "middle", "top"])
@@ -309,7 +322,9 @@ def test_tiny_recipe_of_each_tier_makes_a_bundle_that_serves(tier, tmp_path):
     table = tmp_path / "made.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in labelled(tier)))
     path = tmp_path / "r.toml"
-    path.write_text(TIER_RECIPE.format(tier=tier, table=table, base=TINY[tier]))
+    decided, decisions = ("", "") if tier == "top" else (DECIDED, 'decisions = "@decided"\n')
+    known = {"tier": tier, "table": table, "base": TINY[tier], "decided": decided, "decisions": decisions}
+    path.write_text(TIER_RECIPE.format(**known))
     results = run_recipe(path, tmp_path / "run")
     made = bundles.verify(tmp_path / "run" / "bundle", tier)
     assert results["after"]["bundle"] == made.name
@@ -318,7 +333,8 @@ def test_tiny_recipe_of_each_tier_makes_a_bundle_that_serves(tier, tmp_path):
         assert results["after"]["perplexity"] < 100
     else:
         assert Classifier(made).score(["disk failed badly"])
-        assert results["before"]["accuracy"] > 0.4
+        assert results["before"]["macro_f1"] >= 0.1
+        assert made.config.thresholds == results["decided"]["thresholds"] != {}
     page = (tmp_path / "run" / "report.html").read_text()
     assert all(f"<h2>{name}</h2>" in page for name in ("What was run", "Data", "Loss", "Quality"))
     said = []

@@ -219,6 +219,7 @@ def prune_folder(
                 batch=batch,
                 learning_rate=learning_rate,
                 sequence=int(cutter.card["sequence"]),
+                specials=(),  # the base has its marks; others would be another vocabulary than the teacher's
                 distil_from=teacher or model,
                 soft_weight=soft_weight,
                 temperature=temperature,
