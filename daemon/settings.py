@@ -90,7 +90,8 @@ class Top:
 class Models:
     """The models beside each tier's baseline path: "auto" takes what is installed or shipped, or a directory.
 
-    The times bound what a stage waits for its scorer; what comes later than that, the baseline has answered.
+    The times bound how long a scorer may take before it is given up. Nobody waits meanwhile, since the
+    baseline has spoken, but for the top tier's text: after `top_timeout_s` the catalogue's is taken.
     """
 
     __pydantic_config__ = _STRICT
@@ -99,9 +100,9 @@ class Models:
     middle: str = "auto"
     top: str = "auto"
     idle_s: Annotated[float, Ge(1.0), Le(86400.0)] = 20.0  # without a question, then the memory is given back
-    start_timeout_s: Annotated[float, Ge(0.1)] = 15.0
-    low_timeout_s: Annotated[float, Ge(0.01)] = 5.0
-    middle_timeout_s: Annotated[float, Ge(0.01)] = 5.0
+    start_timeout_s: Annotated[float, Ge(0.1)] = 60.0  # 0.3 s of a core; 14 s on two busy ones
+    low_timeout_s: Annotated[float, Ge(0.01)] = 30.0
+    middle_timeout_s: Annotated[float, Ge(0.01)] = 30.0
     top_timeout_s: Annotated[float, Ge(0.01)] = 5.0
     signature_required: bool = False  # refuse a bundle without a manifest.sig of an allowed signer
     allowed_signers: str = ""  # a file as ssh-keygen(1) describes it

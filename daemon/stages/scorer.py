@@ -37,7 +37,8 @@ from daemon.questions import (
 )
 from daemon.stages.process import describe, name_process
 
-NICE = 10  # whatever the host does is more urgent; systemd's CPUWeight= does the rest
+# Whatever the host does is more urgent; systemd's CPUWeight= does the rest. For an incident somebody waits.
+NICE = {"low": 10, "middle": 5, "top": 5}
 OOM_SCORE_ADJ = 500  # of 1000: losing it costs answers, not observations
 DATA_BYTES = 512 << 20  # shapes like the shipped ones take 70 to 90 MiB; a DistilBERT of full size fits, too
 REASON_CHARS = 1000
@@ -65,17 +66,17 @@ def run_scorer(tier: str) -> int:
     if kind != socket.SOCK_SEQPACKET:
         raise ConfigError(f"the scorer of the {tier} tier is started by its stage", hint="use `hauswart run`")
     name_process("hauswart-score")
-    _be_humble()
+    _be_humble(NICE.get(tier, NICE["low"]))
     serve(channel, load)
     return 0
 
 
-def _be_humble() -> None:
+def _be_humble(nice: int) -> None:
     """Give way to everything else, and end with the stage, however that ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     for number in (signal.SIGINT, signal.SIGTERM):  # the stage ends it, when it has heard the last answer
         signal.signal(number, signal.SIG_IGN)
-    os.nice(NICE)
+    os.nice(nice)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ), encoding="ascii")
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
