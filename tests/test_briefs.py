@@ -2,17 +2,19 @@
 
 import random
 import re
+import tomllib
 from itertools import islice
 from pathlib import Path
 
 import msgspec
 import pytest
 
+import models
 from daemon.advice import brief
 from daemon.advice.check import check, check_advice
 from daemon.advice.tokens import SPELLED, scan
 from daemon.messages import Advice, Culprit, Evidence, Incident
-from models.briefs import SLOTS, Brief, Group, fault_of, special_tokens
+from models.briefs import SLOTS, Brief, Group, fault_of, sentences, special_tokens
 from models.taxonomy import FaultClass, SubjectKind
 from training.chrf import Nearest, chrf, grams
 from training.sources import briefs, phrasing
@@ -67,6 +69,7 @@ def test_text_is_filled_with_what_the_evidence_holds():
         ("<culprit> fills up. Nobody knows more.", "cites no evidence"),
         ("<culprit> is <used> full.", "too few"),
         ("<culprit> is <used> full. Look. Look.", "twice"),
+        ("<culprit> is busy. It failed <used> times.", "something else"),
         ("<culprit> is <used> full. Of it <free> is left.", "half of a statement"),
         ("<culprit> is <used> full. And then", "does not end"),
         ("<culprit> is <used> full. " + "So it goes on and on. " * 40, "too long"),
@@ -160,6 +163,27 @@ def test_both_languages_speak_of_the_same_facts():
     assert facts[0] == facts[1]
     stated = {need for needs in facts[0] for need in needs}
     assert SLOTS.keys() - stated == set()
+
+
+@pytest.mark.parametrize("lang", ["en", "de"])
+def test_phrases_call_each_number_by_a_name_of_its_own(lang):
+    table = tomllib.loads((Path(models.__file__).with_name("cues.toml")).read_text("utf-8"))[lang]
+    assert table.keys() == SLOTS.keys()
+    for phrase in _phrases({"facts": phrasing.phrases(lang)["facts"]}):
+        for text in phrasing.alternatives(phrase):
+            for slot in set(re.findall("<([^>]*)>", text)) & SLOTS.keys():
+                assert re.search(table[slot], re.sub("<[^>]*>", "…", text), re.IGNORECASE), (slot, text)
+
+
+@pytest.mark.parametrize("lang", ["en", "de"])
+def test_composed_sentences_are_well_formed_and_spoilt_ones_are_not(lang):
+    rng = random.Random(9)
+    for number in range(40):
+        told = brief.tell(briefs.incident(rng, number), lang)
+        parts = sentences(phrasing.compose(told.brief, rng))
+        assert sum(phrasing.well_formed(one, lang, told.brief.fault_class) for one in parts) >= len(parts) - 1
+        spoilt = " ".join(reversed(parts[0].split()))
+        assert not phrasing.well_formed(spoilt, lang, told.brief.fault_class)
 
 
 def test_composed_texts_pass_the_rules_and_the_fact_check():

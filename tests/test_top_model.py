@@ -83,7 +83,8 @@ def test_fact_check_guards_the_filled_text_too(incident, monkeypatch):
 
 
 def test_each_language_asks_in_its_own_prompt(incident):
-    script = Script(GOOD, GOOD)
+    german = "<culprit> läuft voll. Belegt sind <used>, frei sind <free> von <total>."
+    script = Script(german, GOOD)
     TopTier(Top(languages=["de", "en"]), script).advise(incident)
     assert [prompt[:4] for prompt, _ in script.asked] == ["<de>", "<en>"]
 

@@ -24,7 +24,7 @@ from training.sources.phrasing import FOLDER, compose
 Row = dict[str, Any]
 SOURCE = "advice-phrases"
 ORIGIN, VERSION, LICENCE = "written for hauswart", "1", "MIT"
-SEED, COUNT = 20261124, 11000  # of the shipped bundle's recipe
+RECIPE = ((20261124, 11000), (20261125, 14000))  # seed and count of the row sets in recipes/top.toml
 HELD_OUT = {"test": 0.10, "val": 0.05}
 _T = 1_760_000_000.0
 _KINDS = (
@@ -63,7 +63,9 @@ def _names() -> dict[str, list[str]]:
     return found
 
 
-def rows(_data_dir: Path | None = None, seed: int = SEED, *, count: int = COUNT) -> Iterator[Row]:
+def rows(
+    _data_dir: Path | None = None, seed: int = RECIPE[0][0], *, count: int = RECIPE[0][1]
+) -> Iterator[Row]:
     """`count` rows for each language, without values: prompt, completion, lang, group, source, split."""
     for lang in ("en", "de"):
         rng = random.Random(f"{seed} {lang}")  # noqa: S311 - texts, no secrets

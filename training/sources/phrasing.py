@@ -186,3 +186,48 @@ class _Author:
         joiner = self.rng.choice(openers["help-join"])
         said = f"{joiner} ".join(expand(one, self.rng) for one in chosen)
         return [f"{self._pick(openers['help'])} {said}."]
+
+
+def well_formed(sentence: str, lang: str, fault_class: str) -> bool:
+    """Whether a slotted sentence could have been put together from the phrases of its class."""
+    simple, openers, clauses, joiners = _parts(lang, fault_class)
+    if sentence in simple:
+        return True
+    body = sentence.removesuffix(".")
+    for opener in openers:
+        if body.startswith(f"{opener} "):
+            rest = body[len(opener) + 1 :]
+            if rest in clauses or any(
+                rest[:at] in clauses and rest[at + len(joiner) :].lstrip() in clauses
+                for joiner in joiners
+                if (at := rest.find(joiner)) > 0
+            ):
+                return True
+    return False
+
+
+@cache
+def _parts(lang: str, fault_class: str) -> tuple[set[str], list[str], set[str], list[str]]:
+    """Whole sentences, openers, what follows them, and what joins two of these."""
+    words = phrases(lang)
+    table, openers = words[fault_class], words["openers"]
+    whole = [
+        one for part in ("blame", "context", "severity") for found in words[part].values() for one in found
+    ]
+    whole += [one for name, found in table.items() if name not in {"look", "help"} for one in found]
+    whole += [one for fact in words["facts"] for name in ("own", "host") for one in fact.get(name, ())]
+    clauses = [
+        *table["look"],
+        *table["help"],
+        *(one for found in words["kind-look"].values() for one in found),
+    ]
+    return (
+        _every(whole),
+        sorted(_every([*openers["look"], *openers["help"]]), key=len, reverse=True),
+        _every(clauses),
+        [*openers["look-join"], *openers["help-join"]],
+    )
+
+
+def _every(found: list[str]) -> set[str]:
+    return {text for one in found for text in alternatives(one)}

@@ -3,7 +3,8 @@
 Reads incidents, one JSON object a line (`schema: 1`). Each is explained in English and German by the bundle
 and by the catalogue. A text is the model's own if no text that it learned from, nor any of the catalogue's,
 is nearly the same (chrF of 0.8 or more). `own_text` counts texts that are own, name the first culprit and
-cite evidence of the incident, among all incidents; `invented` counts shown texts that the fact check refuses.
+cite evidence of the incident, among all incidents; `invented` counts shown texts that the fact check refuses;
+`fluent` is the share of the model's texts made of sound sentences only.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,9 +28,10 @@ from daemon.advice.subjects import display
 from daemon.messages import Advice, Incident
 from daemon.settings import Top
 from daemon.tiers.top import TopTier, Write
-from models.briefs import MAX_TOKENS, TEMPERATURE, TOP_K
+from models.briefs import MAX_TOKENS, TEMPERATURE, TOP_K, sentences
 from training.chrf import Nearest
 from training.intervals import Array, intervals, number
+from training.sources.phrasing import well_formed
 from training.tables import DataError
 from training.tasks import Outcome, Request, Scored
 
@@ -45,6 +48,7 @@ class Shown(NamedTuple):
     culprit: bool
     evidence: bool
     likeness: float  # to the most alike known text; 1 for the catalogue's own
+    fluent: bool = True  # each sentence could have been put together from the written phrases
 
     @property
     def own(self) -> bool:
@@ -101,7 +105,7 @@ def learned_texts(lang: Lang, table: Path | None) -> Iterator[str]:
     else:
         from training.sources import briefs  # noqa: PLC0415 - only where no table was given
 
-        found = briefs.rows()
+        found = chain.from_iterable(briefs.rows(seed=seed, count=count) for seed, count in briefs.RECIPE)
     return (
         str(row["completion"])
         for row in found
@@ -124,6 +128,8 @@ def _show(incident: Incident, lang: Lang, write: Write | None, known: Nearest | 
             known.highest(" ".join(written[-1].split())),
             Nearest(catalogue_texts(incident, lang)).highest(advice.text),
         )
+        fluent = all(well_formed(one, lang, incident.fault_class.value) for one in sentences(written[-1]))
+        return _judge(advice, incident, lang, likeness)._replace(fluent=fluent)
     return _judge(advice, incident, lang, likeness)
 
 
@@ -163,6 +169,7 @@ def _figures(lang: Lang, shown: list[Shown], groups: Array, request: Request) ->
         f"by_model_{lang}": len(by_model) / len(shown),
         f"culprit_right_{lang}": _share(shown, "culprit"),
         f"evidence_right_{lang}": _share(shown, "evidence"),
+        f"fluent_{lang}": _share(by_model, "fluent"),
         f"chrf_median_{lang}": float(np.median(likeness)),
         f"chrf_p90_{lang}": float(np.quantile(likeness, 0.9)),
     }
@@ -172,7 +179,7 @@ def _figures(lang: Lang, shown: list[Shown], groups: Array, request: Request) ->
 
 
 def _share(shown: list[Shown], name: str) -> float:
-    return sum(bool(getattr(one, name)) for one in shown) / len(shown)
+    return sum(bool(getattr(one, name)) for one in shown) / max(1, len(shown))
 
 
 # --- reading ------------------------------------------------------------------------------------------------
