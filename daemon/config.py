@@ -26,7 +26,7 @@ from daemon import settings as plain
 from daemon.errors import ConfigError
 
 ENV_PREFIX = "HAUSWART_"
-NOT_SETTINGS = {"HAUSWART_CONFIG"}
+NOT_SETTINGS = {"HAUSWART_CONFIG", "HAUSWART_DATA"}
 DEFAULT_FILE = Path("/etc/hauswart/hauswart.toml")
 
 

@@ -150,9 +150,13 @@ class Scorer:
     def write(
         self, prompt: str, *, max_tokens: int, temperature: float = 0.0, top_k: int = 0, seed: int = 0
     ) -> str | None:
-        """What the model writes after the prompt, None where it does not within the tier's time-out."""
+        """What the model writes after the prompt, None where it does not within the tier's time-out.
+
+        Who asks again while a process is late to come up is not made to wait for it again.
+        """
         self.poll()
-        if not self.room:
+        late = self.state == "starting" and time.monotonic() - self._began_s > self._request_s
+        if late or not self.room:
             self.counters["fallback"] += 1
             return None
         number, until_s = self._next(), time.monotonic() + self._request_s
@@ -161,9 +165,12 @@ class Scorer:
         while number in self._open and (left_s := until_s - time.monotonic()) > 0.0:
             self._child.wait_readable(min(left_s, 1.0))
             self.poll()
-        if (late := self._open.pop(number, None)) is not None:  # a child that only just starts goes on
-            self._note(f"no text within {self._request_s:g} s")
-            self._forsake(late)
+        if (asked := self._open.pop(number, None)) is not None:
+            self._forsake(asked)
+            if asked.sent_s and time.monotonic() - asked.sent_s > self._request_s / 2:
+                self._fail(f"no text within {self._request_s:g} s")
+            else:  # it only just came up, or is about to; the next text will be its own
+                self._note(f"no text within {self._request_s:g} s of its start")
         return self._texts.pop(number, None)
 
     def close(self) -> None:

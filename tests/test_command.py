@@ -377,7 +377,7 @@ def read_until(descriptor: int, wanted: bytes, seconds: float = 15) -> bytes:
     return screen
 
 
-@pytest.mark.parametrize("group", ["train", "workshop", "academy", "retrain"])
+@pytest.mark.parametrize("group", ["workshop", "academy"])
 def test_missing_training_package_is_named(state, capsys, group):
     assert main([group]) == 3
     assert "hauswart[training]" in capsys.readouterr().err

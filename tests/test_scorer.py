@@ -141,6 +141,7 @@ def test_question_that_meets_a_farewell_is_asked_again(tools):
 def test_killed_process_costs_its_answers_and_is_left_alone_for_a_while(tools):
     scorer = tools.make()
     scorer.ask_now(ask("x"))
+    assert scorer.pid > 1
     os.kill(scorer.pid, signal.SIGKILL)
     scorer.ask(ask("y", "z"))
     answers = poll_until(scorer, lambda found: len(found) == 2)
@@ -266,6 +267,17 @@ def test_text_is_written_and_a_slow_writer_given_up(tools):
     began = time.monotonic()
     assert scorer.write("hang", max_tokens=9) is None
     assert time.monotonic() - began < 2.0
+
+
+def test_who_asks_again_does_not_wait_again_for_a_slow_writer(tools, monkeypatch):
+    monkeypatch.setenv("HAUSWART_TEST_SCORER", "slow")
+    scorer = tools.make("top", top_timeout_s=0.3)
+    assert scorer.write("disk", max_tokens=9) is None
+    assert scorer.state == "starting"  # it may yet come up
+    began = time.monotonic()
+    assert scorer.write("disk", max_tokens=9) is None
+    assert time.monotonic() - began < 0.2
+    assert scorer.counters["fallback"] == 2
 
 
 def test_descriptor_is_watched_while_there_is_a_process(tools):
