@@ -91,6 +91,7 @@ class Scorer:
         self._began_s = self._retry_s = self._looked_s = -math.inf
         self._mark: tuple[int, int] | None = None
         self._failures = 0
+        self._late = False  # a text was waited for in vain while it started
         self._said: set[str] = set()
         self._open: OrderedDict[int, _Asked] = OrderedDict()
         self._texts: dict[int, str] = {}
@@ -155,8 +156,7 @@ class Scorer:
         Who asks again while a process is late to come up is not made to wait for it again.
         """
         self.poll()
-        late = self.state == "starting" and time.monotonic() - self._began_s > self._request_s
-        if late or not self.room:
+        if (self._late and self.state == "starting") or not self.room:
             self.counters["fallback"] += 1
             return None
         number, until_s = self._next(), time.monotonic() + self._request_s
@@ -167,6 +167,7 @@ class Scorer:
             self.poll()
         if (asked := self._open.pop(number, None)) is not None:
             self._forsake(asked)
+            self._late = self.state == "starting"
             if asked.sent_s and time.monotonic() - asked.sent_s > self._request_s / 2:
                 self._fail(f"no text within {self._request_s:g} s")
             else:  # it only just came up, or is about to; the next text will be its own
@@ -316,7 +317,7 @@ class Scorer:
         except OSError as error:
             self._fail(f"cannot start: {error.strerror}")
             return
-        self.state, self._began_s = "starting", time.monotonic()
+        self.state, self._began_s, self._late = "starting", time.monotonic(), False
         self.counters["started"] += 1
         options = self._options
         first = Open(

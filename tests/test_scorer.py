@@ -277,6 +277,7 @@ def test_who_asks_again_does_not_wait_again_for_a_slow_writer(tools, monkeypatch
     began = time.monotonic()
     assert scorer.write("disk", max_tokens=9) is None
     assert time.monotonic() - began < 0.2
+    assert scorer.counters["asked"] == 1
     assert scorer.counters["fallback"] == 2
 
 
