@@ -14,8 +14,9 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from models.bundle import MODEL, TOKENIZER, Bundle
+from models.bundle import MODEL, RUNS, TOKENIZER, Bundle
 from models.errors import BundleError, ModelError
+from models.runs import Runs
 
 CHARS_PER_TOKEN = 64  # longer text is cut before it costs time; words of the shipped vocabularies are shorter
 MAX_NEW_TOKENS = 1024
@@ -88,6 +89,7 @@ class Generator:
         self._tokenizer = _open_tokenizer(bundle)
         self._tokenizer.no_truncation()
         self._session = _open_session(bundle)
+        self._runs = _open_runs(bundle)
         self._cache = [f"{kind}{layer}" for layer in range(self.config.layers) for kind in "kv"]
         self._outputs = ["logits", *(f"p{name}" for name in self._cache)]
 
@@ -103,8 +105,9 @@ class Generator:
     ) -> str:
         """The text after the prompt, up to `stop`, which is left out; the same seed writes the same text.
 
-        A temperature of 0 takes the likeliest token each time; `top_k` of 0 draws from all. Raises ModelError
-        where the prompt leaves no room or the model gives no number.
+        A temperature of 0 takes the likeliest token each time; `top_k` of 0 draws from all. Of these, tokens
+        that would end a run unlike any that the bundle knows are not drawn; where none is left, there is no
+        text: "". Raises ModelError where the prompt leaves no room or the model gives no number.
         """
         ids: list[int] = self._tokenizer.encode(prompt[: self.config.sequence * CHARS_PER_TOKEN]).ids
         room = min(max_tokens, MAX_NEW_TOKENS, self.config.sequence - len(ids))
@@ -113,7 +116,12 @@ class Generator:
         end, draw = self._tokenizer.token_to_id(stop), random.Random(seed)  # noqa: S311  # no secret is drawn
         written: list[int] = []
         for scores in self._steps(ids, written):
-            token = _choose(scores, _repeating(written), temperature, top_k, draw)
+            chosen = _candidates(scores, _repeating(written), 1 if temperature <= 0.0 else top_k)
+            if self._runs is not None and end is not None:
+                chosen = chosen[self._runs.known(ids, written, chosen, end)]
+                if not len(chosen):
+                    return ""
+            token = _draw(scores, chosen, temperature, draw)
             if token == end:
                 break
             written.append(token)
@@ -149,20 +157,25 @@ def probe(bundle: Bundle) -> None:
         Generator(bundle).generate(PROBE, max_tokens=4)
 
 
-def _choose(scores: Any, banned: set[int], temperature: float, top_k: int, draw: random.Random) -> int:
+def _candidates(scores: Any, banned: set[int], count: int) -> Any:
+    """The `count` likeliest tokens but for the banned ones, likeliest first, (count,) int64; 0 is all."""
     import numpy as np  # noqa: PLC0415  # see the module's docstring
 
     for token in banned:
         scores[token] = -np.inf
-    if temperature <= 0.0:
-        return int(scores.argmax())
-    if 0 < top_k < len(scores):
-        chosen = np.argpartition(scores, -top_k)[-top_k:]  # (top_k,)
-        chosen = chosen[
-            np.lexsort((chosen, -scores[chosen]))
-        ]  # the partition's own order may differ by machine
-    else:
-        chosen = np.arange(len(scores))
+    if not 0 < count < len(scores):
+        return np.arange(len(scores))
+    if count == 1:
+        return scores.argmax(keepdims=True)
+    chosen = np.argpartition(scores, -count)[-count:]
+    return chosen[np.lexsort((chosen, -scores[chosen]))]  # the partition's own order may differ by machine
+
+
+def _draw(scores: Any, chosen: Any, temperature: float, draw: random.Random) -> int:
+    import numpy as np  # noqa: PLC0415  # see the module's docstring
+
+    if len(chosen) == 1:
+        return int(chosen[0])
     weights = np.exp((scores[chosen] - scores[chosen].max()).astype(np.float64) / temperature)
     return int(chosen[np.searchsorted(weights.cumsum(), draw.random() * weights.sum(), side="right")])
 
@@ -203,6 +216,15 @@ def _open_tokenizer(bundle: Bundle) -> Any:
         raise BundleError(f"{bundle.directory / TOKENIZER}: {_first_line(error)}") from error
     tokenizer.no_padding()
     return tokenizer
+
+
+def _open_runs(bundle: Bundle) -> Runs | None:
+    if RUNS not in bundle.manifest.files:
+        return None
+    try:
+        return Runs(bundle.read(RUNS))
+    except BundleError as error:
+        raise BundleError(f"{bundle.directory / RUNS} {error}") from error
 
 
 def _find_pad(tokenizer: Any) -> int:

@@ -23,6 +23,7 @@ from training.app import app as train  # noqa: E402
 from training.export import to_onnx  # noqa: E402
 from training.folder import load_folder, make_card, save_folder  # noqa: E402
 from training.quantize import quantize_onnx  # noqa: E402
+from training.rows import write_parquet  # noqa: E402
 
 HEADS = {"severity": 4, "alert": 1, "category": 1}  # an order that sorting would change
 SOURCES = [{"path": "a.csv", "origin": "somebody", "version": "1", "licence": "MIT", "mark": "ship"}]
@@ -129,6 +130,12 @@ def test_data_that_was_lent_for_evaluation_may_not_train_a_bundle(low, tmp_path)
     (lent / "hauswart.json").write_text(json.dumps(card))
     with pytest.raises(ConfigError, match="may not train"):
         verb.make_bundle(lent, tmp_path / "b")
+
+
+def test_tables_without_texts_are_refused(top, tmp_path):
+    write_parquet(tmp_path / "rows.parquet", [{"text": "disk full", "severity": 0}], {})
+    with pytest.raises(ConfigError, match="completion"):
+        verb.make_bundle(top, tmp_path / "b", onnx=top / "model.onnx", texts=[str(tmp_path / "rows.parquet")])
 
 
 @pytest.mark.parametrize("tier", ["low", "top"])

@@ -322,14 +322,18 @@ def test_tiny_recipe_of_each_tier_makes_a_bundle_that_serves(tier, tmp_path):
     table = tmp_path / "made.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in labelled(tier)))
     path = tmp_path / "r.toml"
-    decided, decisions = ("", "") if tier == "top" else (DECIDED, 'decisions = "@decided"\n')
+    decided, decisions = (DECIDED, 'decisions = "@decided"\n')
+    if tier == "top":
+        decided, decisions = "", 'texts = ["@rows"]\n'
     known = {"tier": tier, "table": table, "base": TINY[tier], "decided": decided, "decisions": decisions}
     path.write_text(TIER_RECIPE.format(**known))
     results = run_recipe(path, tmp_path / "run")
     made = bundles.verify(tmp_path / "run" / "bundle", tier)
     assert results["after"]["bundle"] == made.name
     if tier == "top":
-        assert isinstance(Generator(made).generate("en disk <say>", max_tokens=8), str)
+        words = {word for row in labelled("top") for word in row["completion"].split()}
+        assert set(Generator(made).generate("en disk <say>", max_tokens=8, top_k=0).split()) <= words
+        assert bundles.RUNS in made.manifest.files
         assert results["after"]["perplexity"] < 100
     else:
         assert Classifier(made).score(["disk failed badly"])

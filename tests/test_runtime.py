@@ -12,9 +12,11 @@ import types
 import numpy as np
 import onnx
 import pytest
+from safetensors.numpy import save as save_tensors
 
 from models import bundle as bundles
 from models.errors import BundleError, ModelError
+from models.runs import form_of, hash_runs
 from models.runtime import REPEAT, Classifier, Generator
 from tests.fixtures.bundles import (
     HEAD_DIM,
@@ -27,6 +29,8 @@ from tests.fixtures.bundles import (
     generator_weights,
     make_bundle,
 )
+
+END = WORDS.index("<end>")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -216,6 +220,68 @@ def test_no_run_of_tokens_is_written_twice(top):
     runs = [tuple(words[at : at + REPEAT]) for at in range(len(words) - REPEAT + 1)]
     assert len(runs) > 30
     assert len(set(runs)) == len(runs)
+
+
+def runs_file(*texts, prompt="en disk", **changes):
+    """A bundle's runs of these texts, as the verb packs them."""
+    ids = [WORDS.index(word) for word in prompt.split()]
+    hashes = {
+        one for text in texts for one in hash_runs(ids, [WORDS.index(w) for w in text.split()], END).tolist()
+    }
+    return save_tensors({"runs": np.array(sorted(hashes), np.uint32)}, form_of() | changes)
+
+
+def with_runs(path, raw):
+    return Generator(bundles.verify(make_bundle(path / "b", "top", files={"runs.safetensors": raw}), "top"))
+
+
+TEXTS = ("disk full failed the disk of user root is full", "memory full failed the disk of user root is out")
+
+
+def test_generator_joins_only_runs_that_its_texts_have(tmp_path):
+    model = with_runs(tmp_path, runs_file(*TEXTS))
+    for seed in range(8):  # however hot: it may cross from one text to the other where they agree
+        text = model.generate("en disk full", max_tokens=30, temperature=50.0, seed=seed)
+        halves = [text.partition(" failed the disk of user root is ")[::2] for text in (text, *TEXTS)]
+        assert halves[0][0] in {"disk full", "memory full"}
+        assert halves[0][1] in {"full", "out"}
+
+
+def test_generator_gives_no_text_for_a_prompt_whose_runs_nobody_wrote(tmp_path):
+    model = with_runs(tmp_path, runs_file(*TEXTS))
+    assert model.generate("de disk full", max_tokens=30, temperature=1.0) == ""
+    assert with_runs(tmp_path / "none", runs_file()).generate("en disk", max_tokens=9) == ""
+
+
+def test_generator_gives_no_text_where_its_likeliest_words_end_no_run(tmp_path, top):
+    begun = Generator(top).generate("en disk full", max_tokens=1, stop="").split()
+    other = next(word for word in WORDS[3:] if word not in begun)
+    model = with_runs(tmp_path, runs_file(f"{other} full failed"))
+    assert model.generate("en disk full", max_tokens=30, temperature=1.0, top_k=1) == ""
+    assert model.generate("en disk full", max_tokens=30, temperature=1.0, top_k=0).startswith(other)
+
+
+def swapped(raw):
+    """The same file with its first two hashes the other way round."""
+    start = 8 + int.from_bytes(raw[:8], "little")
+    return raw[:start] + raw[start + 4 : start + 8] + raw[start : start + 4] + raw[start + 8 :]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        runs_file(*TEXTS, length="4"),
+        runs_file(*TEXTS, keys="1"),
+        swapped(runs_file(*TEXTS)),
+        save_tensors({"runs": np.arange(4, dtype=np.int64)}, form_of()),
+        save_tensors({"runs": np.arange(4, dtype=np.uint32)}),
+        save_tensors({"other": np.arange(4, dtype=np.uint32)}, form_of()),
+    ],
+    ids=["length", "keys", "unsorted", "int64", "without a form", "without runs"],
+)
+def test_runs_of_another_kind_are_refused_when_they_are_loaded(tmp_path, raw):
+    with pytest.raises(BundleError, match=r"runs\.safetensors holds no runs"):
+        with_runs(tmp_path, raw)
 
 
 def test_generator_that_gives_no_number_is_an_error(tmp_path):

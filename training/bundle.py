@@ -23,7 +23,9 @@ import typer
 
 from daemon.errors import BundleError, ConfigError
 from models import bundle as bundles
+from models.briefs import END
 from models.graph import Graph, read_graph
+from models.runs import TENSOR, form_of, hash_runs
 from models.taxonomy import TAXONOMY_VERSION
 from training import bundle_card
 from training.folder import CARD as FOLDER_CARD
@@ -53,6 +55,7 @@ def make_bundle(
     metrics: Mapping[str, Any] | None = None,
     memory_mib: float = 0.0,
     weights: bool = True,
+    texts: Sequence[str] = (),
     about: str = "",
     sign: Path | None = None,
     tell: Any = lambda _said: None,
@@ -63,8 +66,10 @@ def make_bundle(
     the file that serves, or the folder that holds it; by default it lies in the model's folder. `decisions`
     is a JSON file with `thresholds` and `calibration`, which the arguments of these names override. `metrics`
     are figures, or names of JSON files with figures, by what they are about; curves are left out, and where
-    one has a `table` (training.measure), its last row tells the memory. `created` is by default the date of
-    SOURCE_DATE_EPOCH, so that nothing depends on when this runs. `about` is what the card says first.
+    one has a `table` (training.measure), its last row tells the memory. `texts` are the tables that
+    the top tier learned from: it will write no run of tokens that they do not have (`models.runs`). `created`
+    is by default the date of SOURCE_DATE_EPOCH, so that nothing depends on when this runs. `about` is what
+    the card says first.
     """
     card = read_card(model)
     figures = _figures(card, metrics or {})
@@ -82,6 +87,8 @@ def make_bundle(
     (out / bundles.CONFIG).write_bytes(_json(msgspec.to_builtins(config)))
     if weights:
         (out / bundles.WEIGHTS).write_bytes(_half(model, card))
+    if texts:
+        (out / bundles.RUNS).write_bytes(_runs(model / bundles.TOKENIZER, [Path(one) for one in texts]))
     manifest = bundles.Manifest(
         format=bundles.FORMAT,
         tier=card["tier"],
@@ -218,6 +225,26 @@ def _half(model: Path, card: Figures) -> bytes:
     return bytes(save(halves, {ORIGIN: json.dumps({"card": kept, "config": config})}))
 
 
+def _runs(tokenizer: Path, tables: Sequence[Path]) -> bytes:
+    """Every run of tokens of the tables' training rows; raises ConfigError where they have no texts."""
+    import numpy as np  # noqa: PLC0415 - as above
+    from safetensors.numpy import save  # noqa: PLC0415
+    from tokenizers import Tokenizer  # noqa: PLC0415
+
+    from training.rows import read_parquet  # noqa: PLC0415 - pyarrow
+
+    pieces = Tokenizer.from_file(str(tokenizer))
+    end = pieces.token_to_id(END)
+    found: set[int] = set()
+    for row in (row for table in tables for row in read_parquet(table)):
+        if row.get("split", "train") == "train" and row.get("completion"):
+            prompt, text = pieces.encode(row["prompt"]).ids, pieces.encode(row["completion"]).ids
+            found.update(hash_runs(prompt, [token for token in text if token != end], end).tolist())
+    if not found:
+        raise ConfigError("texts: no row to learn from has a completion")
+    return bytes(save({TENSOR: np.array(sorted(found), np.uint32)}, form_of()))
+
+
 def _widened(value: Any) -> Any:
     return value.astype("float32") if value.dtype == "float16" else value
 
@@ -289,6 +316,9 @@ def command(
         list[str] | None, typer.Option(help="NAME=FILE.json, figures for the manifest; may be repeated.")
     ] = None,
     weights: Annotated[bool, typer.Option(help="Pack the weights to go on training from.")] = True,
+    texts: Annotated[
+        list[str] | None, typer.Option(help="A table of texts the top tier learned from; may be repeated.")
+    ] = None,
     sign: Annotated[Path | None, typer.Option(help="A private SSH key to sign the manifest with.")] = None,
     renew: Annotated[bool, typer.Option("--seal", help="Only renew the manifest (and signature).")] = False,
     unpacked: Annotated[bool, typer.Option("--unpack", help="Only give the folder back, to --out.")] = False,
@@ -314,6 +344,7 @@ def command(
             decisions=decisions,
             metrics=pairs,
             weights=weights,
+            texts=texts or (),
             sign=sign,
             tell=lambda said: sys.stderr.write(f"hauswart: {said}\n"),
         )
