@@ -235,6 +235,8 @@ def _runs(tokenizer: Path, tables: Sequence[Path]) -> bytes:
 
     pieces = Tokenizer.from_file(str(tokenizer))
     end = pieces.token_to_id(END)
+    if end is None:
+        raise ConfigError(f"the model's tokenizer does not know {END}, by which its texts end")
     found: set[int] = set()
     for row in (row for table in tables for row in read_parquet(table)):
         if row.get("split", "train") == "train" and row.get("completion"):
