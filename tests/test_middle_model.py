@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import pytest
 
+import models
 from daemon.incidents.opinions import candidates, formed
 from daemon.messages import Event, Finding, Incident, Stamp, Tick
 from daemon.settings import Middle
 from daemon.tiers.middle import QUESTIONS_MAX, MiddleTier
+from models.bundle import verify
+from models.runtime import Classifier
 from models.situations import FAULTS, HEADS, SLOT_TOKENS, View
 from models.taxonomy import FaultClass, Severity, SubjectKind
-from tests.test_middle import BOOT, WALL, find
+from tests.test_middle import BOOT, SCENARIOS, WALL, find
 
 F, K = FaultClass, SubjectKind
 NO_SPACE = "write failed: No space left on device"
@@ -207,3 +213,34 @@ def test_the_severity_is_the_detectors_whatever_the_model_says(unsure):
     answer["severity"] = [0.0, 0.0, 0.0, 1.0]
     (told,) = tier.told(number, answer, SURE)
     assert told.severity is incident.severity is Severity.ERROR
+
+
+@pytest.fixture(scope="module")
+def shipped() -> tuple[Classifier, Mapping[str, float]]:
+    directory = Path(models.__file__).parent / "bundles" / "middle"
+    if not directory.is_dir():
+        pytest.skip("this tree ships no model of the middle tier")
+    bundle = verify(directory, "middle")
+    return Classifier(bundle), bundle.config.thresholds
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_shipped_model_leaves_the_labs_faults_right(shipped, name):
+    classifier, thresholds = shipped
+    make, fault, culprits = SCENARIOS[name]
+    tier, kept = play(*make())
+    for question in tier.asked():
+        (answer,) = classifier.score([question.text])
+        kept |= {one.id: one for one in tier.told(question.id, answer, thresholds)}
+    (incident,) = (one for one in kept.values() if one.state == "open")
+    assert incident.fault_class == fault
+    assert any(right in incident.culprits[0].name for right in culprits)
+
+
+def test_the_shipped_model_finds_the_full_disk_behind_a_crash_loop(shipped):
+    classifier, thresholds = shipped
+    tier, _ = play(*full_but_quiet())
+    (question,) = tier.asked()
+    (answer,) = classifier.score([question.text])
+    (told,) = tier.told(question.id, answer, thresholds)
+    assert (told.fault_class, told.path) == (F.DISK_FULL, "model")
