@@ -33,6 +33,7 @@ from daemon.store.reader import StoreReader
 from daemon.store.segments import SegmentWriter
 from daemon.store.writer import StoreWriter
 from models.taxonomy import FaultClass, Severity, SubjectKind
+from tests.fixtures.incidents import make_incident
 
 ROOT = Path(__file__).parent.parent
 NOW = time.time()
@@ -49,24 +50,13 @@ def incident(name: str = "abc2345", **changes) -> Incident:
         values={"used_ratio": 0.99, "free_bytes": 1e6, "total_bytes": 1e8},
     )
     fields = {
-        "id": name,
-        "revision": 1,
-        "state": "open",
-        "fault_class": FaultClass.DISK_FULL,
-        "severity": Severity.ERROR,
-        "score": 0.9,
         "culprits": [Culprit(SubjectKind.MOUNT, "/srv", 1.0)],
-        "opened_at": NOW - 60,
-        "updated_at": NOW - 60,
-        "closed_at": None,
         "boot_id": "0" * 32,
-        "context": [],
         "evidence": [evidence],
         "finding_ids": ["f1"],
-        "findings_count": 1,
         "evidence_at": NOW - 61,
     }
-    return Incident(**(fields | changes))
+    return make_incident(name, NOW - 60, **(fields | changes))
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from daemon.messages import Advice, Culprit, Evidence, Incident, KeepAdvice, KeepFeedback
 from daemon.store.writer import StoreWriter
 from models.lines import encode
-from models.taxonomy import FaultClass, Severity, SubjectKind
+from models.taxonomy import FaultClass, SubjectKind
+from tests.fixtures.incidents import make_incident
 from training.feedback import export_feedback, line_rows, read_verdicts
 
 NOW = time.time()
@@ -20,23 +21,12 @@ NOW = time.time()
 def incident(name: str) -> Incident:
     line = Evidence(f"{name}-1", "line", "journal", NOW, NOW, "worker[12]: cannot reach the queue")
     metric = Evidence(f"{name}-2", "metric", "unit.memory", NOW, NOW, "worker used 98 % of its memory.")
-    return Incident(
-        id=name,
-        revision=1,
-        state="open",
+    return make_incident(
+        name,
+        NOW,
         fault_class=FaultClass.SERVICE_CRASH,
-        severity=Severity.ERROR,
-        score=0.9,
         culprits=[Culprit(SubjectKind.UNIT, "worker.service", 1.0)],
-        opened_at=NOW,
-        updated_at=NOW,
-        closed_at=None,
-        boot_id="b" * 32,
-        context=[],
         evidence=[line, metric],
-        finding_ids=[],
-        findings_count=1,
-        evidence_at=NOW,
     )
 
 

@@ -16,40 +16,23 @@ import msgspec
 import pytest
 
 from daemon.errors import ConfigError
-from daemon.messages import Advice, Culprit, Evidence, Incident, KeepSilence
+from daemon.messages import Advice, Culprit, Evidence, KeepSilence
 from daemon.notify.channels import BACKOFF_S, TIMEOUT_S, Channel, Post, channels_of, letter
 from daemon.notify.planner import ADVICE_WAIT_S, Planner, State
 from daemon.notify.wording import compose, compose_digest
 from daemon.settings import Metrics, Notify, Settings
 from daemon.store.rows import Delivery
 from models.taxonomy import FaultClass, Severity, SubjectKind
+from tests.fixtures.incidents import make_incident
 
 REPO = Path(__file__).parent.parent
 T0 = 1_780_000_000.0
 
 
 def incident(name="i1", revision=1, **changes):
-    one = Incident(
-        id=name,
-        revision=revision,
-        state="open",
-        fault_class=FaultClass.DISK_FULL,
-        severity=Severity.ERROR,
-        score=0.9,
-        culprits=[Culprit(SubjectKind.MOUNT, "/var", 0.9)],
-        opened_at=T0,
-        updated_at=T0 + revision,
-        closed_at=None,
-        boot_id="b" * 32,
-        context=[],
-        evidence=[
-            Evidence("e0", "metric", "fs.used{/var}", T0, T0, "/var is 100 % full", {"used_ratio": 1.0})
-        ],
-        finding_ids=["f0"],
-        findings_count=1,
-        evidence_at=T0 - 1,
-    )
-    return msgspec.structs.replace(one, **changes)
+    full = Evidence("e0", "metric", "fs.used{/var}", T0, T0, "/var is 100 % full", {"used_ratio": 1.0})
+    fields = {"revision": revision, "updated_at": T0 + revision, "evidence": [full], "evidence_at": T0 - 1}
+    return make_incident(name, T0, **(fields | changes))
 
 
 def closed(name="i1", revision=2, at=T0 + 50):

@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from daemon.errors import HauswartError
-from daemon.messages import Culprit, Evidence, Incident, KeepFeedback
+from daemon.messages import Culprit, Evidence, KeepFeedback
 from daemon.settings import Models, Settings
 from daemon.store.writer import StoreWriter
 from models.bundle import read_manifest, verify
 from models.lines import LineVerdict, encode
 from models.runtime import Classifier
 from models.taxonomy import Category, FaultClass, Severity, SubjectKind
+from tests.fixtures.incidents import make_incident
 from training import contest, retrain
 from training.bundle import make_bundle
 from training.export import to_onnx
@@ -68,23 +69,14 @@ def champion(tmp_path_factory):
 
 def judged_incident(store, verdict: str) -> None:
     line = Evidence("a-1", "line", "journal", NOW, NOW, LOUD)
-    incident = Incident(
-        id="aaaaaa000001",
-        revision=1,
+    incident = make_incident(
+        "aaaaaa000001",
+        NOW,
         state="closed",
-        fault_class=FaultClass.SERVICE_CRASH,
-        severity=Severity.ERROR,
-        score=0.9,
-        culprits=[Culprit(SubjectKind.UNIT, "sync.service", 1.0)],
-        opened_at=NOW,
-        updated_at=NOW,
         closed_at=NOW,
-        boot_id="b" * 32,
-        context=[],
+        fault_class=FaultClass.SERVICE_CRASH,
+        culprits=[Culprit(SubjectKind.UNIT, "sync.service", 1.0)],
         evidence=[line],
-        finding_ids=[],
-        findings_count=1,
-        evidence_at=NOW,
     )
     with StoreWriter(store) as writer:
         writer.save([incident], [])

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.errors import ConfigError
-from daemon.messages import Culprit, Incident, KeepSilence
+from daemon.messages import Culprit, KeepSilence
 from daemon.silences import Weekly, after_verdict, check, holds, matches, parse_recurring, quieting
-from models.taxonomy import FaultClass, Severity, SubjectKind
+from models.taxonomy import FaultClass, SubjectKind
+from tests.fixtures.incidents import make_incident
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -28,24 +29,7 @@ def silence(**changes):
 
 
 def incident(fault=FaultClass.DISK_FULL, *culprits):
-    return Incident(
-        id="i1",
-        revision=1,
-        state="open",
-        fault_class=fault,
-        severity=Severity.ERROR,
-        score=0.9,
-        culprits=list(culprits),
-        opened_at=0.0,
-        updated_at=0.0,
-        closed_at=None,
-        boot_id="",
-        context=[],
-        evidence=[],
-        finding_ids=[],
-        findings_count=0,
-        evidence_at=0.0,
-    )
+    return make_incident(fault_class=fault, culprits=list(culprits))
 
 
 @pytest.mark.parametrize(

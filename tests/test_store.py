@@ -24,7 +24,6 @@ from daemon.messages import (
     Culprit,
     Evidence,
     Finding,
-    Incident,
     KeepAdvice,
     KeepDelivery,
     KeepFeedback,
@@ -41,6 +40,7 @@ from daemon.store.reader import StoreReader
 from daemon.store.salvage import verify
 from daemon.store.writer import StoreWriter
 from models.taxonomy import Category, FaultClass, Severity, SubjectKind
+from tests.fixtures.incidents import make_incident
 
 T0 = 1_780_000_000.0
 REPO = Path(__file__).parent.parent
@@ -65,25 +65,15 @@ def finding(number=0):
 
 
 def incident(name="aaaa00000001", revision=1, **changes):
-    one = Incident(
-        id=name,
-        revision=revision,
-        state="open",
-        fault_class=FaultClass.DISK_FULL,
-        severity=Severity.ERROR,
-        score=0.9,
-        culprits=[Culprit(SubjectKind.MOUNT, "/var", 0.9)],
-        opened_at=T0,
-        updated_at=T0 + revision,
-        closed_at=None,
-        boot_id="b" * 32,
-        context=[ContextNote("backup", "restic", T0 - 5, None, "noted", "restic is running")],
-        evidence=[evidence(0)],
-        finding_ids=["f00000"],
-        findings_count=1,
-        evidence_at=T0 - 1,
-    )
-    return msgspec.structs.replace(one, **changes)
+    fields = {
+        "revision": revision,
+        "updated_at": T0 + revision,
+        "context": [ContextNote("backup", "restic", T0 - 5, None, "noted", "restic is running")],
+        "evidence": [evidence(0)],
+        "finding_ids": ["f00000"],
+        "evidence_at": T0 - 1,
+    }
+    return make_incident(name, T0, **(fields | changes))
 
 
 def advice(lang="en", text="/var is full."):
