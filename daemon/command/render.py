@@ -88,21 +88,24 @@ def model_table(stages: Sequence[StageView]) -> Table | None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("tier", "speaks", "bundle"):
         table.add_column(heading)
-    for heading in ("asked", "answered", "failed", "baseline", "latency p50", "p95", "memory"):
-        table.add_column(heading, justify="right")
+    for heading in ("answered", "baseline", "p50", "p95", "memory"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for tier, model in told:
-        counts = [str(model.counters.get(name, 0)) for name in ("asked", "answered", "failed", "fallback")]
-        pace = (
-            [f"{s * 1000:.0f} ms" for s in (model.latency.p50_s, model.latency.p95_s)]
-            if model.latency
-            else []
-        )
+        count = model.counters.get
+        answered = f"{count('answered', 0)} of {count('asked', 0)}"
+        pace = model.latency
+        times = [f"{s * 1000:.0f} ms" for s in (pace.p50_s, pace.p95_s)] if pace else ["", ""]
         alone = model.state in {"off", "absent", "broken"}
         speaks = f"baseline ({MODEL_STATES[model.state]})" if alone else f"model ({model.state})"
         memory = f"{model.pss_bytes / (1 << 20):.1f} MiB" if model.pss_bytes else ""
-        style = "red" if model.state == "broken" else ""
         table.add_row(
-            tier, Text(speaks, style=style), Text(model.bundle), *counts, *(pace or ["", ""]), memory
+            tier,
+            Text(speaks, style="red" if model.state == "broken" else ""),
+            Text(model.bundle.removeprefix(f"{tier}-")),  # its row names the tier
+            answered,
+            str(count("fallback", 0)),
+            *times,
+            memory,
         )
     return table
 
