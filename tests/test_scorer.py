@@ -415,7 +415,7 @@ def test_status_shows_which_path_speaks(state, said):
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(model_table([view(None), view(model)]))
     row = console.export_text().splitlines()[1]
-        for text in (said, " 1-[red]", "5 of 7", " 3 ", "4 ms", "500 ms"):
+    for text in (said, " 1-[red]", "5 of 7", " 3 ", "4 ms", "500 ms"):
         assert text in row
 
 
