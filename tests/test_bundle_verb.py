@@ -27,6 +27,7 @@ from training.rows import write_parquet  # noqa: E402
 
 HEADS = {"severity": 4, "alert": 1, "category": 1}  # an order that sorting would change
 SOURCES = [{"path": "a.csv", "origin": "somebody", "version": "1", "licence": "MIT", "mark": "ship"}]
+BASE = {"origin": "weights of somebody else", "licence": "MIT", "mark": "ship"}
 METRICS = {"quality": {"macro_f1": 0.55, "eval_runtime": 3.1, "curves": {"x": [1] * 1000}}}
 BEFORE = {"quality_before": {"macro_f1": 0.6}}
 TABLE = {"table": [{"step": "parent", "bytes": 9}, {"step": "int8", "bytes": 3, "memory_mib": 7.5, **BEFORE}]}
@@ -108,10 +109,10 @@ def test_manifest_tells_data_figures_and_what_was_decided(low, tmp_path, monkeyp
     figures = METRICS | {"shrinking": str(tmp_path / "table.json")}
     verb.make_bundle(
         low, tmp_path / "b", version="2026.1", metrics=figures, decisions=tmp_path / "decided.json",
-        thresholds={"warning": 0.2},
+        thresholds={"warning": 0.2}, origins=[BASE],
     )  # fmt: skip
     found = bundles.verify(tmp_path / "b", "low")
-    assert found.manifest.data == SOURCES
+    assert found.manifest.data == [*SOURCES, BASE]
     assert found.manifest.metrics == {"quality": {"macro_f1": 0.55}, "shrinking": TABLE}
     assert (found.manifest.memory_mib, found.manifest.created) == (7.5, "1970-01-02T00:00:00Z")
     assert (found.manifest.recipe, found.manifest.parent) == ("tiny", "parent")

@@ -47,6 +47,7 @@ def make_bundle(
     version: str = "1",
     licence: str = "MIT",
     sources: Sequence[Mapping[str, Any]] = (),
+    origins: Sequence[Mapping[str, Any]] = (),
     recipe: str = "",
     created: str = "",
     decisions: Path | None = None,
@@ -63,7 +64,8 @@ def make_bundle(
     """Pack the trained model in the folder `model` into the directory `out`, which is written anew.
 
     Raises BundleError where the result could not be loaded, ConfigError for a folder that is none. `onnx` is
-    the file that serves, or the folder that holds it; by default it lies in the model's folder. `decisions`
+    the file that serves, or the folder that holds it; by default it lies in the model's folder. `origins` is
+    what else the model was made from than the recipe's files: weights, texts of our own. `decisions`
     is a JSON file with `thresholds` and `calibration`, which the arguments of these names override. `metrics`
     are figures, or names of JSON files with figures, by what they are about; curves are left out, and where
     one has a `table` (training.measure), its last row tells the memory. `texts` are the tables that
@@ -97,7 +99,7 @@ def make_bundle(
         taxonomy_version=TAXONOMY_VERSION,
         files={},
         licence=licence,
-        data=_data([*(card["data"] or sources)]),
+        data=_data([*(card["data"] or sources), *origins]),
         metrics=figures,
         memory_mib=memory_mib or _shipped_row(figures).get("memory_mib", 0.0),
         created=created or _epoch(),
