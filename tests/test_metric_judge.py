@@ -732,9 +732,10 @@ def test_any_values_at_any_pace_are_survived(samples):
     assert judge.snapshot()
 
 
-def test_saturation_waits_for_a_snapshot_that_shows_who_it_is():
+@pytest.mark.parametrize("usual", [0.1, 1.1])  # who was at work before is not who took the rest
+def test_saturation_waits_for_a_snapshot_that_shows_who_it_is(usual):
     judge, findings = MetricJudge(Low()), []
-    bystander = Process(7, 1, "idler", "", 0, "S", 0.1, 10**6, 3, 1024, 1, 0.0, 500.0)
+    bystander = Process(7, 1, "idler", "", 0, "S", usual, 10**6, 3, 1024, 1, 0.0, 500.0)
     hog = Process(8, 1, "burner", "", 0, "R", 1.9, 10**6, 3, 1024, 1, 0.0, 12.0)
     for second in range(60):
         busy = second >= 35

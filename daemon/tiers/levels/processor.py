@@ -127,8 +127,9 @@ def _saturation(view: View, label: str, busy: float, sustain_s: float) -> Breach
     lasting = view.conditions.held_s(SATURATED, label, view.t) > 60.0
     heavy = stalled is not None and stalled >= 0.6 and lasting
     subjects, lead = cpu_blame(view, SATURATING * view.cores)
-    if not subjects and view.snapshot:  # it is from before: the next one shows who it is
-        sustain_s = max(sustain_s, UNKNOWN_S)
+    since_t = view.t - view.conditions.held_s(SATURATED, label, view.t)
+    if view.snapshot and (not subjects or view.snapshot_t <= since_t):
+        sustain_s = max(sustain_s, UNKNOWN_S)  # it is from before: the next one shows who it is
     batch = lead is not None and lead.name in BATCH_TOOLS
     values = {"busy_ratio": busy, "cores_count": view.cores, "load": load}
     text = f"All {quantity(view.cores)} cores are {percent(busy)} busy"
