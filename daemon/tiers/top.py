@@ -18,7 +18,7 @@ from daemon.messages import Advice, Incident
 from daemon.settings import Top
 
 _NOTES_MAX = 64
-SEEDS = 3  # texts that a model may try before the catalogue speaks
+SEEDS = 5  # texts that a model may try before the catalogue speaks; a tenth of a second each
 
 Write = Callable[[str, int], str | None]  # prompt and seed to a slotted text; None: no model, or too slow
 
