@@ -255,6 +255,7 @@ def _fits(slot: Slot, ref: str, value: float, kind: str, fault_class: str) -> bo
 
 
 _SLOT = re.compile(r"<([^<>\s]*)>")
+_WORD = re.compile(r"[^\s.,;:!?]+")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _FORBIDDEN = re.compile(r"[\d`\"“”„‟«»*#{}\[\]\\|@$%°]")
 _NUMERIC = frozenset(SLOTS)
@@ -299,7 +300,14 @@ def _form_fault(text: str, parts: list[str]) -> str:
         return "does not end"
     if not 2 <= len(parts) <= 6 or len(set(parts)) < len(parts):
         return "too few sentences, too many, or one twice"
-    return ""
+    return "says something twice in one sentence" if any(map(_repeats, parts)) else ""
+
+
+def _repeats(sentence: str) -> bool:
+    """Whether four words in a row come twice."""
+    words = _WORD.findall(sentence)
+    runs = list(zip(*(words[start:] for start in range(4)), strict=False))
+    return len(set(runs)) < len(runs)
 
 
 def _duty_fault(text: str, brief: Brief) -> str:

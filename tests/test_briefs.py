@@ -69,6 +69,10 @@ def test_text_is_filled_with_what_the_evidence_holds():
         ("<culprit> fills up. Nobody knows more.", "cites no evidence"),
         ("<culprit> is <used> full.", "too few"),
         ("<culprit> is <used> full. Look. Look.", "twice"),
+        (
+            "<culprit> is <used> full. See whether it makes progress, and whether it makes progress.",
+            "something twice",
+        ),
         ("<culprit> is busy. It failed <used> times.", "something else"),
         ("<culprit> is <used> full. Of it <free> is left.", "half of a statement"),
         ("<culprit> is <used> full. And then", "does not end"),
