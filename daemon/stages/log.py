@@ -16,7 +16,7 @@ MAX_CHARACTERS = 2000
 class StageLog:
     """Writes `LEVEL stage: text`, `<N>stage: text` to a pipe of the journal's, or fields to journald itself.
 
-    A `message_id` becomes the line's MESSAGE_ID, `fields` become `HAUSWART_NAME=`; text alone leaves them out.
+    A `message_id` becomes MESSAGE_ID, `fields` become `HAUSWART_NAME=`; elsewhere they are left out.
     """
 
     def __init__(self, stage: str, level: str = "info") -> None:
