@@ -274,7 +274,8 @@ class Image:
         found = {}
         for path in sorted(self.root.rglob("*")):
             status = path.lstat()
-            content = str(path.readlink()) if path.is_symlink() else path.read_bytes() if path.is_file() else b""
+            content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+            content = str(path.readlink()) if path.is_symlink() else content
             found[str(path.relative_to(self.root))] = (content, status.st_mode, status.st_uid, status.st_gid)
         return found
 
