@@ -16,7 +16,7 @@ from pathlib import Path
 from daemon.errors import ConfigError, HauswartError, MissingDependencyError
 from daemon.installation.files import Placed
 
-COMMAND_TIMEOUT_S = 120.0
+COMMAND_TIMEOUT_S = 330.0  # a stage may take five minutes to start where it has to save a store
 
 
 @dataclass
