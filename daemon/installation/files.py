@@ -36,7 +36,7 @@ MOVED = {
 }
 DEFAULT_CONFIG = """\
 # hauswart's configuration: every key has a default, `hauswart config show` prints what is in force.
-# After a change: hauswart config check && systemctl reload 'hauswart-*.service'
+# After a change: hauswart config check && systemctl reload hauswart.target
 
 # [notify]
 # floor = "error"                        # info, warning, error or critical

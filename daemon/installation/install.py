@@ -84,7 +84,11 @@ def check_program(program: Path) -> None:
     """Raises ConfigError where the units' users could not run it."""
     if not os.access(program, os.X_OK):
         raise ConfigError(f"{program} cannot be run", hint="name the program with --program")
-    for path in (program, program.resolve(), Path(sys.prefix).resolve()):
+    python = (
+        Path(sys.prefix).resolve(),
+        Path(sys.base_prefix).resolve(),
+    )  # a venv's, and what it was made of
+    for path in (program, program.resolve(), *python):
         hidden = next((one for one in HIDDEN if path.is_relative_to(one)), "")
         if hidden:
             raise ConfigError(

@@ -104,7 +104,7 @@ def container(
     groups = _groups(name)
     try:
         with (scratch / "container.log").open("wb") as log:
-            process = _boot(name, scratch, groups, enabled, dict(binds or {}), log)
+            process = _boot(name, scratch, groups, enabled, binds=binds or {}, log=log)
         try:
             yield Container(_wait_booted(process, scratch / "container.log"), shared)
         finally:
@@ -114,7 +114,13 @@ def container(
 
 
 def _boot(
-    name: str, scratch: Path, groups: list[Path], enabled: list[str], binds: dict[str, Path], log: BinaryIO
+    name: str,
+    scratch: Path,
+    groups: list[Path],
+    enabled: list[str],
+    *,
+    binds: Mapping[str, Path],
+    log: BinaryIO,
 ) -> subprocess.Popen[bytes]:
     shared, top, given = (scratch / part for part in _PARTS)
     options = [f"--machine={name}", f"--bind={shared}:{SHARED}"]
