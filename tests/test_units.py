@@ -131,11 +131,7 @@ def test_every_service_is_confined(name):
 def test_what_needs_no_network_has_none_and_sees_no_other_process(name):
     service = parsed(name)["Service"]
     assert NO_NETWORK.items() <= service.items()
-    assert (service["ProtectProc"], service["ProcSubset"], service["PrivateUsers"]) == (
-        "invisible",
-        "pid",
-        "yes",
-    )
+    assert (service["ProtectProc"], service["ProcSubset"]) == ("invisible", "pid")
 
 
 @pytest.mark.parametrize("name", [one for one in SERVICES if "retrain" not in one and "notify" not in one])
