@@ -35,7 +35,7 @@ BINDS = {
     "/opt/hauswart/packages": Path(sysconfig.get_path("purelib")),
 }
 WRAPPER = f"""#!/bin/sh
-export PYTHONPATH=/opt/hauswart/code:/opt/hauswart/packages
+export PYTHONPATH=/opt/hauswart/code:/opt/hauswart/packages LD_LIBRARY_PATH=/opt/hauswart/python/lib
 exec /opt/hauswart/python/{PYTHON} -P -m daemon "$@"
 """
 CONFIG = """
@@ -50,6 +50,7 @@ listen = "unix:/run/hauswart/metrics/metrics.sock"
 """
 # So that a hung stage is noticed within the patience of a test.
 HASTE = "[Service]\nWatchdogSec=4s\n"
+ON_ITS_WAY = 3  # messages of a source that a status file may show as not yet acknowledged, at 1 Hz
 LOOP = "[Service]\nRestart=always\nRestartSec=0.3\nExecStart=/bin/sh -c 'echo no luck; exit 1'\n"
 # What the kernel says of a confined process, proc_pid_status(5).
 CONFINED = {"NoNewPrivs": "1", "Seccomp": "2", "CapEff": "0" * 16, "CapBnd": "0" * 16}
@@ -111,14 +112,14 @@ class Host:
             assert self.wait(lambda stage=stage: self.serves(stage), seconds), self.log()
 
     def settled(self):
-        """Every number that a producer offered is delivered, or counted as lost."""
+        """Every number that was offered is delivered, or counted as lost; the newest may be on their way."""
         flows = [
-            flow
+            flow["offered"] - flow["delivered"] - flow["gap"]
             for stage in ("collector", "low", "middle")
             for edge in self.status(stage).get("flows", {}).values()
             for flow in edge.values()
         ]
-        return all(flow["offered"] == flow["delivered"] + flow["gap"] for flow in flows)
+        return min(flows) == 0 and max(flows) <= ON_ITS_WAY
 
     def lost(self):
         """What was given up on an edge, by source."""
@@ -250,16 +251,43 @@ def test_notify_gets_its_targets_as_a_credential_and_serves_metrics(host):
         assert "hauswart_" in said
 
 
+def test_stages_agree_on_the_boot_they_live_in(host):
+    """Not with the container's own, which is only mounted over the host's."""
+    [boot] = {host.status(stage)["boot"] for stage in STAGES}
+    assert set(boot) != {"0"}
+
+
 def test_models_answer_inside_the_sandbox(host):
-    for number, word in enumerate(("pump", "valve", "rotor", "gasket", "boiler", "flange", "turbine")):
-        host.run(f"logger -p daemon.err -t plant{number} 'the {word} of {word} unit failed its check badly'")
-    assert host.wait(
-        lambda: host.status("low").get("model", {}).get("counters", {}).get("answered", 0) > 0
-    ), (
-        host.status("low").get("model"),
-        host.log(),
+    parts = iter(
+        [
+            "pump",
+            "valve",
+            "rotor",
+            "gasket",
+            "boiler",
+            "flange",
+            "turbine",
+            "coolant",
+            "bearing",
+            "nozzle",
+            "piston",
+        ]
     )
+
+    def answered():
+        """Whether the low tier's model was asked about a new kind of line, once the tier has learned."""
+        word = next(parts, "last")
+        host.run(f"logger -p daemon.err -t plant-{word} 'the {word} of the {word}house failed its check'")
+        time.sleep(2.0)
+        return host.status("low")["model"]["counters"]["answered"] > 0
+
+    assert host.wait(answered, 40.0), (host.status("low"), host.log())
     assert host.status("low")["model"]["counters"]["failed"] == 0
+    noise = "cpuinfo|Traceback|Permission denied|Operation not permitted"
+    assert host.run(f"journalctl -b -u 'hauswart-*' -o cat -g '{noise}'", check=False).strip() in {
+        "",
+        "-- No entries --",
+    }
 
 
 def test_fault_becomes_an_incident_that_the_journal_finds_by_its_id(host):
@@ -289,7 +317,7 @@ def test_operator_in_the_group_reads_and_answers_and_others_do_not(host):
     incident = host.about("loop.service")[0]["id"]
     host.run(f"cd / && runuser -u carla -- {HAUSWART} feedback {incident} good")
     assert "loop.service" in host.run(f"cd / && runuser -u carla -- {HAUSWART} show {incident}")
-    assert host.status("middle")["counters"]["records_kept"] > 0
+    assert host.wait(lambda: host.status("middle")["counters"].get("records_kept", 0) > 0)
     for command in ("incidents", f"feedback {incident} bad"):
         with pytest.raises(ContainerError):
             host.run(f"cd / && runuser -u mallory -- {HAUSWART} {command}")
@@ -357,13 +385,10 @@ def test_switch_runs_confined_and_finds_nothing_to_switch(host):
     assert "no new candidate" in host.run("journalctl -b -u hauswart-switch -o cat")
 
 
-def test_hauswart_raises_no_incident_about_its_own_lines(host):
-    own = [
-        one
-        for one in host.incidents()
-        if any(who["kind"] == "unit" and who["name"].startswith("hauswart") for who in one["culprits"])
-    ]
-    assert own == []
+def test_deaths_of_stages_are_incidents_of_stages_and_of_nothing_else(host):
+    culprits = [one["culprits"][0] for one in host.incidents()]
+    assert {who["name"] for who in culprits if who["kind"] == "stage"} >= {"low", "middle", "top"}
+    assert [who for who in culprits if who["kind"] == "unit" and "hauswart" in who["name"]] == []
 
 
 def test_stop_is_orderly_and_start_goes_on_where_it_stopped(host):
@@ -385,7 +410,7 @@ def test_stop_is_orderly_and_start_goes_on_where_it_stopped(host):
 def test_uninstall_leaves_the_state_and_nothing_else(host):
     host.run(f"{HAUSWART} host uninstall", timeout_s=90.0)
     assert host.run("systemctl list-units --all --no-legend 'hauswart-*'").strip() == ""
-    assert "hauswart-low.service" not in host.run("ls /etc/systemd/system")
+    assert "hauswart-low.service" not in host.run("ls /etc/systemd/system").split()
     assert "store.db" in host.run("ls /var/lib/hauswart/store")
     assert host.run("test -e /run/hauswart || echo gone").strip() == "gone"
     host.run(f"{HAUSWART} host uninstall --purge", timeout_s=90.0)
