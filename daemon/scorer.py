@@ -64,7 +64,7 @@ class Scorer:
     """Asks one tier's model; every question that was taken is answered, by empty scores where it failed.
 
     `watch` is told which descriptor to wait for, so that `poll` is called when there is something to hear.
-    `notes` holds what the operator should read, each trouble once.
+    `notes` holds what the operator should read, each trouble once; `refusals` that an older bundle serves.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Scorer:
         options = settings.models
         self.tier: ModelTier = tier
         self.notes: deque[str] = deque(maxlen=KEPT_NOTES)
+        self.refusals: deque[str] = deque(maxlen=KEPT_NOTES)
         self.bundle = ""
         self.counters = dict.fromkeys(("asked", "answered", "failed", "fallback", "started"), 0)
         self.state: State = "asleep"
@@ -245,7 +246,7 @@ class Scorer:
         if isinstance(frame, Ready):
             self.state, self.bundle, self._thresholds = "ready", frame.bundle, frame.thresholds
             for reason in frame.refused:
-                self._note(f"{reason}; {frame.bundle} serves instead")
+                self._note(f"{reason}; {frame.bundle} serves instead", refused=True)
             self._flush()
         elif isinstance(frame, Broken):
             self._fail(frame.reason)
@@ -359,10 +360,11 @@ class Scorer:
         self._failures = min(self._failures + 1, 16)
         self._retry_s = time.monotonic() + wait_s
 
-    def _note(self, reason: str) -> None:
+    def _note(self, reason: str, *, refused: bool = False) -> None:
         if reason not in self._said and len(self._said) < KEPT_NOTES:
             self._said.add(reason)
-            self.notes.append(f"the model of the {self.tier} tier: {reason}")
+            kept = self.refusals if refused else self.notes
+            kept.append(f"the model of the {self.tier} tier: {reason}")
 
 
 def find_bundle(tier: ModelTier, pinned: str, state: Path) -> tuple[int, int] | None:

@@ -158,11 +158,24 @@ class Settings:
         """The runtime directory."""
         return Path(self.runtime_dir)
 
+    def folder(self, owner: str) -> Path:
+        """Where one stage keeps what only it may write: a folder of its own if there is one, else the state.
+
+        The units' users have folders (units/hauswart.tmpfiles); a daemon of one user keeps all in one.
+        """
+        own = self.state / owner
+        return own if own.is_dir() else self.state
+
+    @property
+    def store(self) -> Path:
+        """The store, which the middle tier alone writes."""
+        return self.folder("store") / "store.db"
+
 
 def save_resolved(settings: Settings, path: Path) -> None:
-    """Write the resolved settings where the stages find them, readable by the owner's group only."""
+    """Write the resolved settings where the stages find them, for the owner's eyes: targets are secrets."""
     partial = path.with_suffix(".partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(msgspec.json.encode(asdict(settings)))
     partial.replace(path)

@@ -26,6 +26,7 @@ import daemon.stages.process
 import daemon.store.reader  # these two are imported here so that the stages share their pages
 from daemon.errors import HauswartError, LockedError
 from daemon.locks import FileLock
+from daemon.message_ids import MessageId
 from daemon.settings import Settings, load_resolved, save_resolved
 from daemon.stages.life import Life, Report
 from daemon.status import Status, read_status, total
@@ -68,7 +69,8 @@ class Supervisor:
         Raises LockedError where another daemon's stages run on these directories.
         """
         if self._life.died is not None:
-            self._life.tell.warning(f"the last daemon (process {self._life.died.pid}) died without stopping")
+            died = f"the last daemon (process {self._life.died.pid}) died without stopping"
+            self._life.tell.warning(died, MessageId.STAGE_DIED)
         end_s = time.monotonic() + for_s if for_s is not None else math.inf
         self._life.ready(f"watching this host with {', '.join(self._children)}")
         while not self._life.stopping and not self._locked_out and time.monotonic() < end_s:
@@ -184,7 +186,7 @@ def supervise(resolved: Path, for_s: float | None = None) -> int:
     except OSError as error:
         raise HauswartError(f"cannot make {settings.state}: {error.strerror}") from error
     with FileLock(settings.state / "lock", f"the state in {settings.state}") as lock:
-        refuse_newer(settings.state / "store.db")  # no stage could work, however often it is started
+        refuse_newer(settings.store)  # no stage could work, however often it is started
         life = Life("supervisor", settings)
         own = life.runtime / "settings-supervised.json"  # a second daemon may overwrite what it was given
         save_resolved(settings, own)

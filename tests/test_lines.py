@@ -701,3 +701,11 @@ def test_state_is_bounded():
         host.t += 1.0
         host.hear(noise(rng, 30), unit=f"u{number % 5}.service")
     assert len(host.judge.snapshot()) < 256 * 600
+
+
+def test_failure_of_one_of_hauswarts_units_is_about_the_stages_health(host):
+    host.learn()
+    [finding] = host.manager("hauswart-top.service", "hauswart-top.service: Failed with result 'watchdog'.")
+    assert [(one.kind, one.name) for one in finding.subjects] == [(SubjectKind.STAGE, "top")]
+    [other] = host.manager("web.service", "web.service: Failed with result 'watchdog'.")
+    assert other.subjects[0].kind is SubjectKind.UNIT

@@ -43,7 +43,7 @@ class Verb(TyperCommand):
         try:
             real = _command(str(self.name))
         except ModuleNotFoundError as error:
-            raise _missing(str(self.name), error) from error
+            raise missing(f"train {self.name}", error) from error
         return real.make_context(info_name, args, parent, **extra)
 
 
@@ -63,7 +63,7 @@ class Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except ModuleNotFoundError as error:
-            raise _missing(ctx.invoked_subcommand or "", error) from error
+            raise missing(f"train {ctx.invoked_subcommand or ''}", error) from error
 
 
 def _command(verb: str) -> Any:
@@ -73,12 +73,12 @@ def _command(verb: str) -> Any:
     return get_command(single)
 
 
-def _missing(verb: str, error: ModuleNotFoundError) -> ModuleNotFoundError | MissingDependencyError:
+def missing(what: str, error: ModuleNotFoundError) -> ModuleNotFoundError | MissingDependencyError:
     """Our own modules are never missing from an installation; that would be a defect, and stays one."""
     package = (error.name or "").partition(".")[0]
     if package in {"", "daemon", "models", "training"}:
         return error
-    return MissingDependencyError(f"train {verb} needs {package}, which is not installed", hint=HINT)
+    return MissingDependencyError(f"{what} needs {package}, which is not installed", hint=HINT)
 
 
 app = typer.Typer(

@@ -23,6 +23,7 @@ from daemon.settings import Settings
 from models import shelf
 from models.bundle import Bundle, verify
 from models.lines import encode
+from training.app import missing
 
 Row = dict[str, Any]
 Tell = Callable[[str], None]
@@ -36,6 +37,10 @@ FEEDBACK_SHARE, COPIES_MAX = 0.2, 64
 CANARY_SHARE = 0.2
 CANARY_MAX = 5000
 WORK = ".work"
+
+
+class NothingToLearnError(HauswartError):
+    """A young host without lines or verdicts."""
 
 
 class Outcome(NamedTuple):
@@ -67,7 +72,7 @@ def retrain(
     from training import bundle, contest, dataset, finetune, rows  # noqa: PLC0415  # torch
 
     state = settings.state
-    trust = shelf.Trust(_signers(settings), settings.models.signature_required)
+    trust = trust_of(settings)
     champion = shelf.look(TIER, settings.models.low, state, trust).bundle
     old = Classifier(champion)
     shop = shelf.candidates(TIER, state)
@@ -77,7 +82,7 @@ def retrain(
     try:
         judged, host = gather(store, telemetry or state / "telemetry", tell)
         if not judged and not host:
-            raise HauswartError(
+            raise NothingToLearnError(
                 "there is nothing to learn from: no feedback and no kept lines",
                 hint="answer incidents with good or bad, and let the daemon run for a while",
             )
@@ -179,8 +184,12 @@ def anchors() -> list[Row]:
     return [row | {"source": "catalogue", "split": "train"} for row in known]
 
 
-def _signers(settings: Settings) -> Path | None:
-    return Path(settings.models.allowed_signers) if settings.models.allowed_signers else None
+def trust_of(settings: Settings) -> shelf.Trust:
+    """Who may sign, by the settings."""
+    models = settings.models
+    return shelf.Trust(
+        Path(models.allowed_signers) if models.allowed_signers else None, models.signature_required
+    )
 
 
 # --- command ------------------------------------------------------------------------------------------------
@@ -200,19 +209,37 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Exit code 0 whether it won or not: a champion that stays is no failure."""
+    if context.invoked_subcommand:
+        return
     session: Session = session_of(context)
-    outcome = retrain(
-        session.settings,
-        store=session.store_path,
-        promote=promote,
-        epochs=epochs,
-        seed=seed,
-        tell=lambda said: print(f"hauswart: {said}", file=sys.stderr, flush=True),  # noqa: T201
-    )
+    try:
+        outcome = retrain(
+            session.settings,
+            store=session.store_path,
+            promote=promote,
+            epochs=epochs,
+            seed=seed,
+            tell=lambda said: print(f"hauswart: {said}", file=sys.stderr, flush=True),  # noqa: T201
+        )
+    except NothingToLearnError as error:
+        sys.stderr.write(f"hauswart: {error}; {error.hint}\n")
+        return
+    except ModuleNotFoundError as error:
+        raise missing("retrain", error) from error
     if as_json:
         sys.stdout.write(json.dumps(outcome._asdict(), default=str) + "\n")
         return
     sys.stdout.write(describe(outcome))
+
+
+@app.command("promote", help="Verify and judge the newest candidate; it serves if it is worse at nothing.")
+def promote_command(context: typer.Context) -> None:
+    """What `hauswart-switch.service` does; a candidate that lost is no failure."""
+    from training.promote import promote, tell  # noqa: PLC0415  # it imports this module
+
+    session: Session = session_of(context)
+    made = promote(session.settings, store=session.store_path)
+    sys.stdout.write(tell(made, session.settings))
 
 
 def describe(outcome: Outcome) -> str:

@@ -76,7 +76,7 @@ def _space(path: Path) -> Check:
 
 
 def _store(settings: Settings) -> Check:
-    path = settings.state / "store.db"
+    path = settings.store
     if not path.exists():
         return Check("store", "ok", "not made yet")
     try:

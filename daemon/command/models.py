@@ -12,6 +12,8 @@ from rich.text import Text
 
 from daemon.command.session import Session, console, print_json, session_of
 from daemon.errors import BundleError, ConfigError, HauswartError, NoBundleError
+from daemon.journal import Journal
+from daemon.message_ids import MessageId
 from daemon.settings import Models
 from models import shelf
 from models.bundle import TIERS, Bundle
@@ -86,6 +88,7 @@ def install(
     trust = trust_of(settings.models)
     _whole(trust.verify(directory, _known(tier) if tier else None))
     made = shelf.install(directory, tier or None, settings.state, trust)
+    _record(MessageId.BUNDLE_PROMOTED, f"{made.name} serves now", made.manifest.tier, made.name)
     _tell(session, made.manifest.tier, made, "installed", as_json=as_json)
 
 
@@ -93,6 +96,8 @@ def rollback(context: typer.Context, tier: Tier, *, as_json: Json = False) -> No
     """A second rollback takes back the first; after the only installed one comes the shipped one."""
     session = session_of(context)
     back = shelf.rollback(_known(tier), session.settings.state, trust_of(session.settings.models))
+    name = back.name if back else "what ships"
+    _record(MessageId.BUNDLE_ROLLED_BACK, f"{name} serves again", tier, name)
     _tell(session, tier, back, "rolled back to", as_json=as_json)
 
 
@@ -305,6 +310,13 @@ def qualities(metrics: dict[str, Any]) -> dict[str, float]:
         if values:
             found[name] = float(values[-1])
     return found
+
+
+def _record(message_id: MessageId, text: str, tier: str, bundle: str) -> None:
+    """Let the journal know who serves, where this runs as a unit."""
+    journal = Journal("hauswart-models")
+    if journal.listens:
+        journal.send(text, 6, message_id, {"tier": tier, "bundle": bundle})
 
 
 def _tell(session: Session, tier: str, bundle: Bundle | None, done: str, *, as_json: bool) -> None:

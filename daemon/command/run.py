@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Annotated
 import typer
 
 from daemon.command.session import session_of
-from daemon.errors import ConfigError
+from daemon.errors import ConfigError, HauswartError
+from daemon.locks import find_holder
 from daemon.settings import Settings, save_resolved
 
 
@@ -38,21 +40,48 @@ def run(
     ] = None,
 ) -> None:
     """Start the supervisor in place of this process."""
-    resolved = _settle(session_of(context).settings, "run")
+    settings = session_of(context).settings
+    resolved = _settle(settings, settings.runtime / "settings-run.json")
     _become("supervise", str(resolved), *(["--for", str(seconds)] if seconds is not None else []))
 
 
-def stage(context: typer.Context, name: Stage) -> None:
-    """Start one stage in place of this process."""
-    _become("stage", name.value, str(_settle(session_of(context).settings, name.value)))
+def stage(
+    context: typer.Context,
+    name: Stage,
+    *,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Check the configuration and have the running stage read it.")
+    ] = False,
+) -> None:
+    """Start one stage in place of this process, or have the one that runs as a unit begin anew."""
+    session = session_of(context)
+    if reload:
+        _reload(session.settings, name.value)
+        return
+    if session.config is not None:  # for the same stage after a reload
+        os.environ["HAUSWART_CONFIG"] = str(session.config.absolute())
+    if session.state_dir is not None:
+        os.environ["HAUSWART_STATE_DIR"] = str(session.state_dir.absolute())
+    folder = session.settings.runtime / "status"
+    _become("stage", name.value, str(_settle(session.settings, folder / f"settings-{name.value}.json")))
 
 
-def _settle(settings: Settings, who: str) -> Path:
+def _reload(settings: Settings, name: str) -> None:
+    """Send the stage SIGHUP; the settings were checked by being read. Raises HauswartError."""
+    pid = find_holder(settings.runtime / "status" / f"{name}.lock")
+    if pid is None:
+        raise HauswartError(f"the stage {name} does not run", hint="`hauswart status`")
+    try:
+        os.kill(pid, signal.SIGHUP)
+    except PermissionError as error:
+        raise HauswartError(f"the stage {name} belongs to another user", hint="run as root") from error
+
+
+def _settle(settings: Settings, path: Path) -> Path:
     """Make the directories and leave the resolved settings for the stages."""
-    path = settings.runtime / f"settings-{who}.json"
     try:
         settings.state.mkdir(mode=0o750, parents=True, exist_ok=True)
-        settings.runtime.mkdir(mode=0o750, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         save_resolved(settings, path)
     except OSError as error:
         raise ConfigError(

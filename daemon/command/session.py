@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,7 +40,7 @@ class Session:
     @property
     def store_path(self) -> Path:
         """Where the store lies."""
-        return self.settings.state / "store.db"
+        return self.settings.store
 
     def reader(self) -> StoreReader:
         """The store, read-only."""
@@ -47,15 +48,22 @@ class Session:
 
     def keep(self, record: Record) -> None:
         """Have the daemon keep a record; without a daemon, write it here. Returns when it is committed."""
+        folder = self.store_path.parent
+        if folder.exists() and not os.access(folder, os.W_OK):  # a member of the group may only ask
+            self._ask(record)
+            return
         try:
             with StoreWriter(self.store_path) as writer:
                 writer.keep(record)
         except LockedError:
-            client = RecordsClient(self.settings.runtime)
-            try:
-                client.keep(record, ASK_TIMEOUT_S)
-            finally:
-                client.close()
+            self._ask(record)
+
+    def _ask(self, record: Record) -> None:
+        client = RecordsClient(self.settings.runtime)
+        try:
+            client.keep(record, ASK_TIMEOUT_S)
+        finally:
+            client.close()
 
 
 def session_of(context: typer.Context) -> Session:

@@ -33,6 +33,7 @@ MAX_AT_ONCE = 4
 MAX_WAITING = 256
 BACKOFF_S = (5.0, 30.0, 120.0, 600.0, 1800.0)  # then it has failed for good
 MAX_TARGETS_BYTES = 1 << 16
+CREDENTIAL = "hauswart.targets"  # as units/hauswart-notify.service loads it
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Letter(NamedTuple):
 def channels_of(settings: Notify) -> list[Channel]:
     """The configured channels; raises ConfigError, which never quotes a target."""
     found = [Channel("hook", tuple(settings.hook))] if settings.hook else []
-    urls = [*settings.targets, *_read_targets(settings.targets_file)]
+    urls = [*settings.targets, *_read_targets(settings.targets_file), *_read_targets(_credential())]
     argv = (sys.executable, "-P", "-m", "daemon.notify.send")
     for number, url in enumerate(urls, 1):
         scheme, colon, _ = url.partition("://")
@@ -76,6 +77,13 @@ def channels_of(settings: Notify) -> list[Channel]:
         short = blake2b(url.encode(errors="surrogateescape"), digest_size=2).hexdigest()
         found.append(Channel(f"{scheme[:32]}-{short}", argv, url))
     return found
+
+
+def _credential() -> str:
+    """The file with targets that systemd handed this unit (LoadCredential=), "" if there is none."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    path = Path(folder, CREDENTIAL)
+    return str(path) if folder and path.exists() else ""
 
 
 def _read_targets(path: str) -> list[str]:

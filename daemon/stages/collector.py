@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from daemon.bus import FlowProducer, Wire
 from daemon.clock import now
 from daemon.collectors.source import Collector
+from daemon.message_ids import MessageId
 from daemon.messages import Event, Line, Observation, Sample
 from daemon.settings import Settings
 from daemon.stages.flows import count_flows
@@ -49,7 +50,7 @@ class CollectorStage:
         self._offer(self._readers.open())
         self._keep_beginnings()
         if self._life.died is not None:
-            self._life.tell.warning("the last collector died without stopping")
+            self._life.tell.warning("the last collector died without stopping", MessageId.STAGE_DIED)
             self._offer([crash_event("collector", self._life.died)])
         self._life.ready(f"reading {', '.join(reader.name for reader in self._readers.all) or 'nothing'}")
         while not self._life.stopping:
@@ -171,7 +172,7 @@ def run(settings: Settings) -> None:
     """Be the collector until stopped."""
     life = Life("collector", settings)
     wire = Wire(life.runtime)
-    positions = Positions(settings.state / "positions.json")
+    positions = Positions(settings.folder("collector") / "positions.json")
     stage = CollectorStage(life, FlowProducer(wire, EDGE), build(settings, positions.known), positions)
     try:
         stage.run()

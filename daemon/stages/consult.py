@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from daemon.message_ids import MessageId
 from daemon.questions import Answer, Question
 from daemon.scorer import COMMAND, Scorer
 from daemon.settings import Settings
@@ -29,11 +30,20 @@ class Consultation:
         """Whether a question now costs no start of a process."""
         return self.scorer.pid > 0 or self.scorer.state in SPEECHLESS
 
+    @property
+    def remark(self) -> str:
+        """What a status line says of a model that should speak and does not; "" if all is well."""
+        state = self.scorer.state
+        return f"; its model is {state}, the baseline judges alone" if state in {"absent", "broken"} else ""
+
     def listen(self) -> None:
         """Take in what the model said, also while nothing can be done with it."""
         self._answers += self.scorer.poll()
+        tier = self.scorer.tier
         while self.scorer.notes:
-            self._life.tell.warning(self.scorer.notes.popleft())
+            self._life.tell.warning(self.scorer.notes.popleft(), MessageId.MODEL_FELL_BACK, tier=tier)
+        while self.scorer.refusals:
+            self._life.tell.warning(self.scorer.refusals.popleft(), MessageId.BUNDLE_REFUSED, tier=tier)
 
     def consult(self, asked: Callable[[], Sequence[Question]]) -> list[Answer]:
         """Ask what `asked()` wants to know, if that can be taken; the answers since the last time.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,10 +16,12 @@ from typing import Literal
 import zmq
 
 from daemon.clock import boot_id
-from daemon.errors import HauswartError
+from daemon.errors import ConfigError, HauswartError
 from daemon.locks import FileLock
+from daemon.message_ids import MessageId
 from daemon.settings import Settings
 from daemon.stages.log import StageLog
+from daemon.stages.process import start_anew
 from daemon.stages.service import ServiceManager
 from daemon.status import Flow, LatencyWindow, ModelStatus, Status, own_pss_bytes, read_status, write_status
 
@@ -52,10 +55,12 @@ class Life:
         self.runtime = settings.runtime.absolute()
         self.tell = StageLog(stage, settings.log_level)
         self.stopping = False
+        self._anew = False
         self.poller = zmq.Poller()
         self.latency = LatencyWindow()
         self.report: Callable[[], Report] = Report
         _make_directory(self.runtime / "status")
+        _refuse_root(self.runtime / "status")
         self._lock = FileLock(self.runtime / "status" / f"{stage}.lock", f"the stage {stage}")
         self.died = _find_death(self.runtime, stage)
         self._manager = ServiceManager()
@@ -76,7 +81,7 @@ class Life:
     def ready(self, text: str) -> None:
         """The stage serves from now on."""
         self._state = "running"
-        self.tell.info(text)
+        self.tell.info(text, MessageId.STAGE_READY)
         self._manager.ready(text)
         self._write_status()
 
@@ -100,11 +105,13 @@ class Life:
             self.poller.unregister(source)
 
     def end(self) -> None:
-        """Say that this stage stopped on purpose."""
+        """Say that this stage stopped on purpose; after SIGHUP, begin again in this very process."""
         self._state = "stopped"
         self._write_status()
         self._lock.release()
         signal.alarm(0)
+        if self._anew:
+            start_anew(self.stage)
 
     def forsake(self) -> None:
         """In a forked child: hold nothing of this life, and leave its file alone."""
@@ -114,7 +121,11 @@ class Life:
 
     def announce_stop(self) -> None:
         """Tell the service manager, and see to it that stopping ends."""
-        self._manager.stopping()
+        if self._anew:
+            self.tell.info("reading the configuration again", MessageId.STAGE_RELOADING)
+            self._manager.reloading()
+        else:
+            self._manager.stopping()
         signal.alarm(STOP_WITHIN_S)
 
     def _beat(self, now_s: float) -> None:
@@ -167,7 +178,11 @@ class Life:
         )
 
     def _catch_signals(self) -> int:
-        """SIGTERM and SIGINT stop, SIGHUP does nothing; a pipe wakes the poller for them."""
+        """SIGTERM and SIGINT stop, a pipe wakes the poller for them.
+
+        SIGHUP is `systemctl reload` for a stage of its own; elsewhere a terminal that closes sends it, and it
+        is ignored.
+        """
         readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._stop)
@@ -175,13 +190,19 @@ class Life:
             signal.getsignal(signal.SIGINT) != signal.SIG_IGN
         ):  # under a supervisor, the terminal's Ctrl-C is its
             signal.signal(signal.SIGINT, self._stop)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        reloads = self._manager.present and self.stage != "supervisor"
+        signal.signal(signal.SIGHUP, self._begin_anew if reloads else signal.SIG_IGN)
         self.poller.register(readable, zmq.POLLIN)
         return readable
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        self.stopping = True
+        self.stopping, self._anew = True, False
+
+    def _begin_anew(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if not self.stopping:
+            self.stopping = self._anew = True
 
 
 def _make_directory(path: Path) -> None:
@@ -191,6 +212,15 @@ def _make_directory(path: Path) -> None:
         raise HauswartError(
             f"cannot make {path}: {error.strerror}", hint="choose a runtime_dir that this user may write"
         ) from error
+
+
+def _refuse_root(status: Path) -> None:
+    """Make nothing as root where the units' users could not replace it (units/hauswart.tmpfiles: sticky)."""
+    if os.geteuid() == 0 and status.stat().st_mode & stat.S_ISVTX:
+        raise ConfigError(
+            f"{status.parent} belongs to hauswart's units",
+            hint="`systemctl start hauswart.target`, or another --state-dir",
+        )
 
 
 def _find_death(runtime: Path, stage: str) -> Status | None:

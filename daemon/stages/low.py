@@ -14,6 +14,7 @@ from typing import Protocol
 from daemon.bus import Arrival, FlowConsumer, FlowProducer, Wire
 from daemon.clock import now
 from daemon.codec import observation_decoder
+from daemon.message_ids import MessageId
 from daemon.messages import Event, Observation, Stamp, Upward
 from daemon.questions import Answer, Question
 from daemon.settings import Settings
@@ -96,7 +97,7 @@ class LowStage:
     ) -> None:
         self._life, self._consumer, self._producer = life, consumer, producer
         self._tier, self._telemetry, self._model = tier, telemetry, model
-        self._state_path = life.settings.state / "low.state"
+        self._state_path = life.settings.folder("low") / "low.state"
         self._open: deque[tuple[int, Arrival[Observation]]] = deque()
         self._state_due_s = time.monotonic() + life.settings.low.state_interval_s
         self._errors: Counter[str] = Counter()
@@ -109,7 +110,7 @@ class LowStage:
     def run(self) -> None:
         """Serve until stopped."""
         if self._life.died is not None:
-            self._life.tell.warning("the last low tier died without stopping")
+            self._life.tell.warning("the last low tier died without stopping", MessageId.STAGE_DIED)
             self._producer.offer([find_crash("low", self._life.died)])
         self._life.ready("judging lines and metrics")
         while not self._life.stopping:
@@ -215,7 +216,7 @@ class LowStage:
         telemetry = {f"telemetry/{what}": n for what, n in self._telemetry.counters.items()}
         lost = sum(self._consumer.tally.gap.values())
         return Report(
-            text="judging" + (f", {lost} observations lost on the way" if lost else ""),
+            text="judging" + (f", {lost} observations lost on the way" if lost else "") + self._model.remark,
             flows={EDGE_IN: count_flows(self._consumer.tally), EDGE_OUT: count_flows(self._producer.tally)},
             drops={EDGE_IN: dict(self._consumer.drops), EDGE_OUT: dict(self._producer.drops)},
             counters=dict(self._tier.counters) | errors | telemetry | {"unacknowledged_peak": self._peak},
@@ -254,7 +255,7 @@ def run(settings: Settings) -> None:
     try:
         consumer = FlowConsumer(wire, EDGE_IN, observation_decoder())
         tell_unchecked(life, wire)
-        tier = LowTier(settings.low, _read_state(settings.state / "low.state"))
+        tier = LowTier(settings.low, _read_state(settings.folder("low") / "low.state"))
         telemetry = SegmentWriter(
             settings.state / "telemetry", settings.low.telemetry_days, settings.low.telemetry_mib
         )

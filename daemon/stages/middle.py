@@ -15,6 +15,7 @@ from daemon.bus import Arrival, Asked, FlowConsumer, RecordsServer, WakePublishe
 from daemon.clock import now
 from daemon.codec import upward_decoder
 from daemon.errors import HauswartError, IntegrityError
+from daemon.message_ids import MessageId
 from daemon.messages import (
     Committed,
     Finding,
@@ -31,6 +32,7 @@ from daemon.messages import (
 )
 from daemon.questions import Answer, Question
 from daemon.settings import Settings
+from daemon.stages.bulletin import Bulletin
 from daemon.stages.consult import Consultation, consultation
 from daemon.stages.flows import count_flows, count_latency, tell_unchecked, work_through
 from daemon.stages.health import find_crash, find_gap, find_predecessor, find_silence
@@ -104,6 +106,7 @@ class MiddleStage:
         tier: Tier,
         store: Store,
         model: Consultation,
+        told: Sequence[Incident] = (),
     ) -> None:
         self._life, self._consumer, self._records, self._wake = life, consumer, records, wake
         self._tier, self._store, self._model = tier, store, model
@@ -117,13 +120,16 @@ class MiddleStage:
         self._began_s = self._ticked_s = time.monotonic()
         self._silent = False
         self._counts: Counter[str] = Counter()
+        self._bulletin = Bulletin(life.tell)
+        for incident in told:
+            self._bulletin.know(incident)
         life.listen(records.socket, wanted=True)
         life.report = self._report
 
     def run(self) -> None:
         """Serve until stopped."""
         if self._life.died is not None:
-            self._life.tell.warning("the last middle tier died without stopping")
+            self._life.tell.warning("the last middle tier died without stopping", MessageId.STAGE_DIED)
             self._take([find_crash("middle", self._life.died), Tick(now())])
         elif (died := find_predecessor(self._life.runtime)) is not None:
             self._take([find_crash("supervisor", died), Tick(now())])
@@ -223,6 +229,7 @@ class MiddleStage:
         self._acknowledge()
         for incident in incidents:
             self._wake.publish(Wake("incidents", incident.id))
+            self._bulletin.tell(incident)
 
     def _acknowledge(self) -> None:
         """Acknowledge what is committed; what may still become an incident only gives its credit back."""
@@ -240,7 +247,7 @@ class MiddleStage:
         if isinstance(error, IntegrityError):
             raise error  # the next start saves the sound rows
         if not self._blocked:
-            self._life.tell.error(f"cannot commit: {error}; trying again")
+            self._life.tell.error(f"cannot commit: {error}; trying again", MessageId.STORE_BLOCKED)
         self._counts["commits_failed"] += 1
         self._retry_s = time.monotonic() + RETRY_S
 
@@ -250,7 +257,10 @@ class MiddleStage:
         silent_s = time.monotonic() - heard_s
         if (silent_s > SILENT_AFTER_S) != self._silent and not self._blocked:
             self._silent = not self._silent
-            self._life.tell.warning(f"the low tier is {'silent' if self._silent else 'heard again'}")
+            said, message_id = (
+                ("silent", MessageId.STAGE_SILENT) if self._silent else ("heard again", MessageId.STAGE_HEARD)
+            )
+            self._life.tell.warning(f"the low tier is {said}", message_id)
             self._take([find_silence("low", silent_s, ended=not self._silent)])
 
     def _keep_time(self) -> None:
@@ -305,7 +315,7 @@ class MiddleStage:
             self._life.tell.error(f"judge: {describe(error)}")
 
     def _report(self) -> Report:
-        text = "grouping"
+        text = self._bulletin.summary + self._model.remark
         if self._blocked:
             text = "the store cannot be written; nothing is acknowledged meanwhile"
         elif self._silent:
@@ -327,11 +337,11 @@ def run(settings: Settings) -> None:
 
     life = Life("middle", settings)
     wire = Wire(life.runtime)
-    path: Path = settings.state / "store.db"
+    path: Path = settings.store
     try:
         with StoreWriter(path) as store:
             for note in store.notes:
-                life.tell.warning(note)
+                life.tell.warning(note, MessageId.STORE_DAMAGED)
             with StoreReader(path) as reader:
                 recent = reader.incidents(since=time.time() - REOPEN_S, limit=MAX_RECENT)
                 silences = reader.silences()
@@ -345,6 +355,7 @@ def run(settings: Settings) -> None:
                 tier=MiddleTier(settings.middle, recent, silences),
                 store=store,
                 model=consultation(life, settings, "middle"),
+                told=recent,
             ).run()
     finally:
         wire.close()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from daemon.bus import LOOK_EVERY_S, RecordsClient, WakeListener, Wire
 from daemon.errors import HauswartError
+from daemon.message_ids import MessageId
 from daemon.messages import Advice, KeepDelivery, KeepFinding
 from daemon.notify.channels import Channel, Letter, Outcome, Post, channels_of, letter
 from daemon.notify.planner import HOUR_S, MISSED_S, Notice, Planner, State
@@ -68,6 +69,8 @@ class NotifyStage:
 
     def run(self) -> None:
         """Work until stopped."""
+        if self._life.died is not None:
+            self._life.tell.warning("the last notify stage died without stopping", MessageId.STAGE_DIED)
         self._life.ready("waiting for incidents" if self._channels else "serving metrics")
         while not self._life.stopping:
             self.step()
@@ -193,7 +196,9 @@ class NotifyStage:
         at, name = time.time(), one.channel.name
         self._counts["delivered" if outcome.ok else "undelivered"] += 1
         if not outcome.ok:
-            self._life.tell.error(f"notification through {name} failed for good: {outcome.error}")
+            self._life.tell.error(
+                f"notification through {name} failed for good: {outcome.error}", MessageId.NOTIFICATION_FAILED
+            )
         elif outcome.output:
             self._life.tell.info(f"{name} says: {outcome.output[:500]}")
         for incident_id, revision in one.about:
@@ -248,9 +253,13 @@ def run(settings: Settings) -> None:
     """Be the notify stage until stopped."""
     channels = channels_of(settings.notify)
     life = Life("notify", settings)
+    if not channels and not settings.metrics.listen:
+        life.ready("nothing to do: neither a hook nor targets nor an endpoint is configured")
+        life.end()
+        return
     wire = Wire(life.runtime)
     try:
-        with StoreReader(settings.state / "store.db") as reader:
+        with StoreReader(settings.store) as reader:
             client = RecordsClient(life.runtime, wire)
             stage = NotifyStage(life, WakeListener(wire), client, reader, channels, host=socket.gethostname())
             if settings.metrics.listen:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import sys
+
+from daemon.errors import HauswartError
 
 _PR_SET_NAME = 15  # prctl(2)
 
@@ -10,6 +14,18 @@ _PR_SET_NAME = 15  # prctl(2)
 def name_process(name: str) -> None:
     """Show a name in ps(1) and top(1), cut by the kernel to 15 characters."""
     ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
+
+
+def start_anew(stage: str) -> None:
+    """Become a fresh process of a stage, under the same number; what it reads again is in the environment.
+
+    Raises HauswartError; the service manager then starts another one.
+    """
+    arguments = [sys.executable, "-P", "-m", "daemon", "stage", stage]
+    try:
+        os.execv(arguments[0], arguments)  # noqa: S606  # no shell
+    except OSError as error:
+        raise HauswartError(f"cannot start {arguments[0]} anew: {error.strerror}") from error
 
 
 def describe(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from daemon.clock import now
 from daemon.collectors.source import Collector, reader_event
 from daemon.errors import SourceError
+from daemon.message_ids import MessageId
 from daemon.messages import Event, Line, Observation, Stamp
 from daemon.stages.log import StageLog
 from daemon.stages.process import describe
@@ -118,7 +119,7 @@ class Readers:
             if first:
                 self.all.remove(reader)
                 why = f"{error} ({error.hint})" if error.hint else str(error)
-                self._tell.info(f"{reader.name}: absent, {why}")
+                self._tell.info(f"{reader.name}: absent, {why}", MessageId.SOURCE_ABSENT, source=reader.name)
                 return [reader_event(reader.name, "absent", why, at)]
             self._retry(reader, at)
             return []
@@ -134,7 +135,11 @@ class Readers:
         self._close(reader)
         self._retry(reader, at)
         text = str(error) if isinstance(error, SourceError) else describe(error)
-        self._tell.warning(f"{reader.name}: {text}; next try in {reader.due_s - at.mono:.0f} s")
+        self._tell.warning(
+            f"{reader.name}: {text}; next try in {reader.due_s - at.mono:.0f} s",
+            MessageId.SOURCE_FAILED,
+            source=reader.name,
+        )
         return reader_event(reader.name, "error", text, at)
 
     def _retry(self, reader: Reader, at: Stamp) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 
 
 class ServiceManager:
@@ -17,6 +18,11 @@ class ServiceManager:
         )
         self._status = ""
         self.unsent = 0
+
+    @property
+    def present(self) -> bool:
+        """Whether a service manager listens."""
+        return self._socket is not None
 
     @property
     def watchdog_s(self) -> float | None:
@@ -39,6 +45,10 @@ class ServiceManager:
     def feed_watchdog(self) -> None:
         """The work loop turns."""
         self._send("WATCHDOG=1")
+
+    def reloading(self) -> None:
+        """The stage is about to read its configuration again; READY ends that."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}\nSTATUS=reloading")
 
     def stopping(self) -> None:
         """The stage is about to end."""

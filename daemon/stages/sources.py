@@ -70,7 +70,7 @@ def _hiders(settings: Settings) -> tuple[Clean, Callable[[str], str], Callable[[
         return clean, str, str
     from daemon.pseudonyms import open_pseudonyms  # noqa: PLC0415  # only where it is wanted
 
-    pseudonyms = open_pseudonyms(settings.state)
+    pseudonyms = open_pseudonyms(settings.folder("collector"))
     return pseudonyms.clean, pseudonyms.user, pseudonyms.address
 
 

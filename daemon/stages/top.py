@@ -10,6 +10,7 @@ from typing import Protocol
 
 from daemon.bus import LOOK_EVERY_S, RecordsClient, WakeListener, Wire
 from daemon.errors import HauswartError
+from daemon.message_ids import MessageId
 from daemon.messages import Advice, Incident, KeepAdvice, KeepFinding
 from daemon.scorer import Scorer
 from daemon.settings import Settings
@@ -61,6 +62,8 @@ class TopStage:
 
     def run(self) -> None:
         """Serve until stopped."""
+        if self._crash is not None:
+            self._life.tell.warning("the last top tier died without stopping", MessageId.STAGE_DIED)
         self._life.ready("waiting for incidents")
         while not self._life.stopping:
             self.step()
@@ -106,6 +109,7 @@ class TopStage:
             self._tier = self._tier or self._make_tier()
             advice = self._tier.advise(incident)
             self._client.keep(KeepAdvice(incident.id, incident.revision, advice), KEEP_TIMEOUT_S)
+            self._tell_advice(incident, advice)
             self._counts["advised"] += 1
             self._counts["advised_by_model"] += any(one.origin == "model" for one in advice)
             self._model.listen()
@@ -116,9 +120,20 @@ class TopStage:
         except Exception as error:  # noqa: BLE001  # one incident's text must not keep the others from advice
             self._give_up(incident, describe(error))
 
+    def _tell_advice(self, incident: Incident, advice: Sequence[Advice]) -> None:
+        lang = self._life.settings.language
+        said = next((one for one in advice if one.lang == lang), None)
+        if said is not None:
+            fields = {"incident": incident.id, "class": incident.fault_class.value, "origin": said.origin}
+            self._life.tell.info(f"advice: {said.text}", MessageId.ADVICE_GIVEN, **fields)
+
     def _give_up(self, incident: Incident, reason: str) -> None:
         """Leave this revision alone; the next one is tried again."""
-        self._life.tell.warning(f"no advice for incident {incident.id}: {reason}")
+        self._life.tell.warning(
+            f"no advice for incident {incident.id}: {reason}",
+            MessageId.ADVICE_MISSING,
+            **{"incident": incident.id, "class": incident.fault_class.value},
+        )
         self._counts["given_up"] += 1
         self._given_up[incident.id, incident.revision] = None
         if len(self._given_up) > MAX_GIVEN_UP:
@@ -126,7 +141,7 @@ class TopStage:
 
     def _report(self) -> Report:
         return Report(
-            text=self._trouble or "waiting for incidents",
+            text=self._trouble or f"waiting for incidents{self._model.remark}",
             drops={"wake": dict(self._listener.drops), "records": dict(self._client.drops)},
             counters=dict(self._counts),
             model=self._model.scorer.status(),
@@ -183,7 +198,7 @@ def run(settings: Settings) -> None:
     life = Life("top", settings)
     model = consultation(life, settings, "top")
     wire = Wire(life.runtime)
-    store = _Store(settings.state / "store.db", settings.top.languages)
+    store = _Store(settings.store, settings.top.languages)
     try:
         TopStage(
             life,

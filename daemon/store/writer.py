@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from daemon.errors import HauswartError, IntegrityError, StoreFullError
-from daemon.locks import FileLock
+from daemon.locks import FileLock, give_to_owner
 from daemon.messages import Finding, Incident, KeepPurge, Record
 from daemon.store import pages, rows, salvage, schema
 from daemon.store.expiry import erase_incidents, expire
@@ -55,7 +55,13 @@ class StoreWriter:
         # Unbuffered, as pages change under it; it stays open as long as the connection (see pages.save_sums).
         self._file = self.path.open("rb", buffering=0)
         self.checkpoint()
+        self._give_away()
         return self._connection
+
+    def _give_away(self) -> None:
+        """After a command of root's, the middle tier's user goes on writing here."""
+        for path in self.path.parent.glob(f"{self.path.name}*"):
+            give_to_owner(path)
 
     def _examine(self) -> schema.Report:
         if not self.path.exists() or not self.path.stat().st_size:
@@ -207,6 +213,7 @@ class StoreWriter:
                 pages.drop_sums(self.path)
             self._connection.close()
             self._file.close()
+            self._give_away()
             self._lock.release()
 
     def __enter__(self) -> Self:

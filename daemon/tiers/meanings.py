@@ -15,6 +15,7 @@ from daemon.subjects import split_pid
 from daemon.tiers.conditions import Breach, Conditions
 from daemon.tiers.crashes import Crashes
 from daemon.tiers.logins import Attempt, Logins, Told
+from daemon.tiers.view import own_unit
 from daemon.tiers.writers import CHILD, believed, privileged, role_of
 from models.known import Message, Reading, load, read
 from models.taxonomy import SubjectKind
@@ -183,7 +184,7 @@ class Meanings:
                 subjects.append(Subject(SubjectKind.UNIT, line.unit, 0.6 if subjects else 1.0))
         elif not subjects and line.identifier:
             subjects.append(Subject(SubjectKind.PROCESS, line.identifier))
-        return subjects or [Subject(SubjectKind.HOST, "")]
+        return [_as_stage(one) for one in subjects] or [Subject(SubjectKind.HOST, "")]
 
     def _asked_to_stop(self, message: Message, reading: Reading, line: Line, t: float) -> bool:
         """Whether a unit merely gave an exit code of its own (143, 1) when it was told to stop."""
@@ -231,6 +232,15 @@ def _about_itself(message: Message, reading: Reading, line: Line) -> bool:
     if message.writer != "pid1" or role_of(line) != CHILD:
         return True
     return (SubjectKind.UNIT, line.unit) in reading.subjects
+
+
+def _as_stage(subject: Subject) -> Subject:
+    """What the manager says of one of hauswart's own units is about that stage's health."""
+    if subject.kind is not SubjectKind.UNIT or not own_unit(subject.name):
+        return subject
+    return replace(
+        subject, kind=SubjectKind.STAGE, name=subject.name.partition(".")[0].removeprefix("hauswart-")
+    )
 
 
 def _label(subject: Subject) -> str:

@@ -85,10 +85,13 @@ class Container:
 
 
 @contextlib.contextmanager
-def container(scratch: Path, units: Mapping[str, str] | None = None) -> Iterator[Container]:
+def container(
+    scratch: Path, units: Mapping[str, str] | None = None, binds: Mapping[str, Path] | None = None
+) -> Iterator[Container]:
     """Boot a container; raises ContainerError.
 
-    `units` (name to text) are in place from the start, and those with WantedBy= are enabled.
+    `units` (name to text) are in place from the start, and those with WantedBy= are enabled. `binds` maps
+    paths in the container to folders of this host that it may read.
     """
     name = f"hauswart-lab-{os.getpid()}-{next(_NUMBERS)}"
     for part in _PARTS:
@@ -101,7 +104,7 @@ def container(scratch: Path, units: Mapping[str, str] | None = None) -> Iterator
     groups = _groups(name)
     try:
         with (scratch / "container.log").open("wb") as log:
-            process = _boot(name, scratch, groups, enabled, log)
+            process = _boot(name, scratch, groups, enabled, binds=binds or {}, log=log)
         try:
             yield Container(_wait_booted(process, scratch / "container.log"), shared)
         finally:
@@ -111,11 +114,18 @@ def container(scratch: Path, units: Mapping[str, str] | None = None) -> Iterator
 
 
 def _boot(
-    name: str, scratch: Path, groups: list[Path], enabled: list[str], log: BinaryIO
+    name: str,
+    scratch: Path,
+    groups: list[Path],
+    enabled: list[str],
+    *,
+    binds: Mapping[str, Path],
+    log: BinaryIO,
 ) -> subprocess.Popen[bytes]:
     shared, top, given = (scratch / part for part in _PARTS)
     options = [f"--machine={name}", f"--bind={shared}:{SHARED}"]
     options += [f"--bind-ro={path}" for path in _code()]
+    options += [f"--bind-ro={source}:{target}" for target, source in binds.items()]
     # Where systemd is pid 1 it gives the container a scope; elsewhere it stays in the groups made here.
     options += ["--keep-unit"] if groups else []
     script = "".join(f"echo $$ >{group}/cgroup.procs\n" for group in groups) + _START
