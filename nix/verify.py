@@ -1,4 +1,4 @@
-"""Checks every byte of a bundle without loading its model: `verify.py TIER DIR`."""
+"""Checks every byte of a bundle without loading its model: `verify.py TIER DIR`."""  # noqa: INP001  # a script of the Nix package
 
 import sys
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""The Nix files: they parse, the lock is the flake's, the module says what the daemon and its units understand.
+"""The Nix files: they parse, the lock is the flake's, the module says what the daemon and its units know.
 
-Nothing is built here: nixpkgs stands in as miniatures (`tests/fixtures/nix`). With NIXPKGS_LIB set to a copy of
-nixpkgs' `lib`, the module is evaluated by that too.
+Nothing is built here: nixpkgs stands in as miniatures (`tests/fixtures/nix`). With NIXPKGS_LIB set to a copy
+of nixpkgs' `lib`, the module is evaluated by that too.
 """
 
 import ast
@@ -142,9 +142,8 @@ def test_file_parses(nix, path):
 def test_lock_pins_the_branch_that_the_flake_names():
     lock = json.loads((ROOT / "flake.lock").read_text())
     nixpkgs = lock["nodes"]["nixpkgs"]
-    owner, repo, ref = re.search(r'nixpkgs\.url = "github:(.*)/(.*)/(.*)"', (ROOT / "flake.nix").read_text())[
-        1:
-    ] or ("", "", "")
+    url = re.search(r'nixpkgs\.url = "github:(.*)/(.*)/(.*)"', (ROOT / "flake.nix").read_text())
+    owner, repo, ref = url.groups()
     assert nixpkgs["original"] == {"owner": owner, "repo": repo, "ref": ref, "type": "github"}
     assert re.fullmatch(r"[0-9a-f]{40}", nixpkgs["locked"]["rev"])
     assert re.fullmatch(r"sha256-[A-Za-z0-9+/]{43}=", nixpkgs["locked"]["narHash"])
@@ -274,7 +273,7 @@ def test_one_option_enables_it_and_nothing_else_is_wrong(evaluate, lib):
 
 @needs_nix
 def test_disabled_it_leaves_no_trace(evaluate):
-    host = evaluate("{ settings.language = \"de\"; operators = [ \"alice\" ]; }")
+    host = evaluate('{ settings.language = "de"; operators = [ "alice" ]; }')
     assert (host["units"], host["users"], host["groups"], host["etc"]) == ({}, {}, {}, {})
 
 
@@ -314,7 +313,7 @@ def test_every_option_is_documented(evaluate):
         "bundles.highest = null;",
         'limits.CPUQuota = "one core";',
         'limits.MemoryMax = "512 MB";',
-        'retrain.schedule = "daily\\nExecStart=/bin/sh";',
+        'retrain.enable = true; retrain.schedule = "daily\\nExecStart=/bin/sh";',
         'notify.hook = "/bin/tell";',
         'notify.targetsFile = "targets";',
         "operators = [ 1 ];",
@@ -401,7 +400,10 @@ def test_limits_and_schedule_default_to_the_shipped_ones(evaluate):
         assert host["limits"][limits] == {key: slice_[key][0] for key in host["limits"][limits]}
         assert host["units"][name]["Slice"] == host["limits"][limits]
     timer = shipped("hauswart-retrain.timer")
-    assert host["units"]["hauswart-retrain.timer"]["Timer"]["OnCalendar"] == ["", *timer["Timer"]["OnCalendar"]]
+    assert host["units"]["hauswart-retrain.timer"]["Timer"]["OnCalendar"] == [
+        "",
+        *timer["Timer"]["OnCalendar"],
+    ]
     assert host["units"]["hauswart-retrain.timer"]["wantedBy"] == timer["Install"]["WantedBy"]
     assert host["units"]["hauswart.target"]["wantedBy"] == shipped("hauswart.target")["Install"]["WantedBy"]
 
@@ -467,12 +469,16 @@ def test_systemd_understands_the_units_with_all_drop_ins(evaluate, tmp_path):
     for path in UNITS.glob("*.*"):
         (tmp_path / path.name).write_text(path.read_text().replace("@hauswart@", "/bin/true"))
     for name, unit in evaluate(EVERYTHING)["units"].items():
-        text = re.sub(r"\S+/bin/(mkdir|ln|journalctl|hauswart)", "/bin/true", rendered(unit))
+        text = re.sub(r"[^\s=]+/bin/(mkdir|ln|journalctl|hauswart)", "/bin/true", rendered(unit))
         dropped = unit["overrideStrategy"] == "asDropin"
         target = tmp_path / (f"{name}.d/overrides.conf" if dropped else name)
         target.parent.mkdir(exist_ok=True)
         target.write_text(text)
-    units = [str(path) for path in tmp_path.glob("*.*") if path.suffix in {".service", ".slice", ".timer", ".target"}]
+    units = [
+        str(path)
+        for path in tmp_path.glob("*.*")
+        if path.suffix in {".service", ".slice", ".timer", ".target"}
+    ]
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *units],
         env=os.environ | {"SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
