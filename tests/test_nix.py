@@ -89,6 +89,19 @@ def test_flake_offers_what_the_readme_says(project):
 
 
 @needs_nix
+def test_bundle_made_of_a_directory_is_verified_while_it_is_built(project):
+    *how, where = over(project)
+    make = """flake: (flake.makeBundle {
+        pkgs.stdenv.hostPlatform.system = "x86_64-linux"; tier = "low"; src = "/somewhere";
+    }).script"""
+    done = nix("nix", "eval", "--json", *how, "--apply", make, f"{where}#lib")
+    assert done.returncode == 0, done.stderr
+    copied, checked = json.loads(done.stdout).splitlines()
+    assert copied == "cp --recursive --no-preserve=mode /somewhere $out"
+    assert re.search(r"/bin/hauswart models verify --tier low \$out$", checked)
+
+
+@needs_nix
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "nix/tests").glob("*.nix")))
 def test_script_of_a_vm_test_is_python(name):
     expression = f"""

@@ -61,6 +61,6 @@ _:
         machine.wait_for_unit("hauswart-low.service")
 
     with subtest("the journal explains what hauswart says"):
-        machine.succeed("journalctl --list-catalog | grep -i hauswart")
+        machine.succeed("journalctl --catalog --unit=hauswart-low.service | grep 'Defined-By: hauswart'")
   '';
 }
