@@ -9,8 +9,8 @@
     services.hauswart = {
       enable = true;
       notify.hook = [
-        "${pkgs.coreutils}/bin/cp"
-        "/dev/stdin"
+        "${pkgs.coreutils}/bin/tee"
+        "--append"
         "/run/hauswart/metrics/told.json"
       ];
     };
