@@ -16,7 +16,7 @@
     {
       overlays.default = import ./nix/overlay.nix;
 
-      nixosModules.default = ./module.nix;
+      nixosModules.default.imports = [ ./module.nix ];
 
       packages = forEachSystem (pkgs: {
         inherit (pkgs) hauswart hauswart-training;

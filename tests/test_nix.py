@@ -58,7 +58,7 @@ def test_lock_pins_the_branch_that_the_flake_names():
 
 @needs_nix
 def test_lock_is_up_to_date_and_an_outdated_one_is_noticed(project, tmp_path):
-    ask = ("nix", "flake", "metadata", "--no-update-lock-file")
+    ask = ("nix", "flake", "metadata", "--offline", "--no-update-lock-file")
     done = nix(*ask, f"path:{project}")
     assert done.returncode == 0, done.stderr
     moved = shutil.copytree(project, tmp_path / "moved")
