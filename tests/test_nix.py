@@ -7,6 +7,7 @@ import ast
 import json
 import re
 import shutil
+import subprocess
 import tomllib
 
 import pytest
@@ -139,6 +140,35 @@ def test_package_depends_on_what_pyproject_says(name, extra):
     assert value_of(package(name)) == requirements(asked)
 
 
+# What nixpkgs' builder gives an install phase.
+BUILDER = r"""
+set -euo pipefail
+runHook() { :; }
+substituteInPlace() {
+    local files=()
+    while [ "$1" != --replace-quiet ]; do files+=("$1"); shift; done
+    sed -i "s|$2|$3|g" "${files[@]}"
+}
+"""
+
+
+@needs_nix
+def test_package_has_the_units_with_its_own_program(tmp_path):
+    done = nix("nix-instantiate", "--eval", "--json", "-E", package("hauswart", wanted="installPhase"))
+    phase = BUILDER + json.loads(done.stdout)
+    subprocess.run(
+        ["bash", "-c", phase], cwd=ROOT, env={"out": str(tmp_path), "PATH": "/usr/bin:/bin"}, check=True
+    )
+    units = {path.name: path.read_text() for path in (tmp_path / "lib/systemd/system").iterdir()}
+    shipped = {path.name for path in (ROOT / "daemon/units").iterdir()}
+    others = {path.name for path in (tmp_path / "lib/systemd/catalog").iterdir()}
+    assert set(units) | others == shipped - {"hauswart.sysusers", "hauswart.tmpfiles"}
+    assert f"ExecStart={tmp_path}/bin/hauswart --config" in units["hauswart-low.service"]
+    assert [name for name, text in units.items() if "@hauswart@" in text] == []
+    assert (tmp_path / "lib/tmpfiles.d/hauswart.conf").is_file()
+    assert (tmp_path / "bin/hauswart").readlink().name == "hauswart"
+
+
 @needs_nix
 def test_package_of_the_daemon_refuses_what_is_older_than_its_bounds():
     with pytest.raises(ValueError, match=r"too old in this nixpkgs: msgspec 0\.19\.0 \(needed: 0\.20\)"):
@@ -153,11 +183,13 @@ def test_training_warns_of_what_is_older_than_its_bounds():
     assert "torch 2.9 (needed:" in done.stderr
 
 
-def package(name, versions=""):
-    """An expression for the names of what a package requires."""
+def package(name, versions="", wanted="requirements"):
+    """An expression for the names of what a package requires, or another attribute of it."""
     return f"""
         let
           lib = import {MINIATURES}/lib.nix;
           pkgs = import {MINIATURES}/pkgs.nix {{ inherit lib; versions = {{ {versions} }}; }};
-        in map (one: one.name) (pkgs.extend (import {ROOT}/nix/overlay.nix)).{name}.requirements
+          names = map (one: one.name or one);
+          found = (pkgs.extend (import {ROOT}/nix/overlay.nix)).{name}.{wanted};
+        in if builtins.isList found then names found else found
     """
