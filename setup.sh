@@ -6,7 +6,7 @@ cd "$(dirname "$0")"
 
 packages="python3-venv python3-dev gcc pkg-config libsystemd-dev"
 case $what in
-    test) packages="$packages iproute2 e2fsprogs util-linux mount kmod udev systemd systemd-container systemd-journal-remote" ;;
+    test) packages="$packages iproute2 e2fsprogs util-linux mount kmod udev systemd systemd-container systemd-journal-remote nix-bin" ;;
     bench) packages="$packages iproute2 stress-ng netdata prometheus-node-exporter" ;;
 esac
 [ "$what" = test ] && extras="[dev]" || extras=""
