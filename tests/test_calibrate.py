@@ -117,6 +117,20 @@ def test_decisions_are_those_that_the_low_tier_decodes_with(folder, tmp_path):
     assert lines.decode(scores, found["thresholds"]).severity_class in lines.SEVERITY_CLASSES
 
 
+def test_a_rarer_alert_needs_stronger_words(folder, tmp_path):
+    pytest.importorskip("pyarrow")
+    write_parquet(tmp_path / "r.parquet", rows(), {})
+    usual, same, rare = (
+        calibrate_folder(folder, tmp_path / "r.parquet", tmp_path / "d.json", alert_rate=rate)["thresholds"]
+        for rate in (0.0, 1 / 3, 0.1)
+    )
+    assert same["alert.shift"] == pytest.approx(usual["alert.shift"], abs=1e-3)
+    assert rare["alert.shift"] - usual["alert.shift"] == pytest.approx(
+        np.log(0.1 / 0.9) - np.log(0.5), abs=1e-3
+    )
+    assert rare["alert.scale"] == usual["alert.scale"]
+
+
 def test_same_rows_give_the_same_decisions(folder, tmp_path):
     pytest.importorskip("pyarrow")
     write_parquet(tmp_path / "r.parquet", rows(), {})

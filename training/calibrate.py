@@ -41,13 +41,16 @@ def calibrate_folder(
     split: str = "val",
     most: int = 6000,
     sure: float = SURE,
+    alert_rate: float = 0.0,
     seed: int = 0,
     tell: Tell = lambda _said: None,
 ) -> dict[str, Any]:
     """Write the decisions of a trained classifier's folder to `out` as JSON: `thresholds`, `calibration`.
 
     `onnx` is the graph that will serve (or its folder), by default the int8 one in the model's folder. At
-    most `most` rows, drawn evenly, are asked. Raises ConfigError for a generator, DataError without rows.
+    most `most` rows, drawn evenly, are asked. `alert_rate` is the share of alerts where the model will serve,
+    if it is another than among the rows (Saerens et al. 2002): labelled security logs hold far more of them
+    than a host's log. Raises ConfigError for a generator, DataError without rows.
     """
     from training.folder import load_folder  # noqa: PLC0415 - torch takes seconds
 
@@ -69,6 +72,9 @@ def calibrate_folder(
             tell(f"{head}: {len(labels)} rows of {split} are too few, left as it is")
             continue
         _calibrate(card["tier"], head, part[there], labels, found, sure=sure)
+        if size == 1 and 0.0 < alert_rate < 1.0:
+            shift = found["thresholds"][f"{head}.shift"] + log_odds(alert_rate) - log_odds(labels.mean())
+            found["thresholds"][f"{head}.shift"] = round(shift, 4)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return found
@@ -106,6 +112,11 @@ def temperature(logits: Array, labels: Array) -> float:
         one, two = high - golden * (high - low), low + golden * (high - low)
         low, high = (low, two) if loss(one) < loss(two) else (one, high)
     return float(np.exp((low + high) / 2))
+
+
+def log_odds(share: float) -> float:
+    """The logarithm of a share's odds."""
+    return float(np.log(share) - np.log1p(-share))
 
 
 def platt(logits: Array, labels: Array) -> tuple[float, float]:
@@ -206,6 +217,9 @@ def command(
     sure: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Middle tier: how often an overruling verdict is right.")
     ] = SURE,
+    alert_rate: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Low tier: the share of alerts where it will serve.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the rows that are drawn.")] = 0,
 ) -> None:
     """Progress goes to standard error."""
@@ -216,6 +230,7 @@ def command(
         onnx=onnx,
         split=split,
         sure=sure,
+        alert_rate=alert_rate,
         seed=seed,
         tell=_tell,
     )
