@@ -84,7 +84,7 @@ def test_damaged_installed_bundle_gives_way_to_the_one_before_and_says_so(make, 
     (tmp_path / "bundles/low/current/model.onnx").write_bytes(b"nothing")
     scorer = make()
     assert ask(scorer)[0].bundle.startswith("low-1-")
-    assert "model.onnx" in scorer.notes[0]
+    assert "model.onnx" in scorer.refusals[0]
 
 
 def test_installed_bundle_serves_as_soon_as_it_is_looked_for(make, tmp_path, monkeypatch):

@@ -235,17 +235,18 @@ def _runs(tokenizer: Path, tables: Sequence[Path]) -> bytes:
 
     from training.rows import read_parquet  # noqa: PLC0415 - pyarrow
 
+    rows = [row for table in tables for row in read_parquet(table) if row.get("completion")]
     pieces = Tokenizer.from_file(str(tokenizer))
     end = pieces.token_to_id(END)
+    if not rows:
+        raise ConfigError("texts: no row to learn from has a completion")
     if end is None:
         raise ConfigError(f"the model's tokenizer does not know {END}, by which its texts end")
     found: set[int] = set()
-    for row in (row for table in tables for row in read_parquet(table)):
-        if row.get("split", "train") == "train" and row.get("completion"):
+    for row in rows:
+        if row.get("split", "train") == "train":
             prompt, text = pieces.encode(row["prompt"]).ids, pieces.encode(row["completion"]).ids
             found.update(hash_runs(prompt, [token for token in text if token != end], end).tolist())
-    if not found:
-        raise ConfigError("texts: no row to learn from has a completion")
     return bytes(save({TENSOR: np.array(sorted(found), np.uint32)}, form_of()))
 
 
