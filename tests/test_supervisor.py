@@ -33,6 +33,8 @@ class Run:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                # a shell's background job ignores Ctrl-C, and so would what it starts
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def pid(self, stage):
