@@ -33,8 +33,6 @@ class Run:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                # a shell's background job ignores Ctrl-C, and so would what it starts
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def pid(self, stage):
@@ -49,6 +47,14 @@ class Run:
 
     def wait_for_stages(self):
         self.wait(lambda: all(self.pid(stage) for stage in STAGES if stage != "notify"))
+
+
+@pytest.fixture(autouse=True)
+def _interruptible():
+    """A shell's background job ignores Ctrl-C, and so would what it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
