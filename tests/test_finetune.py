@@ -16,6 +16,7 @@ import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 
 from daemon.errors import ConfigError  # noqa: E402
+from tests.fixtures.tiny import LOW_TRAINING  # noqa: E402
 from training import distil  # noqa: E402
 from training.batches import NONE, LabelRows, read_split  # noqa: E402
 from training.finetune import finetune_model, train_folder  # noqa: E402
@@ -62,13 +63,10 @@ def trained(tmp_path_factory) -> Path:
         data,
         "shape:bert-1x64",
         home / "model",
-        tier="low",
         epochs=15,
-        batch=16,
-        learning_rate=3e-3,
         vocabulary=200,
         evaluations=2,
-        bf16=False,
+        **LOW_TRAINING,
     )
     return home
 
@@ -116,14 +114,11 @@ def test_student_follows_its_teacher_where_rows_have_no_label(trained, tmp_path)
         write(tmp_path / "bare.parquet", rows),
         "shape:bert-1x64",
         tmp_path / "student",
-        tier="low",
         epochs=15,
-        batch=16,
-        learning_rate=3e-3,
         vocabulary=200,
         distil_from=trained / "model",
         soft_weight=1.0,
-        bf16=False,
+        **LOW_TRAINING,
     )
     texts = [row["text"] for row in low_rows(60, seed=9)]
     ours, theirs = (

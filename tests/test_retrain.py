@@ -21,6 +21,7 @@ from models.lines import LineVerdict, encode
 from models.runtime import Classifier
 from models.taxonomy import Category, FaultClass, Severity, SubjectKind
 from tests.fixtures.incidents import make_incident
+from tests.fixtures.tiny import LOW_TRAINING
 from training import contest, retrain
 from training.bundle import make_bundle
 from training.export import to_onnx
@@ -55,12 +56,9 @@ def champion(tmp_path_factory):
         home / "rows.parquet",
         "shape:bert-1x64",
         home / "model",
-        tier="low",
         epochs=8,
-        batch=16,
-        learning_rate=3e-3,
         vocabulary=300,
-        bf16=False,
+        **LOW_TRAINING,
     )
     quantize_onnx(to_onnx(load_folder(home / "model")[0], home / "float.onnx"), home / "int8.onnx")
     make_bundle(home / "model", home / "bundle", onnx=home / "int8.onnx", version="1")

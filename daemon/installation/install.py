@@ -93,7 +93,7 @@ def check_program(program: Path) -> None:
         if hidden:
             raise ConfigError(
                 f"{path} lies in {hidden}, where the units cannot see it",
-                hint="python3 -m venv /opt/hauswart && /opt/hauswart/bin/pip install hauswart",
+                hint="python3 -m venv /opt/hauswart && /opt/hauswart/bin/pip install .",
             )
         for folder in path.parents:
             if not folder.stat().st_mode & 0o001:
