@@ -295,6 +295,17 @@ def test_commands_follow_the_log_they_ask():
 # --- the whole advice ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("lang", "text"),
+    [("en", "It takes most of the processor time."), ("de", "Es nimmt den größten Teil der Rechenzeit.")],
+)
+def test_most_of_the_processor_is_more_than_half_of_all_cores(lang, text):
+    [claim] = wrong(text, lang, with_values(cpu_cores=0.5, cores_count=2.0))
+    assert "processor" in claim or "Rechenzeit" in claim
+    assert wrong(text, lang, with_values()) == [claim]
+    assert wrong(text, lang, with_values(cpu_cores=1.2, cores_count=2.0)) == []
+
+
 def test_empty_and_endless_texts_are_refused():
     assert check_advice(Advice(" ", "en", "model"), incident()) != []
     assert check_advice(Advice("a " * LENGTH_MAX, "en", "model"), incident()) != []

@@ -582,6 +582,17 @@ def test_an_incident_after_a_rebuild_says_which_generation():
     assert "after generation 142" in host.only.context[0].text
 
 
+def test_an_update_is_told_once_however_many_programs_made_it():
+    update = [
+        context(5 + n, "update", job=job) for n, job in enumerate(("apt-get", "dpkg", "apt-get", "dpkg"))
+    ]
+    ends = [context(12, "update", "end", job="dpkg"), context(13, "update", "end", job="apt-get")]
+    backup = context(14, "backup", unit="borg.service")
+    failed = find(90, "known.unit-failed", "unit:app.service", {CRASH: 0.75}, score=0.65)
+    told = Host().play(*update, *ends, backup, failed, until=100).only.context
+    assert [(note.kind, note.effect) for note in told if note.kind == "update"] == [("update", "noted")]
+
+
 def test_a_service_that_recovers_during_boot_is_no_incident():
     start = context(5, "boot")
     failed = find(10, "unit.failed.level", "unit:app.service", {CRASH: 0.75}, "error", score=0.65)

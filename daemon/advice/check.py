@@ -6,7 +6,9 @@ that the reviewed catalogue lists for the incident's fault class.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from daemon.advice import catalogue
@@ -21,6 +23,9 @@ from daemon.messages import Advice, Incident
 LENGTH_MAX = 900  # what a person reads at night, and what fits a notification
 _CODE = re.compile(r"`([^`]*)`")
 _MARKS = re.compile(r"[“”„‟«»`]")
+# A share that words claim, who may claim it by the evidence, and how much there must be of it at some time.
+_MOST = re.compile(r"most of the processor|größten Teil (?:der Rechenzeit|des Prozessors)")
+_HALF = 0.5
 
 
 class Violation(NamedTuple):
@@ -56,7 +61,7 @@ def check(text: str, incident: Incident, lang: Lang) -> list[Violation]:
     known = names(incident)
     wrong, text = _quotations(text, incident, known, lang)
     text = catalogue.blank_constants(text, _constants(incident))
-    return found + wrong + _tokens(text, known, list(numbers(incident)), lang)
+    return found + wrong + _shares(text, incident) + _tokens(text, known, list(numbers(incident)), lang)
 
 
 def _constants(incident: Incident) -> tuple[str, ...]:
@@ -98,6 +103,18 @@ def _tokens(text: str, known: dict[str, str], facts: list[Fact], lang: Lang) -> 
         elif token.kind == "word" and token.text.lower() in SPELLED:
             found += _spelled(token, facts)
     return found
+
+
+def _shares(text: str, incident: Incident) -> list[Violation]:
+    claim = _MOST.search(text)
+    if claim is None or any(_processor_share(one.values) > _HALF for one in incident.evidence):
+        return []
+    return [Violation(claim[0], "no evidence holds a share above one half")]
+
+
+def _processor_share(values: Mapping[str, float]) -> float:
+    """The culprit's, of all cores; nothing where no evidence measures it."""
+    return values.get("cpu_cores", 0.0) / max(1.0, values.get("cores_count", math.inf))
 
 
 def _number(token: Token, text: str, facts: list[Fact], lang: Lang) -> list[Violation]:

@@ -48,7 +48,7 @@ _NETWORK = frozenset({_F.LINK_DOWN, _F.PACKET_LOSS, _F.NAME_RESOLUTION})
 _STATISTICS = frozenset({"level", "shift", "forecast", "residual", "novel", "rate", "burst", "silence"})
 _WORDS = re.compile(r"[._-]")
 _JOBS = frozenset({"backup", "scrub", "maintenance-job", "timer"})
-_CHANGES = frozenset({"rebuild", "update"})
+CHANGES = frozenset({"rebuild", "update"})
 
 
 class Window(NamedTuple):
@@ -207,7 +207,7 @@ def _effect(window: Window, finding: Finding, top: FaultClass, since: float, t: 
         if window.age(t) > TRAIL_S:  # it outlasted the job that it began with
             return "noted" if top in _STRAIN and window.age(since) == 0.0 else None
         return _job_effect(window, finding, top)
-    if window.kind in _CHANGES:
+    if window.kind in CHANGES:
         return _change_effect(window, finding, top, t)
     if window.kind == "boot":
         return _boot_effect(window, finding, top, t)

@@ -7,12 +7,12 @@ without state of its own, so that a model can stand in its place.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from msgspec.structs import replace
 
-from daemon.incidents.context import Contexts, Effect, Weighing, Window, describe, main_class
+from daemon.incidents.context import CHANGES, Contexts, Effect, Weighing, Window, describe, main_class
 from daemon.incidents.situations import OCCURRENCES_TOLD, Condition, Opinion, Situation, family
 from daemon.messages import ContextNote, Culprit
 from daemon.subjects import Key, generic, split_pid
@@ -256,4 +256,18 @@ def _notes(weighed: Iterable[_Weighed], began: float) -> list[ContextNote]:
             known = strongest.get(window)
             if known is None or _EFFECT_RANK[told] > _EFFECT_RANK[known]:
                 strongest[window] = told
-    return [describe(window, told, began) for window, told in strongest.items()][-NOTES_MAX:]
+    return [describe(window, told, began) for window, told in _distinct(strongest)][-NOTES_MAX:]
+
+
+def _distinct(strongest: Mapping[Window, Effect]) -> list[tuple[Window, Effect]]:
+    """One window of each thing that the host did: the one that weighs most, of these the last.
+
+    A package update is one thing, however many of its programs and log files told of it.
+    """
+    told: dict[tuple[str, str], tuple[Window, Effect]] = {}
+    for window, weighs in strongest.items():
+        thing = (window.kind, "" if window.kind in CHANGES else window.name)
+        known = told.get(thing)
+        if known is None or _EFFECT_RANK[weighs] >= _EFFECT_RANK[known[1]]:
+            told[thing] = (window, weighs)
+    return list(told.values())
