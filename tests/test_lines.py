@@ -73,6 +73,40 @@ def rules(findings):
 # --- known messages, and who may say them -------------------------------------------------------------
 
 
+EXITED = "app.service: Main process exited, code=exited, status=1/FAILURE"
+
+
+def test_a_failed_unit_is_told_with_its_last_words(host):
+    host.learn()
+    for n in range(5):
+        host.hear(f"cannot open /etc/app/keys: attempt {n}")
+    host.hear("another unit's line", unit="other.service")
+    failed, *words = host.manager("app.service", EXITED)
+    assert failed.rule == "known.unit-exited"
+    assert [one.evidence[0].text for one in words] == [
+        f"cannot open /etc/app/keys: attempt {n}" for n in (2, 3, 4)
+    ]
+    assert {one.rule for one in words} == {"unit.last-words"}
+    assert all(max(one.hints.values()) <= 0.3 for one in words)
+
+
+def test_last_words_that_the_journal_delivers_late_are_told_too(host):
+    host.learn()
+    host.hear("working")
+    host.wait(20)
+    assert [one.rule for one in host.manager("app.service", EXITED)] == ["known.unit-exited"]
+    host.t += 0.2
+    assert "unit.last-words" in rules(host.hear("the disk said no"))
+    host.wait(5)
+    assert "unit.last-words" not in rules(host.hear("started again"))
+
+
+def test_who_only_claims_to_be_the_manager_makes_no_last_words(host):
+    host.learn()
+    host.hear("working")
+    assert "unit.last-words" not in rules(host.hear(EXITED))
+
+
 def test_oom_kill_of_the_kernel_is_found_at_once(host):
     (finding,) = host.kernel(OOM, priority=3)
     assert finding.rule == "known.oom-kill"

@@ -300,6 +300,7 @@ def test_fault_becomes_an_incident_that_the_journal_finds_by_its_id(host):
         host.log(),
     )
     [incident] = host.about("loop.service")
+    assert "no luck" in {piece["text"] for piece in incident["evidence"]}
 
     def entries():
         lines = host.run(f"journalctl -o json HAUSWART_INCIDENT={incident['id']}").splitlines()

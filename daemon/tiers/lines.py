@@ -17,11 +17,12 @@ from daemon.questions import Answer, Question
 from daemon.settings import Low
 from daemon.tiers import oddities, opinions
 from daemon.tiers.conditions import Conditions
+from daemon.tiers.last_words import LATE_S, LastWords, failure
 from daemon.tiers.meanings import Meanings
 from daemon.tiers.oddities import NOVEL_PER_MINUTE
 from daemon.tiers.opinions import Opinions, Wonder
 from daemon.tiers.rates import MISSED, Watch
-from daemon.tiers.writers import Writer, Writers
+from daemon.tiers.writers import MANAGER, Writer, Writers
 from models.alertness import word_weight
 from models.known import load
 from models.templates import Miner, Template
@@ -88,6 +89,12 @@ class LineJudge:
         before = self._miner.work
         template, thrifty = self._template(line, writer, t)
         findings = self._weigh(template, writer, line, t, thrifty=thrifty)
+        if writer.words is not None:
+            writer.words.hear(line, t)
+            if writer.words.failed_t + LATE_S >= t:
+                findings += self._last_words(writer.words, line, t)
+        elif findings and writer.role == MANAGER:
+            findings += self._tell_failure(findings[0], line, t)
         self._charge(writer, self._miner.work - before)
         return self._pass(findings, t, template) if findings else findings
 
@@ -115,6 +122,17 @@ class LineJudge:
         if watch.beating and template.number not in self._beats and len(self._beats) < HEARTBEATS_MAX:
             self._beats[template.number] = template
         return findings
+
+    def _tell_failure(self, finding: Finding, line: Line, t: float) -> list[Finding]:
+        """What the unit said before it failed."""
+        words = self._writers.words(finding.subjects[0].name) if failure(finding) else None
+        if words is None:
+            return []
+        words.fail(finding, t)
+        return self._last_words(words, line, t)
+
+    def _last_words(self, words: LastWords, line: Line, t: float) -> list[Finding]:
+        return [one for said in words.breaches(t) for one in self._conditions.hold(said, line.at, t)]
 
     def tick(self, t: float, at: Stamp) -> list[Finding]:
         """Observation time has come to `t`: silences, ends of conditions, what was held back."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from daemon.messages import Line
+from daemon.tiers.last_words import LastWords
 from models.known import Message
 from models.masking import mask
 from models.taxonomy import Category
@@ -40,6 +41,7 @@ class Writer:
     budget: Budget = field(default_factory=Budget)
     novel_t: float = 0.0  # when this minute of novelties began
     novel_count: int = 0
+    words: LastWords | None = None  # of the unit, if it is one that the manager tells of
 
     def may_say(self, message: Message) -> bool:
         """Whether such a message from this writer is to be believed."""
@@ -62,6 +64,11 @@ class Writers:
     def __init__(self) -> None:
         self._found: dict[tuple[str, str, bool, str], Writer] = {}
         self._budgets: dict[str, Budget] = {}
+        self._words: dict[str, LastWords] = {}
+
+    def words(self, unit: str) -> LastWords | None:
+        """What a unit's programs said last, if they were heard."""
+        return self._words.get(unit)
 
     def of(self, line: Line, t: float) -> Writer:
         """The writer of a line."""
@@ -83,7 +90,10 @@ class Writers:
         name = name if line.trusted else f"~{line.source}{name}"
         payer = unit or (role if line.trusted else line.source) or f"uid {line.uid}"
         budget = self._budgets.setdefault(payer, Budget(payer))
-        return Writer(name[:256], role, line.unit, line.identifier, line.trusted, t, budget)
+        words = None
+        if not role and unit.endswith(".service"):
+            words = self._words.setdefault(unit, LastWords(unit))
+        return Writer(name[:256], role, line.unit, line.identifier, line.trusted, t, budget, words=words)
 
     def _forget(self) -> None:
         """Drop the older half; they are made anew, with a fresh learning time, when they speak again."""
@@ -91,6 +101,8 @@ class Writers:
             del self._found[key]
         kept = {id(writer.budget) for writer in self._found.values()}
         self._budgets = {name: budget for name, budget in self._budgets.items() if id(budget) in kept}
+        heard = {writer.unit for writer in self._found.values()}
+        self._words = {unit: words for unit, words in self._words.items() if unit in heard}
 
 
 def role_of(line: Line) -> str:
