@@ -88,6 +88,7 @@ def test_a_failed_unit_is_told_with_its_last_words(host):
     ]
     assert {one.rule for one in words} == {"unit.last-words"}
     assert all(max(one.hints.values()) <= 0.3 for one in words)
+    assert words[-1].evidence[0].speaks_for == {FaultClass.SERVICE_CRASH: 0.6}  # so the advice may quote it
 
 
 def test_last_words_that_the_journal_delivers_late_are_told_too(host):
@@ -96,7 +97,8 @@ def test_last_words_that_the_journal_delivers_late_are_told_too(host):
     host.wait(20)
     assert [one.rule for one in host.manager("app.service", EXITED)] == ["known.unit-exited"]
     host.t += 0.2
-    assert "unit.last-words" in rules(host.hear("the disk said no"))
+    (word,) = [one for one in host.hear("bye for now") if one.rule == "unit.last-words"]
+    assert word.evidence[0].speaks_for == {}
     host.wait(5)
     assert "unit.last-words" not in rules(host.hear("started again"))
 

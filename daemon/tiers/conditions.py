@@ -27,7 +27,7 @@ class Breach(NamedTuple):
     `sustain_s` and `sustain_n` are how long and in how many readings it must hold before it is reported,
     `clear_s` how long it must be gone before it is over, `once` that it is never repeated. A condition whose
     `size` has doubled is reported at once. `since` is the wall time at which it began, if that was earlier
-    than the first breach.
+    than the first breach. `speaks` is for which classes a line may be quoted, where its hints do not say so.
     """
 
     rule: str
@@ -49,6 +49,7 @@ class Breach(NamedTuple):
     size: float = 0.0
     since: float | None = None
     path: Literal["baseline", "model"] = "baseline"
+    speaks: Mapping[FaultClass, float] | None = None
 
 
 def finding_id(rule: str, subject: str, at: Stamp, salt: str = "") -> str:
@@ -218,5 +219,7 @@ def _finding(condition: _Condition, breach: Breach, at: Stamp, *, ended: bool = 
 
 
 def _spoken(breach: Breach) -> dict[FaultClass, float]:
+    if breach.speaks is not None:
+        return dict(breach.speaks)
     weights = {fault: round(hint * breach.score, 3) for fault, hint in breach.hints.items()}
     return {fault: weight for fault, weight in weights.items() if weight >= SPEAKS}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from daemon.messages import MAX_TEXT, Finding, Line, Subject
 from daemon.tiers.conditions import Breach
-from models.alertness import speaks_for
+from models.alertness import speaks_for, word_weight
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
 RULE = "unit.last-words"
@@ -18,6 +18,8 @@ KEPT = 3
 RECENT_S = 10.0  # what was said earlier was not about this end
 LATE_S = 1.0  # journald may read a program's output after the manager's line about its end
 SCORE, HINT = 0.2, 0.25  # it joins what failed and speaks for nothing alone
+TELLING = 0.35  # words such as "error" or "cannot"; what only says that it works explains nothing
+QUOTED = 0.6  # rather than the manager's "Failed with result 'exit-code'" (0.49)
 _FAILURES = frozenset(
     {FaultClass.SERVICE_CRASH, FaultClass.CRASH_LOOP, FaultClass.SERVICE_HUNG, FaultClass.CONFIG_ERROR}
 )
@@ -59,6 +61,7 @@ class LastWords:
         return [self._breach(place, one) for place, one in enumerate(self.lines) if one.t >= since]
 
     def _breach(self, place: int, said: Said) -> Breach:
+        telling = word_weight(said.text[:512]) >= TELLING
         return Breach(
             rule=RULE,
             label=f"{self.unit} {place}",
@@ -72,6 +75,7 @@ class LastWords:
             kind="line",
             once=True,
             category=FaultClass.SERVICE_CRASH.category,
+            speaks={self.fault: QUOTED} if telling else None,
         )
 
 
