@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from daemon.growth import doublings
 from daemon.incidents.situations import Condition, Situation
-from daemon.incidents.verdicts import NOTES_MAX, Verdict
+from daemon.incidents.verdicts import EFFECT_RANK, NOTES_MAX, Verdict, thing
 from daemon.messages import ContextNote, Culprit, Evidence, Incident, Stamp
 
 EVIDENCE_MAX = 32  # what a person reads, and what a store row can bear at every revision
@@ -165,5 +165,10 @@ def _names(culprits: Sequence[Culprit]) -> list[tuple[str, str]]:
 
 
 def _notes(told: Sequence[ContextNote], now: Sequence[ContextNote]) -> list[ContextNote]:
-    known = {(one.kind, one.name, one.started): one for one in (*told, *now)}
+    """One note of each thing that the host did; the later one, unless the earlier weighs more."""
+    known: dict[tuple[str, str], ContextNote] = {}
+    for one in (*told, *now):
+        before = known.get(thing(one.kind, one.name))
+        if before is None or EFFECT_RANK[one.effect] >= EFFECT_RANK[before.effect]:
+            known[thing(one.kind, one.name)] = one
     return list(known.values())[-NOTES_MAX:]

@@ -63,7 +63,7 @@ _USUAL = (_EXECUTED,)
 _WORDS = re.compile(r"[._-]")
 _PIDLESS = frozenset({_F.SERVICE_CRASH, _F.CRASH_LOOP})  # the pid of what crashed is gone
 _GENERIC_TIER, _HOST_TIER = 8, 9
-_EFFECT_RANK: dict[Effect, int] = {"noted": 0, "lowered": 1, "explained": 2}
+EFFECT_RANK: dict[Effect, int] = {"noted": 0, "lowered": 1, "explained": 2}
 
 
 class Verdict(NamedTuple):
@@ -254,20 +254,21 @@ def _notes(weighed: Iterable[_Weighed], began: float) -> list[ContextNote]:
     for _, weighing, _ in weighed:
         for window, told in weighing.notes:
             known = strongest.get(window)
-            if known is None or _EFFECT_RANK[told] > _EFFECT_RANK[known]:
+            if known is None or EFFECT_RANK[told] > EFFECT_RANK[known]:
                 strongest[window] = told
     return [describe(window, told, began) for window, told in _distinct(strongest)][-NOTES_MAX:]
 
 
 def _distinct(strongest: Mapping[Window, Effect]) -> list[tuple[Window, Effect]]:
-    """One window of each thing that the host did: the one that weighs most, of these the last.
-
-    A package update is one thing, however many of its programs and log files told of it.
-    """
+    """One window of each thing that the host did: the one that weighs most, of these the last."""
     told: dict[tuple[str, str], tuple[Window, Effect]] = {}
     for window, weighs in strongest.items():
-        thing = (window.kind, "" if window.kind in CHANGES else window.name)
-        known = told.get(thing)
-        if known is None or _EFFECT_RANK[weighs] >= _EFFECT_RANK[known[1]]:
-            told[thing] = (window, weighs)
+        known = told.get(thing(window.kind, window.name))
+        if known is None or EFFECT_RANK[weighs] >= EFFECT_RANK[known[1]]:
+            told[thing(window.kind, window.name)] = (window, weighs)
     return list(told.values())
+
+
+def thing(kind: str, name: str) -> tuple[str, str]:
+    """What a context is about; an update or a rebuild is one thing, whichever of its programs is named."""
+    return (kind, "" if kind in CHANGES else name)

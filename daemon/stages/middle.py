@@ -71,6 +71,10 @@ class Tier(Protocol):
         """Take its answer; the incidents that it revises."""
         ...
 
+    def learned(self) -> list[KeepSilence]:
+        """Silences that follow from habits, each once."""
+        ...
+
     @property
     def unsettled(self) -> bool:
         """Whether findings are held that are in no incident yet."""
@@ -230,6 +234,19 @@ class MiddleStage:
         for incident in incidents:
             self._wake.publish(Wake("incidents", incident.id))
             self._bulletin.tell(incident)
+        for silence in self._tier.learned():
+            self._learn(silence)
+
+    def _learn(self, silence: KeepSilence) -> None:
+        """Keep a habit; where that fails it holds until this stage ends, and is learned again some day."""
+        whom = f"{silence.fault_class} of {silence.unit}"
+        try:
+            self._store.keep(silence)
+        except HauswartError as error:
+            self._life.tell.warning(f"cannot keep that {whom} is a habit: {error}")
+            return
+        self._wake.publish(Wake("silences", silence.id))
+        self._life.tell.info(f"{whom} is a habit: silent {silence.recurring} (silence {silence.id})")
 
     def _acknowledge(self) -> None:
         """Acknowledge what is committed; what may still become an incident only gives its credit back."""
@@ -331,6 +348,7 @@ class MiddleStage:
 
 def run(settings: Settings) -> None:
     """Be the middle tier until stopped."""
+    from daemon.incidents.schedules import KEPT_S, LEARNED  # noqa: PLC0415  # as the tier below
     from daemon.store.reader import StoreReader  # noqa: PLC0415  # only this stage and the top pay for SQLite
     from daemon.store.writer import StoreWriter  # noqa: PLC0415
     from daemon.tiers.middle import MiddleTier  # noqa: PLC0415
@@ -345,6 +363,14 @@ def run(settings: Settings) -> None:
             with StoreReader(path) as reader:
                 recent = reader.incidents(since=time.time() - REOPEN_S, limit=MAX_RECENT)
                 silences = reader.silences()
+                month = time.time() - KEPT_S
+                past = [
+                    incident
+                    for fault in sorted(LEARNED)
+                    for incident in reader.incidents(
+                        state="closed", since=month, fault_class=fault, limit=MAX_RECENT
+                    )
+                ]
             consumer = FlowConsumer(wire, EDGE, upward_decoder())
             tell_unchecked(life, wire)
             MiddleStage(
@@ -352,7 +378,7 @@ def run(settings: Settings) -> None:
                 consumer,
                 RecordsServer(wire),
                 WakePublisher(wire),
-                tier=MiddleTier(settings.middle, recent, silences),
+                tier=MiddleTier(settings.middle, recent, silences, past),
                 store=store,
                 model=consultation(life, settings, "middle"),
                 told=recent,

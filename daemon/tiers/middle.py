@@ -14,12 +14,12 @@ from daemon.incidents import lifecycle
 from daemon.incidents.context import Contexts, weak
 from daemon.incidents.gathering import Gathering, Label
 from daemon.incidents.opinions import Asking
+from daemon.incidents.quiet import Quiet
 from daemon.incidents.situations import Opinion, Situation, restored
 from daemon.incidents.verdicts import Verdict, judge
 from daemon.messages import Event, Finding, Incident, KeepSilence, Stamp, Tick, Upward
 from daemon.questions import Question
 from daemon.settings import Middle
-from daemon.silences import hushing, quieting
 from daemon.subjects import expand, split_pid
 from models.causes import rootless
 from models.taxonomy import Category, FaultClass, Severity
@@ -33,7 +33,6 @@ RECOVERY_S = 30.0  # a service that is restarted on purpose has this long to com
 REVISION_S = 2.0  # between revisions that are not urgent
 COUNT_S = 60.0  # before mere counts are told; doubled each time up to COUNT_MAX_S, as each is a store commit
 COUNT_MAX_S = 3600.0
-SILENCE_S = 10.0  # silences begin and end by the wall clock; they are looked at this often
 AT_ONCE = 0.7  # this sure of a class that nothing else causes: waiting would teach nothing
 SLACK = 0.1  # share of settle_s by which a tick may be early
 UNHEARD_S = 30.0  # after a hole in observation time like this, what holds is given time to be told again
@@ -49,6 +48,7 @@ class MiddleTier:
     """Groups findings into incidents; `take` gives every incident that changed, newest revision only.
 
     `open_incidents` may also hold incidents closed in the last minutes: they are reopened if they come back.
+    `past` are those of the last weeks, from which habits are learned, `silences` also those taken back.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class MiddleTier:
         settings: Middle,
         open_incidents: Sequence[Incident] = (),
         silences: Sequence[KeepSilence] = (),
+        past: Sequence[Incident] = (),
     ) -> None:
         self.counters = dict.fromkeys(_COUNTED, 0)
         self._settings = settings
@@ -67,8 +68,7 @@ class MiddleTier:
         self._gathering = Gathering(settings.merge_window_s)
         self._closed: dict[str, Situation] = {}
         self._seen: dict[str, None] = {}
-        self._silences = {one.id: one for one in silences if not one.cancelled}
-        self._silences_t: float | None = None
+        self._quiet = Quiet(silences, past)
         self._blind = False  # a stage below is silent: no news is no good news
         self.asking = Asking()  # what the model was asked, and how often its answer mattered
         self._changed: dict[str, Incident] = {}
@@ -96,12 +96,13 @@ class MiddleTier:
                 self._tick()
         return list(self._changed.values())
 
+    def learned(self) -> list[KeepSilence]:
+        """Silences that follow from habits, in force from now on; to be kept, each is given once."""
+        return self._quiet.learned()
+
     def keep(self, silence: KeepSilence) -> None:
         """A silence was made, changed or cancelled; open incidents are looked at with the next tick."""
-        self._silences.pop(silence.id, None)
-        if not silence.cancelled:
-            self._silences[silence.id] = silence
-        self._silences_t = None
+        self._quiet.keep(silence)
 
     # --- the model's part ---------------------------------------------------------------------------------
 
@@ -156,7 +157,7 @@ class MiddleTier:
         self._blind = _silent(finding)
         if finding.ended:
             self._gathering.end(finding, self._t)
-        elif weak(finding) or self._hushed(finding):
+        elif weak(finding) or self._quiet.hushes(finding, self._at.wall):
             self.counters["weak"] += 1
             self._gathering.support(finding, self._t)
         else:
@@ -164,10 +165,6 @@ class MiddleTier:
             self.counters["dropped"] = self._gathering.dropped
             if situation is not None:
                 self._step(situation)
-
-    def _hushed(self, finding: Finding) -> bool:
-        spoken = [one for one in self._silences.values() if one.templates]
-        return bool(spoken) and hushing(spoken, finding, self._at.wall)
 
     def _tick(self) -> None:
         self._contexts.expire(self._t)
@@ -178,7 +175,7 @@ class MiddleTier:
                 self._step(situation)
         if self._closed:
             self._forget()
-        if self._silences_t is None or (self._silences and self._t - self._silences_t >= SILENCE_S):
+        if self._quiet.due(self._t):
             self._look_at_silences()
 
     # --- the life of a situation --------------------------------------------------------------------------
@@ -287,6 +284,7 @@ class MiddleTier:
         assert situation.incident is not None
         self.counters["closed"] += 1
         self._tell(situation, lifecycle.closed(situation.incident, situation, self._at))
+        self._quiet.close(situation.incident)
         self._gathering.remove(situation)
         situation.close(self._t)
         self._closed[situation.id] = situation
@@ -348,19 +346,17 @@ class MiddleTier:
         return (verdict.fault_class, first.kind, split_pid(first.name)[0])
 
     def _tell(self, situation: Situation, incident: Incident) -> None:
-        silence = quieting(self._silences.values(), incident, self._at.wall)
-        incident = lifecycle.with_silence(incident, silence)
+        incident = lifecycle.with_silence(incident, self._quiet.over(incident, self._at.wall))
         situation.incident, situation.told_t, situation.stale = incident, self._t, False
         situation.told_rules, situation.curious = _rules(situation), True
         self._changed[incident.id] = incident
 
     def _look_at_silences(self) -> None:
-        self._silences_t = self._t
         for situation in self._gathering.situations.values():
             incident = situation.incident
             if incident is None or not situation.open:
                 continue
-            silence = quieting(self._silences.values(), incident, self._at.wall)
+            silence = self._quiet.over(incident, self._at.wall)
             if silence != incident.quieted:
                 situation.incident = self._changed[incident.id] = lifecycle.quieted(
                     incident, silence, self._at
