@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint unit lab bench setup setup-test setup-bench clean
+.PHONY: run test test-vm lint unit lab bench setup setup-test setup-vm setup-bench clean
 
 run: setup
 	@exec $(BIN)/hauswart run $(ARGS)
@@ -18,6 +18,9 @@ lint:
 unit:
 	$(BIN)/pytest $(PYTEST_ARGS)
 
+test-vm: setup-vm
+	$(BIN)/pytest -m vm tests/test_machine.py $(PYTEST_ARGS)
+
 lab: setup-test
 	$(BIN)/python -m tests.lab $(ARGS)
 
@@ -29,6 +32,9 @@ setup:
 
 setup-test:
 	@sh setup.sh test $(VENV)
+
+setup-vm:
+	@sh setup.sh vm $(VENV)
 
 setup-bench:
 	@sh setup.sh bench $(VENV)

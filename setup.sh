@@ -1,5 +1,5 @@
 #!/bin/sh
-# Sets up what one make target needs: setup.sh run|test|bench VENV. Does nothing when it is already there.
+# Sets up what one make target needs: setup.sh run|test|vm|bench VENV. Does nothing when it is already there.
 set -eu
 what=$1 venv=$2
 cd "$(dirname "$0")"
@@ -7,9 +7,14 @@ cd "$(dirname "$0")"
 packages="python3-venv python3-dev gcc pkg-config libsystemd-dev"
 case $what in
     test) packages="$packages iproute2 e2fsprogs util-linux mount kmod udev systemd systemd-container systemd-journal-remote nix-bin" ;;
+    vm) packages="$packages qemu-system-x86 qemu-utils mmdebstrap e2fsprogs util-linux" ;;
     bench) packages="$packages iproute2 stress-ng netdata prometheus-node-exporter" ;;
 esac
-[ "$what" = test ] && extras="[dev]" || extras=""
+case $what in test|vm) extras="[dev]" ;; *) extras="" ;; esac
+if [ "$what" = vm ] && [ "$(id -u)" != 0 ]; then
+    echo "setup: the virtual machine's image is built as root; run make test-vm as root" >&2
+    exit 3
+fi
 
 # The mark holds what was set up from; a changed project file sets up again.
 mark="$venv/.setup-$what" state=$(cat pyproject.toml constraints.txt setup.sh | cksum)

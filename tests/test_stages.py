@@ -214,10 +214,23 @@ def test_record_is_kept_by_the_running_middle_tier_and_a_bad_one_refused(host):
     assert "stage.crashed" in host.rules()
 
 
-def test_silence_of_the_low_tier_is_found(host):
-    host.start("middle", HAUSWART_TEST_SILENT_S="1")
+def test_low_tier_that_never_comes_is_found_silent(host):
+    host.start("middle", HAUSWART_TEST_SILENT_S="1", HAUSWART_TEST_STARTS_S="2")
     host.wait(lambda: "stage.silent" in host.rules(), 10.0)
     assert "silent" in host.stop("middle")["middle"]
+
+
+def test_stages_that_are_slow_to_start_are_not_silent_and_one_that_hangs_is(host):
+    host.start("middle", HAUSWART_TEST_SILENT_S="1.5")
+    time.sleep(4.0)
+    host.start("low")
+    time.sleep(4.0)
+    host.start("collector", HAUSWART_TEST_LINES="30")
+    host.wait(lambda: len(host.numbers()) == 30)
+    assert "stage.silent" not in host.rules()
+    host.stages["low"].send_signal(signal.SIGSTOP)
+    host.wait(lambda: "stage.silent" in host.rules(), 10.0)
+    host.stages["low"].send_signal(signal.SIGCONT)
 
 
 def test_low_tier_that_lost_its_state_file_starts_afresh_and_keeps_what_it_learns(host):

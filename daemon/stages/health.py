@@ -14,6 +14,7 @@ from daemon.status import Status, read_status
 from daemon.tiers.conditions import finding_id
 from models.taxonomy import Category, FaultClass, Severity, SubjectKind
 
+STARTS_WITHIN_S = 90.0  # as long as systemd by itself waits for a service (DefaultTimeoutStartSec=)
 JUST_STARTED_S = 30.0  # a middle tier that is started later has told it before
 
 
@@ -31,6 +32,12 @@ def find_predecessor(runtime: Path) -> Status | None:
     if now_running is None or not pid or time.time() - now_running.started > JUST_STARTED_S:
         return None
     return structs.replace(now_running, pid=pid)
+
+
+def is_starting(runtime: Path) -> bool:
+    """Whether a stage below the middle tier is not up yet, or was stopped in order: then nothing can come."""
+    below = [read_status(runtime, stage) for stage in ("collector", "low")]
+    return any(status is None or status.state != "running" for status in below)
 
 
 def find_silence(stage: str, silent_s: float, *, ended: bool) -> Finding:

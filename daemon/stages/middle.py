@@ -35,7 +35,14 @@ from daemon.settings import Settings
 from daemon.stages.bulletin import Bulletin
 from daemon.stages.consult import Consultation, consultation
 from daemon.stages.flows import count_flows, count_latency, tell_unchecked, work_through
-from daemon.stages.health import find_crash, find_gap, find_predecessor, find_silence
+from daemon.stages.health import (
+    STARTS_WITHIN_S,
+    find_crash,
+    find_gap,
+    find_predecessor,
+    find_silence,
+    is_starting,
+)
 from daemon.stages.life import Life, Report
 from daemon.stages.process import describe
 
@@ -121,7 +128,7 @@ class MiddleStage:
         self._waiting_s = 0.0  # since when there is either
         self._retry_s = 0.0
         self._expire_s = time.monotonic()
-        self._began_s = self._ticked_s = time.monotonic()
+        self._began_s = self._ticked_s = self._excused_s = time.monotonic()
         self._silent = False
         self._counts: Counter[str] = Counter()
         self._bulletin = Bulletin(life.tell)
@@ -270,8 +277,7 @@ class MiddleStage:
 
     def _watch_silence(self) -> None:
         """Say when the low tier falls silent and when it comes back."""
-        heard_s = max(self._consumer.heard_s or self._began_s, self._began_s)
-        silent_s = time.monotonic() - heard_s
+        silent_s = self._silent_s()
         if (silent_s > SILENT_AFTER_S) != self._silent and not self._blocked:
             self._silent = not self._silent
             said, message_id = (
@@ -279,6 +285,16 @@ class MiddleStage:
             )
             self._life.tell.warning(f"the low tier is {said}", message_id)
             self._take([find_silence("low", silent_s, ended=not self._silent)])
+
+    def _silent_s(self) -> float:
+        """For how long nothing came; the time does not count that stages below take to start."""
+        now_s = time.monotonic()
+        heard_s = max(self._consumer.heard_s or self._began_s, self._began_s)
+        if now_s - heard_s <= SILENT_AFTER_S or now_s - heard_s >= STARTS_WITHIN_S or self._silent:
+            return now_s - heard_s
+        if is_starting(self._life.runtime):
+            self._excused_s = now_s
+        return now_s - max(heard_s, self._excused_s)
 
     def _keep_time(self) -> None:
         """Go on without ticks from below.
