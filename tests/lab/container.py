@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -68,6 +69,7 @@ class Container:
 
     pid: int
     shared: Path
+    group: Path | None = None  # its control group in the unified hierarchy
 
     def run(self, command: str, *, check: bool = True, timeout_s: float = 60.0) -> str:
         """A shell command as root, outside of every unit; gives its output."""
@@ -82,6 +84,18 @@ class Container:
         if check and done.returncode:
             raise ContainerError(f"{command!r} gave {done.returncode}: {done.stdout}{done.stderr}")
         return done.stdout + done.stderr
+
+    def pull(self, source: str, target: Path) -> None:
+        """Copy a file or a folder out of the container."""
+        way = f"pull-{next(_NUMBERS)}"
+        self.run(f"cp -a {shlex.quote(source)} {SHARED}/{way}")
+        shutil.move(self.shared / way, target)
+
+    def push(self, source: Path, target: str) -> None:
+        """Copy a file or a folder into the container."""
+        way = f"push-{next(_NUMBERS)}"
+        (shutil.copytree if source.is_dir() else shutil.copy2)(source, self.shared / way)
+        self.run(f"cp -a {SHARED}/{way} {shlex.quote(target)}; rm -rf {SHARED}/{way}")
 
 
 @contextlib.contextmanager
@@ -106,7 +120,8 @@ def container(
         with (scratch / "container.log").open("wb") as log:
             process = _boot(name, scratch, groups, enabled, binds=binds or {}, log=log)
         try:
-            yield Container(_wait_booted(process, scratch / "container.log"), shared)
+            pid = _wait_booted(process, scratch / "container.log")
+            yield Container(pid, shared, next((one for one in groups if one.parent.name == "unified"), None))
         finally:
             _shut_down(process)
     finally:

@@ -1,0 +1,200 @@
+"""Where a scenario happens: this machine, a container or a virtual machine, and the daemon in it.
+
+All three are asked through `System`; what differs is how hauswart gets in and how its state gets out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from tests.lab import container as containers
+from tests.lab.container import PROJECT, SHARED, Container
+from tests.lab.scenario import Kind, search_path
+
+UP_S = 60.0
+_WORK = f"{SHARED}/work"
+_PROGRAM = f"{SHARED}/bin/hauswart"
+_STATE, _STATUS = "/var/lib/hauswart", "/run/hauswart/status"
+_STAGES = ("collector", "low", "middle", "top")
+# The units see neither /home nor the host's /tmp, so the code is mounted where they do.
+_PYTHON = f"bin/python{sys.version_info.major}.{sys.version_info.minor}"
+_BINDS = {
+    "/opt/hauswart/code": PROJECT,
+    "/opt/hauswart/python": Path(sys.base_prefix),
+    "/opt/hauswart/packages": Path(sysconfig.get_path("purelib")),
+}
+_WRAPPER = f"""#!/bin/sh
+export PYTHONPATH=/opt/hauswart/code:/opt/hauswart/packages LD_LIBRARY_PATH=/opt/hauswart/python/lib
+exec /opt/hauswart/python/{_PYTHON} -P -m daemon "$@"
+"""
+
+
+class System(Protocol):
+    """What runs commands, whichever it is."""
+
+    def run(self, command: str, *, check: bool = True, timeout_s: float = 60.0) -> str:
+        """A shell command as root; gives its output."""
+        ...
+
+    def pull(self, source: str, target: Path) -> None:
+        """Copy a file or a folder out of the system."""
+        ...
+
+
+class CommandError(Exception):
+    """A command on this machine failed."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """This machine itself."""
+
+    def run(self, command: str, *, check: bool = True, timeout_s: float = 60.0) -> str:
+        """A shell command; gives its output."""
+        done = subprocess.run(
+            ["sh", "-c", command],
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+            env={"PATH": search_path(), "LC_ALL": "C"},
+        )
+        if check and done.returncode:
+            raise CommandError(f"{command!r} gave {done.returncode}: {done.stdout}{done.stderr}")
+        return done.stdout + done.stderr
+
+    def pull(self, source: str, target: Path) -> None:
+        """Copy a file or a folder."""
+        copy = shutil.copytree if Path(source).is_dir() else shutil.copy
+        copy(source, target)
+
+
+@dataclass
+class Place:
+    """A system with hauswart in it, not running yet; `work` is `$LAB` of the scenario."""
+
+    system: System
+    work: str
+    state: str
+    status: str
+    store: str
+    group: Path | None = None  # the system's control group on this machine
+    _running: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def start(self, config: Path) -> None:
+        """Start hauswart with this configuration and wait until every stage runs."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Stop it in order, so that everything is on the disk."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End what is still running."""
+        self._running.close()
+
+    def stages(self) -> dict[str, dict]:
+        """The stages' status files."""
+        script = f"for f in {self.status}/*.json; do cat $f; echo; done"
+        lines = self.system.run(script, check=False).splitlines()
+        found = [json.loads(line) for line in lines if line.startswith("{")]
+        return {one["stage"]: one for one in found if "stage" in one}
+
+
+class Units(Place):
+    """Installed as units, as an operator does it."""
+
+    def start(self, config: Path) -> None:
+        """Take up the configuration and start the target."""
+        text = config.read_text()
+        self.system.run(f"mkdir -p /etc/hauswart && cat >/etc/hauswart/hauswart.toml <<'LAB'\n{text}\nLAB")
+        self.system.run("systemctl start hauswart.target", timeout_s=UP_S)
+        units = " ".join(f"hauswart-{stage}" for stage in _STAGES)
+        _await(lambda: self.system.run(f"systemctl is-active {units}", check=False).split() == ["active"] * 4)
+        _await(lambda: set(self.stages()) >= set(_STAGES))
+
+    def stop(self) -> None:
+        """Stop the target and wait for every stage."""
+        self.system.run("systemctl stop hauswart.target 'hauswart-*.service'", timeout_s=UP_S)
+
+
+class Process(Place):
+    """`hauswart run` on this machine with a state directory of its own."""
+
+    def start(self, config: Path) -> None:
+        """Start the daemon."""
+        from tests.lab.runner import daemon  # noqa: PLC0415  # the runner of the tests knows scenarios, too
+
+        self._running.enter_context(daemon(Path(self.state).parent, config=config))
+
+    def stop(self) -> None:
+        """Stop the daemon."""
+        self._running.close()
+
+
+def _await(condition) -> None:
+    until = time.monotonic() + UP_S
+    while not condition():
+        if time.monotonic() > until:
+            raise CommandError(f"hauswart is not up after {UP_S:.0f} s")
+        time.sleep(0.2)
+
+
+def obstacle(kind: Kind) -> str:
+    """Why there can be no such system here; "" if nothing stands against it."""
+    if kind == "container":
+        return containers.missing()
+    if os.geteuid() != 0:
+        return "needs root"
+    if kind == "machine" and importlib.util.find_spec("tests.lab.machine") is None:
+        return "needs tests/lab/machine"
+    return ""
+
+
+@contextlib.contextmanager
+def opened(kind: Kind, scratch: Path) -> Iterator[Place]:
+    """A system of this kind with hauswart installed; gone with the context."""
+    if kind == "host":
+        work = scratch / "work"
+        work.mkdir(parents=True)
+        scratch.chmod(0o755)
+        with contextlib.closing(_process(scratch, work)) as place:
+            yield place
+    elif kind == "container":
+        with _container(scratch) as box:
+            yield _units(box, box.group)
+    else:
+        raise NotImplementedError("needs tests/lab/machine")
+
+
+def _process(scratch: Path, work: Path) -> Process:
+    state = scratch / "state"
+    return Process(Machine(), str(work), str(state), str(state / "run/status"), str(state / "store.db"))
+
+
+def _units(system: System, group: Path | None) -> Units:
+    return Units(system, _WORK, _STATE, _STATUS, f"{_STATE}/store/store.db", group)
+
+
+@contextlib.contextmanager
+def _container(scratch: Path) -> Iterator[Container]:
+    program = scratch / "shared/bin/hauswart"
+    program.parent.mkdir(parents=True)
+    program.write_text(_WRAPPER)
+    program.chmod(0o755)
+    with containers.container(scratch, {}, _BINDS) as box:
+        box.run(f"mkdir -m 777 {_WORK}; mkdir -p /etc/hauswart; touch /etc/hauswart/hauswart.toml")
+        box.run(f"{_PROGRAM} host install --no-start --program {_PROGRAM}", timeout_s=120.0)
+        yield box
