@@ -127,9 +127,9 @@ def against(scenario: Scenario, noise: list[str]) -> str:
 
 def verdicts_of(options: argparse.Namespace) -> list[Verdict]:
     """The verdicts on all recorded runs that were asked for."""
-    wanted = {one.name for one in _scenarios(options)}
+    wanted = {one.name: one for one in _scenarios(options)}
     files = sorted(options.runs.glob("*/*/*/run.json"))
-    folders = [one.parent for one in files if json.loads(one.read_text())["scenario"] in wanted]
+    folders = [one.parent for one in files if _name(one.parent) in wanted]
     if not folders:
         raise ConfigError(f"{options.runs} holds no such run", hint="`python -m tests.lab record` makes them")
     # The models are the shipped ones, whatever is installed on this machine.
@@ -141,9 +141,14 @@ def verdicts_of(options: argparse.Namespace) -> list[Verdict]:
             task = bar.add_task("replaying", total=len(folders))
             found = []
             for folder in folders:
-                found.append(judge(folder, ask, writer(models["top"]) if speaks else None))
+                scenario = wanted[_name(folder)]
+                found.append(judge(folder, scenario, ask, writer(models["top"]) if speaks else None))
                 bar.advance(task)
     return found
+
+
+def _name(folder: Path) -> str:
+    return f"{folder.parent.parent.name}/{folder.parent.name}"
 
 
 def _empty(folder: Path) -> Path:

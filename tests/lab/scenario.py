@@ -32,6 +32,7 @@ CLASSES = (BENIGN, *(one.value for one in FaultClass if not one.benign and one !
 Kind = Literal["host", "container", "machine"]
 Value = int | float | str
 _KEBAB = {"set_up": "set-up", "tear_down": "tear-down"}
+_LABEL = ("about", "culprits", "severity", "also")
 _PLACE = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _FIELD = re.compile(r"unknown field `([^`]+)`")
 _PID = re.compile(r"\[\d+\]$")
@@ -82,12 +83,19 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Scenario:
-    """A checked scenario; `digest` changes with its file."""
+    """A checked scenario."""
 
     fault_class: str
     mechanism: str
     document: Document
-    digest: str
+
+    @property
+    def digest(self) -> str:
+        """Changes with what is done, not with what should be said of it: labels may be corrected later."""
+        done = {
+            name: value for name, value in msgspec.to_builtins(self.document).items() if name not in _LABEL
+        }
+        return hashlib.sha256(msgspec.json.encode(done, order="deterministic")).hexdigest()[:16]
 
     @property
     def name(self) -> str:
@@ -133,7 +141,7 @@ def load(path: Path) -> Scenario:
     """Read and check a scenario; raises ConfigError with file, key, value and remedy."""
     text = _read(path)
     document = _convert(path, text, Document)
-    found = Scenario(path.parent.name, path.stem, document, hashlib.sha256(text.encode()).hexdigest()[:16])
+    found = Scenario(path.parent.name, path.stem, document)
     _check_names(path, found)
     _check_label(path, found)
     _check_parameters(path, document)
@@ -239,7 +247,7 @@ def _check_label(path: Path, found: Scenario) -> None:
             )
     for one in document.culprits:
         kind, _, name = one.partition(":")
-        if kind not in set(SubjectKind) or not name:
+        if kind not in set(SubjectKind) or (not name and kind != SubjectKind.HOST):
             kinds = ", ".join(SubjectKind)
             raise ConfigError(f"{path}: culprits: {one!r} is not kind:name", hint=f"kinds: {kinds}")
     for one in document.also:

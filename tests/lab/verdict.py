@@ -18,7 +18,7 @@ from daemon.status import ModelTier
 from daemon.store.segments import SegmentReader, segment_paths
 from daemon.tiers.top import TopTier, Write
 from models.taxonomy import Severity
-from tests.lab.scenario import BENIGN, names
+from tests.lab.scenario import BENIGN, Run, Scenario, names
 
 CULPRITS = 3
 # Where others keep a whole core busy, load that the daemon lays at nobody's door is theirs.
@@ -111,9 +111,12 @@ class Verdict:
         return asdict(self) | found | culprit | {"right": asdict(self.right) if self.right else None}
 
 
-def judge(folder: Path, ask: Mapping[ModelTier, Ask], write: Write | None = None) -> Verdict:
-    """Replay the recording in a folder, twice, and compare it with its label and with what was said live."""
+def judge(
+    folder: Path, scenario: Scenario, ask: Mapping[ModelTier, Ask], write: Write | None = None
+) -> Verdict:
+    """Replay a recording, twice, and compare it with the scenario's label and with what was said live."""
     run = json.loads((folder / "run.json").read_text())
+    label = Run(scenario, run["seed"], run["number"], run["parameters"])
     first, notes = _replay(folder, run, ask)
     second, _ = _replay(folder, run, ask)
     live = [msgspec.convert(one["incident"], Incident) for one in run["live"]]
@@ -122,23 +125,23 @@ def judge(folder: Path, ask: Mapping[ModelTier, Ask], write: Write | None = None
     began = times["began"]["wall"] - zero
     told = _told(first, zero)
     lived = _told([one for one in live if one.opened_at <= end], zero)
-    others = [one for one in told if _of_others(one, run)]
+    others = [one for one in told if _of_others(one, run, label)]
     checked, wrong = _check_advice(folder, first, run, live, write)
     return Verdict(
-        id=f"{run['scenario']}/{run['seed']}-{run['number']}",
+        id=str(folder.relative_to(folder.parents[2])),
         scenario=run["scenario"],
         fault_class=run["class"],
         system=run["system"],
         noise=run["noise"],
-        right_classes=run["right_classes"],
-        right_culprits=run["culprits"],
-        right_severity=run["severity"],
+        right_classes=sorted(scenario.right_classes),
+        right_culprits=label.culprits,
+        right_severity=[one.value for one in scenario.document.severity],
         span_s=(began, end - zero),
         watched_s=end - times["up"]["wall"],
         before=[one for one in told if one.opened_s < began],
         during=[one for one in told if one.opened_s >= began and one not in others],
         ambient=[one for one in others if one.opened_s >= began],
-        live=[one for one in lived if one.opened_s >= began and not _of_others(one, run)],
+        live=[one for one in lived if one.opened_s >= began and not _of_others(one, run, label)],
         advice_checked=checked,
         advice_violations=wrong,
         same_twice=told == _told(second, zero),
@@ -175,16 +178,16 @@ def _told(incidents: list[Incident], zero: float) -> list[Said]:
     ]
 
 
-def _of_others(said: Said, run: dict[str, Any]) -> bool:
+def _of_others(said: Said, run: dict[str, Any], label: Run) -> bool:
     """Whether an incident about load is about what else this machine did.
 
     A container's daemon sees no process outside, so who is blamed by name there is the run's own.
     """
-    if said.fault_class not in _LOAD or said.fault_class in run["right_classes"]:
+    if said.fault_class not in _LOAD or said.fault_class in label.scenario.right_classes:
         return False
     named = [one for one in said.culprits[:1] if one != "host:"]
     if run["system"] == "host":
-        named = [one for one in named if any(names(right, one) for right in run["culprits"])]
+        named = [one for one in named if any(names(right, one) for right in label.culprits)]
     return not named and run["ambient_cores"] >= AMBIENT_CORES
 
 
