@@ -91,6 +91,10 @@ class Container:
         self.run(f"cp -a {shlex.quote(source)} {SHARED}/{way}")
         shutil.move(self.shared / way, target)
 
+    def monitor(self, command: str) -> str:
+        """A container has none."""
+        raise ContainerError(f"{command!r} needs a virtual machine's monitor")
+
     def push(self, source: Path, target: str) -> None:
         """Copy a file or a folder into the container."""
         way = f"push-{next(_NUMBERS)}"

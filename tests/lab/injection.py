@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.scenario import Run, Workload, load_noise
+from tests.lab.scenario import Run, Step, Workload, load_noise
 from tests.lab.systems import System
 
 _MARK = "LAB-END-OF-FILE"
@@ -59,6 +59,7 @@ class Injection:
                 self._put(f".{name}", self._run.fill(step.run))
         if any(path.startswith("/etc/systemd") for path in files):
             self._system.run("systemctl daemon-reload")
+        self._monitor(document.set_up)
         if document.set_up is not None:
             self._system.run(self._script("sh -e", "set-up"), timeout_s=STEP_S)
         for name, workload in self._noise.items():
@@ -66,6 +67,7 @@ class Injection:
 
     def start(self) -> Instant:
         """Begin the injection, which goes on by itself; when that was."""
+        self._monitor(self._document.inject)
         return Instant.parse(self._system.run(f"{_STAMP}; {self._background('inject')}"))
 
     def probe(self) -> bool:
@@ -97,8 +99,13 @@ class Injection:
         for name in ("inject", *(f"noise-{one}" for one in self._noise)):
             pid = f"{self._work}/.{name}.pid"
             self._system.run(f"[ ! -f {pid} ] || kill -KILL -$(cat {pid})", check=False)
+        self._monitor(self._document.tear_down)
         if self._document.tear_down is not None:
             self._system.run(self._script("sh", "tear-down"), check=False, timeout_s=STEP_S)
+
+    def _monitor(self, step: Step | None) -> None:
+        for command in step.monitor if step else ():
+            self._system.monitor(self._run.fill(command))
 
     def _begin_noise(self, name: str, workload: Workload) -> None:
         self._put(f".noise-{name}", workload.run)

@@ -18,7 +18,7 @@ from daemon.messages import Advice, Incident
 from daemon.store.reader import StoreReader
 from tests.lab.injection import Injection, undone
 from tests.lab.scenario import Run, find, names, runs
-from tests.lab.systems import Machine
+from tests.lab.systems import Host
 
 HAUSWART = str(Path(sys.executable).parent / "hauswart")
 USUAL = (
@@ -184,7 +184,7 @@ def inject(watched: Daemon, run: Run, scratch: Path) -> Score:
             score.advised_at = time.time()
         return score.advised_at is not None
 
-    with undone(Injection(Machine(), str(work), run, [])) as injection:
+    with undone(Injection(Host(), str(work), run, [])) as injection:
         injection.prepare()
         time.sleep(REST_S)
         injection.start()

@@ -39,19 +39,23 @@ _PID = re.compile(r"\[\d+\]$")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
-class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A shell script; `$LAB` is a folder of the run's own in the system."""
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A shell script; `$LAB` is a folder of the run's own in the system.
+
+    `monitor` holds commands for the virtual machine's own monitor, before the script: pull a disk or a cable.
+    """
 
     run: str
+    monitor: list[str] = []
 
 
-class Effect(Step, frozen=True, forbid_unknown_fields=True):
-    """Asked ten times a second; the first exit code 0 is t0, when the fault's effect exists."""
+class Effect(Step, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Asked ten times a second; with the first exit code 0 the fault's effect exists."""
 
     within_s: float = 30.0
 
 
-class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=_KEBAB):
+class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, rename=_KEBAB):
     """What a scenario's file may hold."""
 
     about: str
@@ -146,6 +150,8 @@ def load(path: Path) -> Scenario:
     _check_label(path, found)
     _check_parameters(path, document)
     _check_files(path, document)
+    if document.system != "machine" and any(one.monitor for one in _steps(document)):
+        raise ConfigError(f"{path}: monitor without a virtual machine", hint='system = "machine"')
     for name in document.noise:
         load_noise(name, asked_by=str(path))
     return found
@@ -185,7 +191,12 @@ def runs(scenario: Scenario, seed: int, repeat: int) -> list[Run]:
 
 
 def missing_programs(scenario: Scenario, noise: list[str]) -> str:
-    """The programs that it needs and this machine lacks, as a reason to skip; "" if there are none."""
+    """The programs that it needs and this machine lacks, as a reason to skip; "" if there are none.
+
+    A container has what this machine has; what a virtual machine has is known when it runs.
+    """
+    if scenario.document.system == "machine":
+        return ""
     wanted = [*scenario.document.needs]
     for name in (*scenario.document.noise, *noise):
         wanted += load_noise(name).needs

@@ -3,8 +3,8 @@
 The rule, so that nobody picks favourites: within each class (benign is one, too) the mechanisms are ordered
 by the SHA-256 of `hauswart-lab/CLASS/MECHANISM`, and the first third, rounded, is frozen. Both sides are
 written down in `frozen.toml`, which only grows: a mechanism that is listed keeps its side, and of new ones so
-many are frozen, the lowest hashes first, as bring their class to a third. The eight faults that the daemon was
-developed with before there was a split (`runner.USUAL`) are open whatever their hash.
+many are frozen, the lowest hashes first, as bring their class to a third. The eight faults that the daemon
+was developed with before there was a split (`runner.USUAL`) are open whatever their hash.
 """
 
 from __future__ import annotations

@@ -52,13 +52,17 @@ class System(Protocol):
         """Copy a file or a folder out of the system."""
         ...
 
+    def monitor(self, command: str) -> str:
+        """A command for what the system runs on, if it is a virtual machine."""
+        ...
+
 
 class CommandError(Exception):
-    """A command on this machine failed."""
+    """A command failed, or there is nobody to carry it out."""
 
 
 @dataclass(frozen=True)
-class Machine:
+class Host:
     """This machine itself."""
 
     def run(self, command: str, *, check: bool = True, timeout_s: float = 60.0) -> str:
@@ -79,6 +83,10 @@ class Machine:
         """Copy a file or a folder."""
         copy = shutil.copytree if Path(source).is_dir() else shutil.copy
         copy(source, target)
+
+    def monitor(self, command: str) -> str:
+        """There is none."""
+        raise CommandError(f"{command!r} needs a virtual machine's monitor")
 
 
 @dataclass
@@ -181,7 +189,7 @@ def opened(kind: Kind, scratch: Path) -> Iterator[Place]:
 
 def _process(scratch: Path, work: Path) -> Process:
     state = scratch / "state"
-    return Process(Machine(), str(work), str(state), str(state / "run/status"), str(state / "store.db"))
+    return Process(Host(), str(work), str(state), str(state / "run/status"), str(state / "store.db"))
 
 
 def _units(system: System, group: Path | None) -> Units:
