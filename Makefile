@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint unit lab bench setup setup-test setup-bench clean
+.PHONY: run test lint unit lab bench setup setup-test setup-lab setup-bench clean
 
 run: setup
 	@exec $(BIN)/hauswart run $(ARGS)
@@ -18,7 +18,7 @@ lint:
 unit:
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-lab: setup-test
+lab: setup-lab
 	$(BIN)/python -m tests.lab $(ARGS)
 
 bench: setup-bench
@@ -29,6 +29,9 @@ setup:
 
 setup-test:
 	@sh setup.sh test $(VENV)
+
+setup-lab:
+	@sh setup.sh lab $(VENV)
 
 setup-bench:
 	@sh setup.sh bench $(VENV)

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import json
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,14 +20,11 @@ from daemon.command.replay import scorers
 from daemon.errors import ConfigError, HauswartError
 from daemon.stages.top import writer
 from tests.lab import report, runner, split, tables
-from tests.lab.container import ContainerError
 from tests.lab.recording import RecordingError, record, recorded
 from tests.lab.scenario import Run, Scenario, find, load_noise, missing_programs, runs
 from tests.lab.score import by_class, figures
-from tests.lab.systems import CommandError, obstacle
+from tests.lab.systems import failures, obstacle
 from tests.lab.verdict import Verdict, judge
-
-_FAILURES = (RecordingError, ContainerError, CommandError, HauswartError, OSError, subprocess.TimeoutExpired)
 
 
 def attempt(options: argparse.Namespace) -> int:
@@ -181,7 +177,7 @@ def _record(run: Run, folder: Path, noise: list[str]) -> tuple[str, bool]:
     began = time.monotonic()
     try:
         found = record(run, folder, noise)
-    except _FAILURES as error:
+    except (RecordingError, HauswartError, *failures()) as error:
         return f"NOT RECORDED: {error}", True
     took = f"{time.monotonic() - began:.0f} s"
     if split.is_frozen(run.scenario.name, split.load_sides()):

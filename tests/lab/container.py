@@ -85,21 +85,24 @@ class Container:
             raise ContainerError(f"{command!r} gave {done.returncode}: {done.stdout}{done.stderr}")
         return done.stdout + done.stderr
 
-    def pull(self, source: str, target: Path) -> None:
-        """Copy a file or a folder out of the container."""
-        way = f"pull-{next(_NUMBERS)}"
-        self.run(f"cp -a {shlex.quote(source)} {SHARED}/{way}")
-        shutil.move(self.shared / way, target)
+    def push(self, data: bytes, path: str) -> None:
+        """Write a file in the container."""
+        way = self.shared / f"way-{next(_NUMBERS)}"
+        way.write_bytes(data)
+        self.run(f"cat {SHARED}/{way.name} >{shlex.quote(path)}")
+        way.unlink()
 
-    def monitor(self, command: str) -> str:
+    def pull(self, path: str) -> bytes:
+        """Read a file of the container."""
+        way = self.shared / f"way-{next(_NUMBERS)}"
+        self.run(f"cat {shlex.quote(path)} >{SHARED}/{way.name}")
+        data = way.read_bytes()
+        way.unlink()
+        return data
+
+    def monitor(self, line: str) -> str:
         """A container has none."""
-        raise ContainerError(f"{command!r} needs a virtual machine's monitor")
-
-    def push(self, source: Path, target: str) -> None:
-        """Copy a file or a folder into the container."""
-        way = f"push-{next(_NUMBERS)}"
-        (shutil.copytree if source.is_dir() else shutil.copy2)(source, self.shared / way)
-        self.run(f"cp -a {SHARED}/{way} {shlex.quote(target)}; rm -rf {SHARED}/{way}")
+        raise ContainerError(f"{line!r} needs a virtual machine's monitor")
 
 
 @contextlib.contextmanager

@@ -30,7 +30,6 @@ from tests.lab.systems import Place, opened
 FORMAT = 1
 # Novelty is told after so many seconds of learning; two minutes, as shipped, would be most of a run.
 LEARN_S = 10.0
-STORE_FILES = ("store.db", "store.db-wal", "store.db-shm", "store.db.sums")
 
 
 class RecordingError(Exception):
@@ -85,7 +84,7 @@ def _play(run: Run, place: Place, folder: Path, noise: list[str]) -> dict[str, A
         place.stop()
         if effect is None:
             raise RecordingError(f"{run.id}: no effect in time; the injection said: {injection.said()!r}")
-        place.system.pull(f"{place.state}/telemetry", folder / "telemetry")
+        place.fetch(f"{place.state}/telemetry", folder / "telemetry")
         live = _live(place)
     return {
         "format": FORMAT,
@@ -125,11 +124,9 @@ def _losses(stages: dict[str, dict]) -> dict[str, float]:
 def _live(place: Place) -> list[dict[str, Any]]:
     """The incidents in the daemon's store, with when each was revised and what was advised."""
     with tempfile.TemporaryDirectory(prefix="hwlab-store-") as folder:
-        for name in STORE_FILES:
-            source = f"{Path(place.store).parent}/{name}"
-            there = place.system.run(f"[ -f {source} ] && echo yes", check=False)
-            if there.strip() == "yes":
-                place.system.pull(source, Path(folder, name))
+        copied = f"{place.work}/.store"
+        place.system.run(f"mkdir {copied} && cp {place.store}* {copied}")
+        place.fetch(copied, Path(folder))
         with StoreReader(Path(folder, "store.db")) as reader:
             return [_told(reader, one) for one in reader.incidents(limit=1000)]
 

@@ -6,13 +6,15 @@ All three are asked through `System`; what differs is how hauswart gets in and h
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
+import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,10 +22,11 @@ from pathlib import Path
 from typing import Protocol
 
 from tests.lab import container as containers
-from tests.lab.container import PROJECT, SHARED, Container
+from tests.lab.container import PROJECT, SHARED, Container, ContainerError
 from tests.lab.scenario import Kind, search_path
 
-UP_S = 60.0
+UP_S = 120.0  # of a guest whose every instruction is emulated; elsewhere it is seconds
+_MACHINE = "tests.lab.machine"
 _WORK = f"{SHARED}/work"
 _PROGRAM = f"{SHARED}/bin/hauswart"
 _STATE, _STATUS = "/var/lib/hauswart", "/run/hauswart/status"
@@ -48,11 +51,15 @@ class System(Protocol):
         """A shell command as root; gives its output."""
         ...
 
-    def pull(self, source: str, target: Path) -> None:
-        """Copy a file or a folder out of the system."""
+    def push(self, data: bytes, path: str) -> None:
+        """Write a file in the system."""
         ...
 
-    def monitor(self, command: str) -> str:
+    def pull(self, path: str) -> bytes:
+        """Read a file of the system."""
+        ...
+
+    def monitor(self, line: str) -> str:
         """A command for what the system runs on, if it is a virtual machine."""
         ...
 
@@ -79,14 +86,17 @@ class Host:
             raise CommandError(f"{command!r} gave {done.returncode}: {done.stdout}{done.stderr}")
         return done.stdout + done.stderr
 
-    def pull(self, source: str, target: Path) -> None:
-        """Copy a file or a folder."""
-        copy = shutil.copytree if Path(source).is_dir() else shutil.copy
-        copy(source, target)
+    def push(self, data: bytes, path: str) -> None:
+        """Write a file."""
+        Path(path).write_bytes(data)
 
-    def monitor(self, command: str) -> str:
+    def pull(self, path: str) -> bytes:
+        """Read a file."""
+        return Path(path).read_bytes()
+
+    def monitor(self, line: str) -> str:
         """There is none."""
-        raise CommandError(f"{command!r} needs a virtual machine's monitor")
+        raise CommandError(f"{line!r} needs a virtual machine's monitor")
 
 
 @dataclass
@@ -113,6 +123,16 @@ class Place:
         """End what is still running."""
         self._running.close()
 
+    def fetch(self, folder: str, target: Path) -> None:
+        """Copy the files of a folder of the system."""
+        bundle = f"{self.work}/.fetched.tar"
+        self.system.run(f"tar -C {folder} -cf {bundle} .")
+        target.mkdir(exist_ok=True)
+        with tarfile.open(fileobj=io.BytesIO(self.system.pull(bundle))) as tar:
+            for member in tar:
+                if (content := tar.extractfile(member)) is not None:
+                    (target / Path(member.name).name).write_bytes(content.read())
+
     def stages(self) -> dict[str, dict]:
         """The stages' status files."""
         script = f"for f in {self.status}/*.json; do cat $f; echo; done"
@@ -126,9 +146,8 @@ class Units(Place):
 
     def start(self, config: Path) -> None:
         """Take up the configuration and start the target."""
-        text = config.read_text()
-        self.system.run(f"mkdir -p /etc/hauswart && cat >/etc/hauswart/hauswart.toml <<'LAB'\n{text}\nLAB")
-        self.system.run("systemctl start hauswart.target", timeout_s=UP_S)
+        self.system.push(config.read_bytes(), "/etc/hauswart/hauswart.toml")
+        self.system.run("systemctl restart hauswart.target", timeout_s=UP_S)
         units = " ".join(f"hauswart-{stage}" for stage in _STAGES)
         _await(lambda: self.system.run(f"systemctl is-active {units}", check=False).split() == ["active"] * 4)
         _await(lambda: set(self.stages()) >= set(_STAGES))
@@ -166,9 +185,17 @@ def obstacle(kind: Kind) -> str:
         return containers.missing()
     if os.geteuid() != 0:
         return "needs root"
-    if kind == "machine" and importlib.util.find_spec("tests.lab.machine") is None:
-        return "needs tests/lab/machine"
+    if kind == "machine":
+        found = importlib.util.find_spec(_MACHINE)
+        return importlib.import_module(_MACHINE).missing() if found else "needs tests/lab/machine"
     return ""
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What these systems raise when they or a command in them fail."""
+    found = (ContainerError, CommandError, OSError, subprocess.TimeoutExpired)
+    spec = importlib.util.find_spec(_MACHINE)
+    return (*found, importlib.import_module(_MACHINE).LabError) if spec else found
 
 
 @contextlib.contextmanager
@@ -184,7 +211,9 @@ def opened(kind: Kind, scratch: Path) -> Iterator[Place]:
         with _container(scratch) as box:
             yield _units(box, box.group)
     else:
-        raise NotImplementedError("needs tests/lab/machine")
+        with importlib.import_module(_MACHINE).machine(scratch) as guest:
+            guest.run(f"mkdir -p {_WORK}; chmod 777 {_WORK}")
+            yield _units(guest, None)
 
 
 def _process(scratch: Path, work: Path) -> Process:
