@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-vm lint unit lab bench setup setup-test setup-vm setup-bench clean
+.PHONY: run test test-vm lint unit lab bench setup setup-test setup-vm setup-lab setup-bench clean
 
 run: setup
 	@exec $(BIN)/hauswart run $(ARGS)
@@ -21,7 +21,7 @@ unit:
 test-vm: setup-vm
 	$(BIN)/pytest -m vm tests/test_machine.py $(PYTEST_ARGS)
 
-lab: setup-test
+lab: setup-lab
 	$(BIN)/python -m tests.lab $(ARGS)
 
 bench: setup-bench
@@ -35,6 +35,9 @@ setup-test:
 
 setup-vm:
 	@sh setup.sh vm $(VENV)
+
+setup-lab:
+	@sh setup.sh lab $(VENV)
 
 setup-bench:
 	@sh setup.sh bench $(VENV)

@@ -1,13 +1,16 @@
 #!/bin/sh
-# Sets up what one make target needs: setup.sh run|test|vm|bench VENV. Does nothing when it is already there.
+# Sets up what one make target needs: setup.sh run|test|vm|lab|bench VENV. Does nothing when it is there already.
 set -eu
 what=$1 venv=$2
 cd "$(dirname "$0")"
 
 packages="python3-venv python3-dev gcc pkg-config libsystemd-dev"
+container="iproute2 e2fsprogs util-linux mount udev systemd systemd-container"
+virtual="qemu-system-x86 qemu-utils mmdebstrap e2fsprogs util-linux"
 case $what in
-    test) packages="$packages iproute2 e2fsprogs util-linux mount kmod udev systemd systemd-container systemd-journal-remote nix-bin" ;;
-    vm) packages="$packages qemu-system-x86 qemu-utils mmdebstrap e2fsprogs util-linux" ;;
+    test) packages="$packages $container kmod systemd-journal-remote nix-bin" ;;
+    vm) packages="$packages $virtual" ;;
+    lab) packages="$packages $container $virtual make curl openssl nftables sudo openssh-client openssh-server sshpass nginx-light redis-server dnsmasq-base logrotate" ;;
     bench) packages="$packages iproute2 stress-ng netdata prometheus-node-exporter" ;;
 esac
 case $what in test|vm) extras="[dev]" ;; *) extras="" ;; esac
@@ -38,9 +41,10 @@ if [ -n "$missing" ]; then
     fi
     echo "setup: installing$missing" >&2
     export DEBIAN_FRONTEND=noninteractive
-    # A package's service must not start by itself: the benchmark starts its peers on loopback, and stops them.
+    # A package's service must not start by itself: the benchmark starts its peers on loopback and stops them,
+    # the lab starts its servers in containers.
     policy=/usr/sbin/policy-rc.d
-    if [ "$what" = bench ] && [ ! -e $policy ]; then
+    if { [ "$what" = bench ] || [ "$what" = lab ]; } && [ ! -e $policy ]; then
         printf '#!/bin/sh\nexit 101\n' | $as_root tee $policy >/dev/null && $as_root chmod 755 $policy
         trap '$as_root rm -f $policy' EXIT
     fi

@@ -5,6 +5,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -13,7 +15,6 @@ import pytest
 from daemon.errors import HauswartError
 from daemon.store.reader import StoreReader
 from tests.fixtures.live import STAGES, alive, append, fill, launch, live, logins, small_disk
-from tests.lab.faults import spawn
 from tests.lab.runner import wait_until
 
 SEED = int(os.environ.get("HAUSWART_TEST_SEED", str(time.time_ns() % 1_000_000)))
@@ -100,8 +101,13 @@ def kill(found, stage):
 
 
 def crash_thrice(scratch, name):
+    """By a Python interpreter of that name, so that the kernel's messages name it."""
+    program = scratch / name
+    if not program.exists():
+        program.symlink_to(os.path.realpath(sys.executable))
     for _ in range(3):
-        spawn(scratch, name, "import ctypes; ctypes.string_at(0)").wait()
+        crash = [program, "-I", "-c", "import ctypes; ctypes.string_at(0)"]
+        subprocess.run(crash, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(0.2)
 
 

@@ -8,28 +8,30 @@ import time
 import pytest
 
 from daemon.messages import Incident
-from tests.lab.faults import FAULTS, obstacle
-from tests.lab.runner import Daemon, daemon, inject
+from tests.lab.commands import against
+from tests.lab.runner import Daemon, chosen, daemon, inject
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(180)]
+
+FAULTS = chosen([])
 
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory):
-    if all(obstacle(fault) for fault in FAULTS):
-        pytest.skip(obstacle(FAULTS[0]))
+    if all(against(run.scenario, []) for run in FAULTS):
+        pytest.skip(against(FAULTS[0].scenario, []))
     with daemon(tmp_path_factory.mktemp("lab")) as started:
         time.sleep(8)
         yield started
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_fault_gives_one_incident_of_the_right_class_and_culprit(watched: Daemon, fault):
-    if reason := obstacle(fault):
+@pytest.mark.parametrize("run", FAULTS, ids=lambda run: run.scenario.name)
+def test_fault_gives_one_incident_of_the_right_class_and_culprit(watched: Daemon, run):
+    if reason := against(run.scenario, []):
         pytest.skip(reason)
-    score = inject(watched, fault, watched.state_dir.parent)
+    score = inject(watched, run, watched.state_dir.parent)
     assert [one.fault_class for one in score.incidents] == [
-        score.first.fault_class if score.first else fault.expected[0]
+        score.first.fault_class if score.first else run.scenario.fault_class
     ]
     assert score.culprit_right, score.incidents[0].culprits
     assert score.delay_s is not None

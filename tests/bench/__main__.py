@@ -19,10 +19,17 @@ import models as models_package
 from tests.bench import peers
 from tests.bench.flood import Flood, offer
 from tests.bench.measure import Spread, Usage, family, watch
-from tests.lab.faults import FAULTS, obstacle
-from tests.lab.runner import Score, daemon, inject
+from tests.lab.commands import against
+from tests.lab.runner import Score, chosen, daemon, inject
+from tests.lab.scenario import Run
 
-QUICK_FAULTS = ("memory-limit", "full-file-system", "failed-logins", "link-down", "truncated-backing-file")
+QUICK_FAULTS = [
+    "memory-exhaustion/group-limit",
+    "disk-full/log-grows",
+    "auth-bruteforce/log-file",
+    "link-down/peer-goes-down",
+    "disk-failing/backing-file-cut",
+]
 
 
 @dataclass(frozen=True)
@@ -189,7 +196,7 @@ def young(scratch: Path, options: argparse.Namespace) -> list[Row]:
     """Recall, class and culprit on the lab's faults two minutes after the first start."""
     with daemon(scratch) as watched:
         time.sleep(120)
-        scores = [inject(watched, fault, scratch) for fault in FAULTS if not obstacle(fault)]
+        scores = [inject(watched, run, scratch) for run in _possible([])]
     right = sum(one.right for one in scores)
     print(f"two minutes after installation: {right} of {len(scores)} faults give exactly one right incident")
     return []
@@ -200,7 +207,7 @@ PARTS = {"quiet": quiet, "busy": busy, "lines": lines, "latency": latency, "advi
 
 def _rounds(scratch: Path, rounds: int) -> list[Score]:
     """Each round under a daemon of its own, since the same trouble again soon is the same incident."""
-    faults = [one for one in FAULTS if one.name in QUICK_FAULTS and not obstacle(one)]
+    faults = _possible(QUICK_FAULTS)
     scores = []
     for number in range(rounds):
         own = scratch / str(number)
@@ -209,6 +216,11 @@ def _rounds(scratch: Path, rounds: int) -> list[Score]:
             time.sleep(15)
             scores += [inject(watched, fault, own) for fault in faults]
     return scores
+
+
+def _possible(names: list[str]) -> list[Run]:
+    """The lab's faults that can be injected here; none named means the usual ones."""
+    return [run for run in chosen(names) if not against(run.scenario, [])]
 
 
 @contextlib.contextmanager

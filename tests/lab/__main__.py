@@ -1,50 +1,81 @@
-"""`python -m tests.lab [NAME ...] [--quiet SECONDS]`: inject faults into this machine and print the score."""
+"""`python -m tests.lab [COMMAND]`: real faults, what the daemon says of them, and how right that is.
+
+    try [NAME ...]     inject a few faults into this machine under one daemon (the default)
+    list [NAME ...]    what there is, and what stands against it here
+    record [NAME ...]  play scenarios and keep each run's telemetry; goes on where it was interrupted
+    score [NAME ...]   replay what was recorded and say how right it was
+    report [NAME ...]  the same as one HTML page
+    freeze             put new scenarios on one side of the split
+
+A NAME is CLASS/MECHANISM, CLASS or MECHANISM, or a pattern of them such as 'disk-*/*'.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
-import time
 from pathlib import Path
 
-from tests.lab.faults import FAULTS, obstacle
-from tests.lab.runner import daemon, inject, table
+from daemon.errors import HauswartError
+from tests.lab import commands
+
+RECORDINGS = Path("lab-runs")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(one.name for one in FAULTS))
-    parser.add_argument(
-        "--quiet", type=float, default=0, metavar="SECONDS", help="watch and expect no incident"
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="python -m tests.lab", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--faults", action="store_true", help="after the quiet time inject the faults, too")
-    parser.add_argument("--warm", type=float, default=10, metavar="SECONDS", help="watch this long first")
-    parser.add_argument("--keep", type=Path, help="leave state and log here")
-    options = parser.parse_args()
-    scratch = options.keep or Path(tempfile.mkdtemp(prefix="hwlab-"))
-    scratch.mkdir(parents=True, exist_ok=True)
-    with daemon(scratch) as watched:
-        time.sleep(options.warm)
-        if options.quiet:
-            time.sleep(options.quiet)
-            found = watched.incidents()
-            print(f"{options.quiet:.0f} quiet seconds: {len(found)} incidents")
-            for one in found:
-                print(f"  {one.fault_class} {one.severity} {one.culprits[:1]} {one.evidence[:1]}")
-            if not options.faults:
-                return bool(found)
-        scores = []
-        for fault in FAULTS:
-            if options.names and fault.name not in options.names:
-                continue
-            if reason := obstacle(fault):
-                print(f"{fault.name}: skipped, {reason}", file=sys.stderr)
-                continue
-            scores.append(inject(watched, fault, scratch))
-            print(table(scores[-1:]).splitlines()[1], file=sys.stderr, flush=True)
-    print(table(scores))
-    return int(not all(one.right for one in scores))
+    verbs = top.add_subparsers(dest="verb", required=True)
+    attempt = _verb(verbs, "try", commands.attempt)
+    attempt.add_argument("--quiet", type=float, default=0, metavar="SECONDS", help="expect no incident")
+    attempt.add_argument("--faults", action="store_true", help="after the quiet time the faults, too")
+    attempt.add_argument("--warm", type=float, default=10, metavar="SECONDS", help="watch this long first")
+    attempt.add_argument("--keep", type=Path, help="leave state and log here")
+    listing = _verb(verbs, "list", commands.list_scenarios)
+    listing.add_argument("--frozen", action="store_true", help="the frozen ones instead")
+    listing.add_argument("--json", action="store_true")
+    record = _verb(verbs, "record", commands.record_runs)
+    record.add_argument("--again", action="store_true", help="also what is recorded already")
+    record.add_argument("--seed", type=int, default=1)
+    record.add_argument("--repeat", type=int, default=1, metavar="N", help="so many runs of each")
+    record.add_argument("--shard", default="1/1", metavar="I/N", help="every N-th run from the I-th on")
+    record.add_argument("--minutes", type=float, default=0, help="begin no run after this time")
+    record.add_argument("--noise", action="append", default=[], metavar="NAME", help="beside it")
+    for name, function in (("score", commands.score_runs), ("report", commands.report_runs)):
+        verb = _verb(verbs, name, function)
+        verb.add_argument("--no-models", action="store_true", help="the baselines alone")
+        if name == "score":
+            verb.add_argument("--json", action="store_true")
+        else:
+            verb.add_argument("--out", type=Path, default=Path("lab-report.html"))
+    for verb in (record, verbs.choices["score"], verbs.choices["report"]):
+        verb.add_argument("--runs", type=Path, default=RECORDINGS, metavar="DIR", help="where recordings lie")
+        verb.add_argument("--frozen", action="store_true", help="the frozen ones instead")
+    _verb(verbs, "freeze", commands.freeze, names=False)
+    return top
 
 
-sys.exit(main())
+def _verb(verbs, name: str, function, *, names: bool = True) -> argparse.ArgumentParser:
+    verb = verbs.add_parser(name)
+    verb.set_defaults(function=function)
+    if names:
+        verb.add_argument("names", nargs="*", metavar="NAME")
+    return verb
+
+
+def main(argv: list[str]) -> int:
+    """Do what the command line asks for."""
+    verbs = {"try", "list", "record", "score", "report", "freeze"}
+    if not argv or (argv[0] not in verbs and argv[0] not in {"-h", "--help"}):
+        argv = ["try", *argv]
+    options = parser().parse_args(argv)
+    try:
+        return options.function(options)
+    except HauswartError as error:
+        print(f"lab: {error}" + (f"\n  hint: {error.hint}" if error.hint else ""), file=sys.stderr)
+        return error.exit_code
+
+
+sys.exit(main(sys.argv[1:]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -68,6 +69,7 @@ class Container:
 
     pid: int
     shared: Path
+    group: Path | None = None  # its control group in the unified hierarchy
 
     def run(self, command: str, *, check: bool = True, timeout_s: float = 60.0) -> str:
         """A shell command as root, outside of every unit; gives its output."""
@@ -82,6 +84,25 @@ class Container:
         if check and done.returncode:
             raise ContainerError(f"{command!r} gave {done.returncode}: {done.stdout}{done.stderr}")
         return done.stdout + done.stderr
+
+    def push(self, data: bytes, path: str) -> None:
+        """Write a file in the container."""
+        way = self.shared / f"way-{next(_NUMBERS)}"
+        way.write_bytes(data)
+        self.run(f"cat {SHARED}/{way.name} >{shlex.quote(path)}")
+        way.unlink()
+
+    def pull(self, path: str) -> bytes:
+        """Read a file of the container."""
+        way = self.shared / f"way-{next(_NUMBERS)}"
+        self.run(f"cat {shlex.quote(path)} >{SHARED}/{way.name}")
+        data = way.read_bytes()
+        way.unlink()
+        return data
+
+    def monitor(self, line: str) -> str:
+        """A container has none."""
+        raise ContainerError(f"{line!r} needs a virtual machine's monitor")
 
 
 @contextlib.contextmanager
@@ -106,7 +127,8 @@ def container(
         with (scratch / "container.log").open("wb") as log:
             process = _boot(name, scratch, groups, enabled, binds=binds or {}, log=log)
         try:
-            yield Container(_wait_booted(process, scratch / "container.log"), shared)
+            pid = _wait_booted(process, scratch / "container.log")
+            yield Container(pid, shared, next((one for one in groups if one.parent.name == "unified"), None))
         finally:
             _shut_down(process)
     finally:

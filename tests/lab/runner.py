@@ -12,13 +12,26 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Thread
 
+from daemon.errors import ConfigError
 from daemon.messages import Advice, Incident
 from daemon.store.reader import StoreReader
-from tests.lab.faults import Fault
+from tests.lab.injection import Injection, undone
+from tests.lab.scenario import Run, find, names, runs
+from tests.lab.systems import Host
 
 HAUSWART = str(Path(sys.executable).parent / "hauswart")
+USUAL = (
+    "memory-exhaustion/group-limit",
+    "disk-full/log-grows",
+    "process-storm/children-that-stay",
+    "cpu-saturation/busy-loops",
+    "crash-loop/program-crashes-again",
+    "auth-bruteforce/log-file",
+    "link-down/peer-goes-down",
+    "disk-failing/backing-file-cut",
+)
+REST_S = 3.0  # between set-up and injection, so that what was set up is known
 SETTLE_S = 6.0  # after the incident was seen: would a second one follow?
 
 
@@ -62,13 +75,22 @@ def environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def daemon(
-    scratch: Path, extra: str = "", *, ready_s: float = 30.0, core: int | None = None
+    scratch: Path,
+    extra: str = "",
+    *,
+    config: Path | None = None,
+    ready_s: float = 30.0,
+    core: int | None = None,
 ) -> Iterator[Daemon]:
-    """Start the daemon (on one core only, if asked), wait until every stage reports, stop it at the end."""
+    """Start the daemon (on one core only, if asked), wait until every stage reports, stop it at the end.
+
+    Without a configuration it follows `auth.log` in the scratch folder and learns for five seconds.
+    """
     state, log = scratch / "state", scratch / "daemon.log"
-    config = scratch / "hauswart.toml"
-    config.write_text(f'[collect]\nfollow = ["{scratch}/auth.log"]\n[low]\nlearn_s = 5.0\n{extra}')
-    (scratch / "auth.log").touch()
+    if config is None:
+        config = scratch / "hauswart.toml"
+        config.write_text(f'[collect]\nfollow = ["{scratch}/auth.log"]\n[low]\nlearn_s = 5.0\n{extra}')
+        (scratch / "auth.log").touch()
     with log.open("wb") as output:
         pinned = [] if core is None else ["taskset", "--cpu-list", str(core)]
         process = subprocess.Popen(
@@ -104,8 +126,7 @@ def wait_until(condition, seconds: float) -> bool:
 class Score:
     """What came of one fault."""
 
-    fault: Fault
-    culprits: tuple[str, ...] = ()
+    run: Run
     effect_at: float | None = None
     seen_at: float | None = None  # when the right incident could be read from the store
     advised_at: float | None = None  # when its advice could be
@@ -113,12 +134,13 @@ class Score:
 
     @property
     def first(self) -> Incident | None:
-        return next((one for one in self.incidents if one.fault_class in self.fault.expected), None)
+        right = self.run.scenario.right_classes
+        return next((one for one in self.incidents if one.fault_class in right), None)
 
     @property
     def culprit_right(self) -> bool:
         found = self.first.culprits[:1] if self.first else []
-        return any(right in one.name for one in found for right in self.culprits)
+        return any(names(right, f"{one.kind}:{one.name}") for right in self.run.culprits for one in found)
 
     @property
     def delay_s(self) -> float | None:
@@ -133,10 +155,23 @@ class Score:
         return len(self.incidents) == 1 and self.culprit_right
 
 
-def inject(watched: Daemon, fault: Fault, scratch: Path) -> Score:
+def chosen(patterns: list[str]) -> list[Run]:
+    """A run of each scenario that was asked for, or of the usual ones; all happen on this machine."""
+    found = find(patterns or list(USUAL))
+    elsewhere = [one.name for one in found if one.document.system != "host" or one.benign]
+    if elsewhere:
+        hint = "`python -m tests.lab record` does"
+        raise ConfigError(f"{elsewhere[0]}: only faults on this machine itself can be tried", hint=hint)
+    return [runs(one, seed=1, repeat=1)[0] for one in found]
+
+
+def inject(watched: Daemon, run: Run, scratch: Path) -> Score:
     """Inject one fault, wait for its incident, then see whether more follow."""
-    score = Score(fault)
+    score, document = Score(run), run.scenario.document
+    assert document.effect is not None
     before = {one.id for one in watched.incidents()}
+    work = scratch / run.scenario.mechanism
+    work.mkdir()
 
     def look() -> bool:
         score.incidents = [one for one in watched.incidents() if one.id not in before]
@@ -149,15 +184,14 @@ def inject(watched: Daemon, fault: Fault, scratch: Path) -> Score:
             score.advised_at = time.time()
         return score.advised_at is not None
 
-    with fault.make(scratch) as injection:
-        score.culprits = injection.culprits
-        starter = Thread(target=injection.start)
-        starter.start()
-        if wait_until(lambda: (look(), injection.effect())[1], 30):
+    with undone(Injection(Host(), str(work), run, [])) as injection:
+        injection.prepare()
+        time.sleep(REST_S)
+        injection.start()
+        if wait_until(lambda: (look(), injection.probe())[1], document.effect.within_s):
             score.effect_at = time.time()
-        if wait_until(look, injection.wait_s):
+        if wait_until(look, document.window_s):
             wait_until(advised, 20)
-        starter.join()
         time.sleep(SETTLE_S)
     time.sleep(2)
     look()
@@ -166,13 +200,14 @@ def inject(watched: Daemon, fault: Fault, scratch: Path) -> Score:
 
 def table(scores: list[Score]) -> str:
     """One line a fault."""
-    lines = [f"{'fault':<24}{'incidents':>10}  {'class':<22}{'culprit':<28}{'delay':>8}  verdict"]
+    lines = [f"{'fault':<32}{'incidents':>10}  {'class':<22}{'culprit':<28}{'delay':>8}  verdict"]
     for one in scores:
         found = one.first or (one.incidents[0] if one.incidents else None)
         culprit = found.culprits[0].name if found and found.culprits else "-"
         delay = f"{one.delay_s:.1f} s" if one.delay_s is not None else "-"
         lines.append(
-            f"{one.fault.name:<24}{len(one.incidents):>10}  {found.fault_class if found else '-':<22}"
+            f"{one.run.scenario.mechanism:<32}{len(one.incidents):>10}"
+            f"  {found.fault_class if found else '-':<22}"
             f"{culprit[-26:]:<28}{delay:>8}  {'right' if one.right else 'WRONG'}"
         )
         lines += [

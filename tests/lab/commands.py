@@ -1,0 +1,203 @@
+"""What the lab's command line does."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from daemon import config as configuration
+from daemon.command.replay import scorers
+from daemon.errors import ConfigError, HauswartError
+from daemon.stages.top import writer
+from tests.lab import report, runner, split, tables
+from tests.lab.recording import RecordingError, record, recorded
+from tests.lab.scenario import Run, Scenario, find, load_noise, missing_programs, runs
+from tests.lab.score import by_class, figures
+from tests.lab.systems import failures, obstacle
+from tests.lab.verdict import Verdict, judge
+
+
+def attempt(options: argparse.Namespace) -> int:
+    """Inject faults one after another under one daemon on this machine."""
+    chosen = runner.chosen(options.names)
+    scratch = options.keep or Path(tempfile.mkdtemp(prefix="hwlab-"))
+    scratch.mkdir(parents=True, exist_ok=True)
+    with runner.daemon(scratch) as watched:
+        time.sleep(options.warm + options.quiet)
+        if options.quiet:
+            found = watched.incidents()
+            print(f"{options.quiet:.0f} quiet seconds: {len(found)} incidents")
+            for one in found:
+                print(f"  {one.fault_class} {one.severity} {one.culprits[:1]} {one.evidence[:1]}")
+            if not options.faults:
+                return bool(found)
+        scores = []
+        for run in chosen:
+            if reason := against(run.scenario, []):
+                print(f"{run.scenario.name}: skipped, {reason}", file=sys.stderr)
+                continue
+            scores.append(runner.inject(watched, run, scratch))
+            print(runner.table(scores[-1:]).splitlines()[1], file=sys.stderr, flush=True)
+    print(runner.table(scores))
+    return int(not all(one.right for one in scores))
+
+
+def list_scenarios(options: argparse.Namespace) -> int:
+    """One line a scenario."""
+    found = _scenarios(options)
+    for one in found:
+        reason = against(one, [])
+        if options.json:
+            row = {"name": one.name, "about": one.document.about, "system": one.document.system}
+            print(json.dumps({**row, "obstacle": reason}))
+        else:
+            print(
+                f"{one.name:<44}{one.document.system:<11}{one.document.about}"
+                + (f" [{reason}]" * bool(reason))
+            )
+    return 0
+
+
+def record_runs(options: argparse.Namespace) -> int:
+    """Play and keep what is not kept yet; 1 if anything could not be recorded."""
+    for name in options.noise:
+        load_noise(name)
+    todo = _shard(
+        [one for each in _scenarios(options) for one in runs(each, options.seed, options.repeat)], options
+    )
+    until = time.monotonic() + options.minutes * 60 if options.minutes else float("inf")
+    failed = 0
+    with _progress() as bar:
+        task = bar.add_task("recording", total=len(todo))
+        for run in todo:
+            folder = _folder(run, options)
+            bar.update(task, description=run.id)
+            if time.monotonic() > until:
+                bar.console.print(f"{run.id}: left for later, the time is over")
+            elif options.again or not recorded(run, folder):
+                said, bad = _record(run, folder, options.noise)
+                failed += bad
+                bar.console.print(f"{run.id}: {said}", highlight=False, markup=False)
+            bar.advance(task)
+    return int(bool(failed))
+
+
+def score_runs(options: argparse.Namespace) -> int:
+    """Replay and score; the figures go to standard output."""
+    verdicts = verdicts_of(options)
+    if options.json:
+        found = {"all": figures(verdicts), "classes": by_class(verdicts)}
+        print(json.dumps({**found, "runs": [one.document() for one in verdicts]}, indent=1))
+    else:
+        print(tables.text(verdicts))
+    return 0
+
+
+def report_runs(options: argparse.Namespace) -> int:
+    """Replay, score and write the page."""
+    options.out.write_text(report.page(verdicts_of(options)), encoding="utf-8")
+    print(options.out)
+    return 0
+
+
+def freeze(_: argparse.Namespace) -> int:
+    """Give new scenarios their side."""
+    split.write_sides(split.extend(split.load_sides(), [one.name for one in find([])]))
+    return 0
+
+
+def against(scenario: Scenario, noise: list[str]) -> str:
+    """Why a scenario cannot be played here; "" if it can."""
+    return obstacle(scenario.document.system) or missing_programs(scenario, noise)
+
+
+def verdicts_of(options: argparse.Namespace) -> list[Verdict]:
+    """The verdicts on all recorded runs that were asked for."""
+    wanted = {one.name: one for one in _scenarios(options)}
+    files = sorted(options.runs.glob("*/*/*/run.json"))
+    folders = [one.parent for one in files if _name(one.parent) in wanted]
+    if not folders:
+        raise ConfigError(f"{options.runs} holds no such run", hint="`python -m tests.lab record` makes them")
+    # The models are the shipped ones, whatever is installed on this machine.
+    with tempfile.TemporaryDirectory() as state, _progress() as bar:
+        settings = configuration.load(_empty(Path(state)), state_dir=Path(state))
+        with scorers(settings, wanted=not options.no_models) as models:
+            ask = {tier: one.ask_now for tier, one in models.items() if tier != "top"}
+            speaks = models and models["top"].state != "off"
+            task = bar.add_task("replaying", total=len(folders))
+            found = []
+            for folder in folders:
+                scenario = wanted[_name(folder)]
+                found.append(judge(folder, scenario, ask, writer(models["top"]) if speaks else None))
+                bar.advance(task)
+    return found
+
+
+def _name(folder: Path) -> str:
+    return f"{folder.parent.parent.name}/{folder.parent.name}"
+
+
+def _empty(folder: Path) -> Path:
+    path = folder / "hauswart.toml"
+    path.touch()
+    return path
+
+
+def _scenarios(options: argparse.Namespace) -> list[Scenario]:
+    sides = split.load_sides()
+    return [one for one in find(options.names) if split.is_frozen(one.name, sides) == options.frozen]
+
+
+def _shard(todo: list[Run], options: argparse.Namespace) -> list[Run]:
+    found = re.fullmatch(r"(\d+)/(\d+)", options.shard)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise ConfigError(f"--shard {options.shard!r} is not I/N", hint="such as 1/4 to 4/4")
+    return todo[int(found[1]) - 1 :: int(found[2])]
+
+
+def _folder(run: Run, options: argparse.Namespace) -> Path:
+    beside = "".join(f"+{name}" for name in sorted(options.noise))
+    return options.runs / f"{run.id}{beside}"
+
+
+def _record(run: Run, folder: Path, noise: list[str]) -> tuple[str, bool]:
+    """What came of it, in words, and whether that is a failure."""
+    if reason := against(run.scenario, noise):
+        return f"skipped, {reason}", False
+    began = time.monotonic()
+    try:
+        found = record(run, folder, noise)
+    except (RecordingError, HauswartError, *failures()) as error:
+        return f"NOT RECORDED: {error}", True
+    took = f"{time.monotonic() - began:.0f} s"
+    if split.is_frozen(run.scenario.name, split.load_sides()):
+        return f"recorded, {took}", False  # what was said of a frozen one is nobody's business yet
+    return f"{took}, live: {_gist(found['live'])}", False
+
+
+def _gist(live: list[dict]) -> str:
+    told = [one["incident"] for one in live if one["incident"]["state"] != "merged"]
+    said = [
+        f"{one['fault_class']} {one['severity']} "
+        + ", ".join(f"{c['kind']}:{c['name']}" for c in one["culprits"][:2])
+        for one in sorted(told, key=lambda one: one["opened_at"])
+    ]
+    return "; ".join(said) or "nothing"
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Progress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True, soft_wrap=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield bar

@@ -1,0 +1,162 @@
+"""Figures over many runs, each with the interval that another choice of mechanisms would give.
+
+The unit is the mechanism: its runs are averaged first, so that many parameters do not count for much.
+Intervals are 95 % bootstrap intervals over mechanisms; where there are fewer than two, there is none.
+
+| figure | what it is |
+| --- | --- |
+| recall | share of faults with an incident of a right class, opened from the injection to the window's end |
+| noticed | the same, if a right culprit in the first place is enough |
+| class accuracy | recalled, of those that were noticed |
+| precision | right incidents, of all opened from the injection to the window's end, benign runs included |
+| culprit in 1, in 3 | a right culprit in the first, in the first three places, of the recalled |
+| severity | a right severity, of the recalled |
+| exactly one | the right incident and no other, of all faults |
+| delay | seconds from the effect, by the lab's own probe, to the right incident, on the observations' time |
+| quiet | share of benign runs with nothing above warning |
+| false alarms a day | incidents above warning in benign runs, for a day's length |
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tests.lab.verdict import CULPRITS, Verdict
+
+SAMPLES = 2000
+DAY_S = 86400.0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value with its interval, and of how many mechanisms and runs it was made."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    mechanisms: int
+    runs: int
+
+
+def figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """All figures over these runs, as JSON; what nothing was measured for is None."""
+    faults = [one for one in verdicts if not one.benign]
+    benign = [one for one in verdicts if one.benign]
+    recalled = [one for one in faults if one.right]
+    noticed = [one for one in faults if one.noticed]
+    found = {
+        "recall": share(faults, lambda one: one.right is not None),
+        "noticed": share(faults, lambda one: one.noticed),
+        "class_accuracy": share(noticed, lambda one: one.right is not None),
+        "precision": precision(verdicts),
+        "culprit_1": share(recalled, lambda one: _blames(one, 1)),
+        "culprit_3": share(recalled, lambda one: _blames(one, CULPRITS)),
+        "severity": share(recalled, lambda one: one.severity_right),
+        "exactly_one": share(faults, lambda one: one.exactly_one),
+        "quiet": share(benign, lambda one: not any(said.loud for said in one.during)),
+    }
+    delays = sorted(max(0.0, one.right.opened_s) for one in faults if one.right)
+    return {
+        **{name: asdict(figure) for name, figure in found.items()},
+        "delay_s": {"p50": percentile(delays, 0.5), "p95": percentile(delays, 0.95), "n": len(delays)},
+        "false_alarms": _false_alarms(benign),
+        "advice": {
+            "checked": sum(one.advice_checked for one in verdicts),
+            "violations": sum(len(one.advice_violations) for one in verdicts),
+        },
+        "replay": {
+            "runs": len(verdicts),
+            "same_twice": sum(one.same_twice for one in verdicts),
+            "same_as_live": sum(one.same_as_live for one in verdicts),
+        },
+    }
+
+
+def by_class(verdicts: Iterable[Verdict]) -> dict[str, dict[str, Any]]:
+    """The figures of each class."""
+    groups: dict[str, list[Verdict]] = defaultdict(list)
+    for one in verdicts:
+        groups[one.fault_class].append(one)
+    return {name: figures(group) for name, group in sorted(groups.items())}
+
+
+def share(verdicts: Sequence[Verdict], holds: Callable[[Verdict], bool]) -> Figure:
+    """Of how many mechanisms it holds, on average."""
+    rates = [sum(map(holds, group)) / len(group) for group in _mechanisms(verdicts)]
+    low, high = interval(rates, lambda sample: sum(sample) / len(sample))
+    return Figure(sum(rates) / len(rates) if rates else None, low, high, len(rates), len(verdicts))
+
+
+def precision(verdicts: Sequence[Verdict]) -> Figure:
+    """Right incidents of all; a second one of a right class is right, too (`exactly_one` counts it)."""
+    counts = []
+    for group in _mechanisms(verdicts):
+        said = [(one, incident) for one in group for incident in one.during]
+        right = sum(incident.fault_class in one.right_classes for one, incident in said)
+        counts.append((right / len(group), len(said) / len(group)))
+
+    def ratio(sample: Sequence[tuple[float, float]]) -> float:
+        total = sum(of for _, of in sample)
+        return sum(right for right, _ in sample) / total if total else math.nan
+
+    low, high = interval(counts, ratio)
+    value = ratio(counts) if counts else math.nan
+    return Figure(None if math.isnan(value) else value, low, high, len(counts), len(verdicts))
+
+
+def interval(
+    values: Sequence[Any], statistic: Callable[[Sequence[Any]], float]
+) -> tuple[float | None, float | None]:
+    """The 95 % bootstrap interval, the same every time; none for fewer than two values."""
+    if len(values) < 2:
+        return None, None
+    choose = random.Random(20261127)
+    drawn = (statistic(choose.choices(values, k=len(values))) for _ in range(SAMPLES))
+    sampled = sorted(one for one in drawn if not math.isnan(one))
+    return (percentile(sampled, 0.025), percentile(sampled, 0.975)) if sampled else (None, None)
+
+
+def percentile(ordered: Sequence[float], part: float) -> float | None:
+    """The smallest value that at least this part of the values does not exceed; None without values."""
+    return ordered[max(0, math.ceil(part * len(ordered)) - 1)] if ordered else None
+
+
+def _blames(verdict: Verdict, places: int) -> bool:
+    return verdict.right is not None and verdict.blames(verdict.right, places)
+
+
+def _mechanisms(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
+    groups: dict[str, list[Verdict]] = defaultdict(list)
+    for one in verdicts:
+        groups[one.scenario].append(one)
+    return list(groups.values())
+
+
+def _false_alarms(benign: Sequence[Verdict]) -> dict[str, float | None]:
+    """What benign runs gave; `upper_a_day` is the 95 % limit that this little time leaves (Poisson)."""
+    watched_s = sum(one.span_s[1] - one.span_s[0] for one in benign)
+    loud = sum(said.loud for one in benign for said in one.during)
+    every = sum(len(one.during) for one in benign)
+    days = watched_s / DAY_S
+    return {
+        "host_hours": round(watched_s / 3600, 3),
+        "above_warning": loud,
+        "incidents": every,
+        "a_day": loud / days if days else None,
+        "upper_a_day": poisson_upper(loud) / days if days else None,
+    }
+
+
+def poisson_upper(count: int) -> float:
+    """The mean of which so few events are as improbable as 2.5 %, by halving the interval."""
+    low, high = 0.0, 10.0 + 5.0 * count
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = sum(math.exp(-middle + k * math.log(middle) - math.lgamma(k + 1)) for k in range(count + 1))
+        low, high = (middle, high) if below > 0.025 else (low, middle)
+    return high

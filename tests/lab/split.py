@@ -1,0 +1,74 @@
+"""Which mechanisms are frozen: never looked at while the daemon is developed, scored only by `--frozen`.
+
+The rule, so that nobody picks favourites: within each class (benign is one, too) the mechanisms are ordered
+by the SHA-256 of `hauswart-lab/CLASS/MECHANISM`, and the first third, rounded, is frozen. Both sides are
+written down in `frozen.toml`, which only grows: a mechanism that is listed keeps its side, and of new ones so
+many are frozen, the lowest hashes first, as bring their class to a third. The eight faults that the daemon
+was developed with before there was a split (`runner.USUAL`) are open whatever their hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from daemon.errors import ConfigError
+
+FROZEN = Path(__file__).with_name("frozen.toml")
+_HEAD = (
+    "# Made by `python -m tests.lab freeze`; the rule stands in split.py. A name never changes its side.\n"
+)
+Sides = dict[str, dict[str, list[str]]]
+
+
+def load_sides(path: Path = FROZEN) -> Sides:
+    """The mechanisms of each class, `frozen` and `open`."""
+    return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def extend(sides: Sides, names: Iterable[str]) -> Sides:
+    """The sides with what is new among `names` (CLASS/MECHANISM) put on one of them."""
+    found: Sides = {name: {side: sorted(of) for side, of in both.items()} for name, both in sides.items()}
+    news: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        fault_class, _, mechanism = name.partition("/")
+        both = found.setdefault(fault_class, {"frozen": [], "open": []})
+        if mechanism not in both["frozen"] + both["open"]:
+            news[fault_class].append(mechanism)
+    for fault_class, new in news.items():
+        both = found[fault_class]
+        ordered = sorted(new, key=lambda one: hashed(f"{fault_class}/{one}"))
+        total = len(new) + len(both["frozen"]) + len(both["open"])
+        wanted = max(0, (total + 1) // 3 - len(both["frozen"]))
+        both["frozen"] = sorted(both["frozen"] + ordered[:wanted])
+        both["open"] = sorted(both["open"] + ordered[wanted:])
+    return dict(sorted(found.items()))
+
+
+def hashed(name: str) -> str:
+    """What decides about a mechanism."""
+    return hashlib.sha256(f"hauswart-lab/{name}".encode()).hexdigest()
+
+
+def write_sides(sides: Sides, path: Path = FROZEN) -> None:
+    """Write `frozen.toml`."""
+    parts = [_HEAD]
+    for name, both in sides.items():
+        parts.append(f"\n[{name}]\n")
+        parts += [f"{side} = {json.dumps(both[side])}\n" for side in ("frozen", "open")]
+    path.write_text("".join(parts), encoding="utf-8")
+
+
+def is_frozen(name: str, sides: Sides) -> bool:
+    """Whether a scenario is kept unseen; raises ConfigError for one that has no side yet."""
+    fault_class, _, mechanism = name.partition("/")
+    both = sides.get(fault_class, {})
+    if mechanism in both.get("frozen", ()):
+        return True
+    if mechanism in both.get("open", ()):
+        return False
+    raise ConfigError(f"{name} is not in {FROZEN.name}", hint="run `python -m tests.lab freeze`")

@@ -1,0 +1,93 @@
+"""The score as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tests.lab.score import by_class, figures
+from tests.lab.verdict import Verdict
+
+COLUMNS = {
+    "recall": "recall",
+    "class_accuracy": "class",
+    "precision": "precision",
+    "culprit_1": "culprit 1",
+    "culprit_3": "culprit 3",
+    "severity": "severity",
+    "exactly_one": "one",
+    "quiet": "quiet",
+}
+
+
+def text(verdicts: Sequence[Verdict]) -> str:
+    """Figures, a table by class, and each run that was not all right."""
+    found = figures(verdicts)
+    lines = [f"{label:<12}{interval_text(found[name])}" for name, label in COLUMNS.items()]
+    lines += [
+        "",
+        *_notes(found),
+        "",
+        *_classes(verdicts),
+        "",
+        *(_wrong(one) for one in verdicts if not fine(one)),
+    ]
+    return "\n".join(lines)
+
+
+def fine(verdict: Verdict) -> bool:
+    """Whether nothing more could be asked for."""
+    if verdict.benign:
+        return not verdict.during
+    return verdict.exactly_one and verdict.right is not None and verdict.blames(verdict.right, 1)
+
+
+def interval_text(figure: dict[str, Any]) -> str:
+    """Value, interval and count of a figure."""
+    if figure["value"] is None:
+        return "-"
+    span = f" ({figure['low']:.2f} to {figure['high']:.2f})" if figure["low"] is not None else ""
+    return f"{figure['value']:.2f}{span}, {figure['mechanisms']} mechanisms, {figure['runs']} runs"
+
+
+def notes(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """The figures that are no shares, as pairs of what and how much."""
+    delay, false, advice, replay = (found[name] for name in ("delay_s", "false_alarms", "advice", "replay"))
+    pairs = [("delay", f"p50 {_s(delay['p50'])}, p95 {_s(delay['p95'])}, n={delay['n']}")]
+    if false["a_day"] is not None:
+        told = f"{false['above_warning']} above warning, {false['incidents']} incidents"
+        rate = f"{false['a_day']:.0f} false alarms a day (up to {false['upper_a_day']:.0f})"
+        pairs.append(("benign", f"{told} in {false['host_hours']:.2f} host-hours: {rate}"))
+    pairs.append(
+        ("advice", f"{advice['checked']} checked, {advice['violations']} with what no evidence holds")
+    )
+    same = f"{replay['same_twice']} the same twice, {replay['same_as_live']} as live"
+    return [*pairs, ("replay", f"{same}, of {replay['runs']}")]
+
+
+def cell(figure: dict[str, Any]) -> str:
+    """A figure in a table."""
+    return "-" if figure["value"] is None else f"{figure['value']:.2f}"
+
+
+def _notes(found: dict[str, Any]) -> list[str]:
+    return [f"{name:<12}{value}" for name, value in notes(found)]
+
+
+def _s(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} s"
+
+
+def _classes(verdicts: Sequence[Verdict]) -> list[str]:
+    head = f"{'class':<22}{'runs':>5}" + "".join(f"{label:>11}" for label in COLUMNS.values()) + f"{'p50':>9}"
+    lines = [head]
+    for name, found in by_class(verdicts).items():
+        cells = "".join(f"{cell(found[column]):>11}" for column in COLUMNS)
+        lines.append(f"{name:<22}{found['replay']['runs']:>5}{cells}{_s(found['delay_s']['p50']):>9}")
+    return lines
+
+
+def _wrong(verdict: Verdict) -> str:
+    said = [f"{one.fault_class} {one.severity} {', '.join(one.culprits[:2])}" for one in verdict.during]
+    wanted = "nothing" if verdict.benign else f"{'/'.join(verdict.right_culprits)}"
+    return f"{verdict.id}: wanted {wanted}, got {'; '.join(said) or 'nothing'}"

@@ -1,0 +1,211 @@
+"""Replays a recorded run and says what was right about it, the same whenever and wherever that is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from daemon import config as configuration
+from daemon.advice.check import check_advice
+from daemon.messages import Advice, Incident
+from daemon.replay import Ask, Replay, within
+from daemon.status import ModelTier
+from daemon.store.segments import SegmentReader, segment_paths
+from daemon.tiers.top import TopTier, Write
+from models.taxonomy import Severity
+from tests.lab.scenario import BENIGN, Run, Scenario, names
+
+CULPRITS = 3
+# Where others keep a whole core busy, load that the daemon lays at nobody's door is theirs.
+AMBIENT_CORES = 1.0
+_LOAD = {"cpu-saturation", "io-saturation"}
+
+
+@dataclass(frozen=True)
+class Said:
+    """An incident as far as it is scored; times in seconds after the effect (benign: after the beginning)."""
+
+    fault_class: str
+    severity: str
+    culprits: list[str]
+    opened_s: float
+    path: str
+    text: str = ""
+
+    @property
+    def loud(self) -> bool:
+        """Worse than a warning: somebody is woken up."""
+        return Severity(self.severity).rank > Severity.WARNING.rank
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a replay said during a run, and whether that was right."""
+
+    id: str
+    scenario: str
+    fault_class: str
+    system: str
+    noise: list[str]
+    right_classes: list[str]
+    right_culprits: list[str]
+    right_severity: list[str]
+    span_s: tuple[float, float]  # injection to end of the window, as `Said.opened_s`
+    watched_s: float  # all that the daemon saw of the run
+    before: list[Said] = field(default_factory=list)
+    during: list[Said] = field(default_factory=list)
+    ambient: list[Said] = field(default_factory=list)  # true of the machine, but not of this run; not scored
+    live: list[Said] = field(default_factory=list)
+    advice_checked: int = 0
+    advice_violations: list[str] = field(default_factory=list)
+    same_twice: bool = True
+    damage: list[str] = field(default_factory=list)
+    losses: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def benign(self) -> bool:
+        """Whether nothing was wrong."""
+        return self.fault_class == BENIGN
+
+    @property
+    def right(self) -> Said | None:
+        """The first incident of a right class."""
+        return next((one for one in self.during if one.fault_class in self.right_classes), None)
+
+    @property
+    def noticed(self) -> bool:
+        """Whether any incident has a right class or blames a right culprit first."""
+        return any(one.fault_class in self.right_classes or self.blames(one, 1) for one in self.during)
+
+    @property
+    def exactly_one(self) -> bool:
+        """Whether the right incident is the only one."""
+        return len(self.during) == 1 and self.right is not None
+
+    @property
+    def severity_right(self) -> bool:
+        """Whether the right incident is as bad as it is."""
+        return self.right is not None and self.right.severity in self.right_severity
+
+    @property
+    def same_as_live(self) -> bool:
+        """Whether the daemon said the same beside the fault."""
+        return [_gist(one) for one in self.during] == [_gist(one) for one in self.live]
+
+    def blames(self, said: Said, places: int) -> bool:
+        """Whether a right culprit is among the first of an incident."""
+        return any(names(right, one) for right in self.right_culprits for one in said.culprits[:places])
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        derived = ("noticed", "exactly_one", "severity_right", "same_as_live")
+        found = {name: getattr(self, name) for name in derived}
+        culprit = {
+            f"culprit_{n}": self.right is not None and self.blames(self.right, n) for n in (1, CULPRITS)
+        }
+        return asdict(self) | found | culprit | {"right": asdict(self.right) if self.right else None}
+
+
+def judge(
+    folder: Path, scenario: Scenario, ask: Mapping[ModelTier, Ask], write: Write | None = None
+) -> Verdict:
+    """Replay a recording, twice, and compare it with the scenario's label and with what was said live."""
+    run = json.loads((folder / "run.json").read_text())
+    label = Run(scenario, run["seed"], run["number"], run["parameters"])
+    first, notes = _replay(folder, run, ask)
+    second, _ = _replay(folder, run, ask)
+    live = [msgspec.convert(one["incident"], Incident) for one in run["live"]]
+    times = run["times"]
+    zero, end = times["effect"]["wall"], times["ended"]["wall"]
+    began = times["began"]["wall"] - zero
+    told = _told(first, zero)
+    lived = _told([one for one in live if one.opened_at <= end], zero)
+    others = [one for one in told if _of_others(one, run, label)]
+    checked, wrong = _check_advice(folder, first, run, live, write)
+    return Verdict(
+        id=str(folder.relative_to(folder.parents[2])),
+        scenario=run["scenario"],
+        fault_class=run["class"],
+        system=run["system"],
+        noise=run["noise"],
+        right_classes=sorted(scenario.right_classes),
+        right_culprits=label.culprits,
+        right_severity=[one.value for one in scenario.document.severity],
+        span_s=(began, end - zero),
+        watched_s=end - times["up"]["wall"],
+        before=[one for one in told if one.opened_s < began],
+        during=[one for one in told if one.opened_s >= began and one not in others],
+        ambient=[one for one in others if one.opened_s >= began],
+        live=[one for one in lived if one.opened_s >= began and not _of_others(one, run, label)],
+        advice_checked=checked,
+        advice_violations=wrong,
+        same_twice=told == _told(second, zero),
+        damage=notes,
+        losses=run["losses"],
+    )
+
+
+def _replay(
+    folder: Path, run: dict[str, Any], ask: Mapping[ModelTier, Ask]
+) -> tuple[list[Incident], list[str]]:
+    """The incidents at the end of the window, and what of the recording is damaged."""
+    replay = Replay(configuration.load(folder / "hauswart.toml"), ask)
+    segments = SegmentReader(segment_paths(folder / "telemetry"))
+    for batch in within(segments, None, run["times"]["ended"]["wall"]):
+        replay.feed(batch)
+    return [one for one in replay.incidents.values() if one.state != "merged"], segments.notes
+
+
+def _told(incidents: list[Incident], zero: float) -> list[Said]:
+    kept = sorted(
+        (one for one in incidents if one.state != "merged"), key=lambda one: (one.opened_at, one.id)
+    )
+    return [
+        Said(
+            one.fault_class.value,
+            one.severity.value,
+            [f"{who.kind}:{who.name}" for who in one.culprits],
+            round(one.opened_at - zero, 3),
+            one.path,
+            one.evidence[0].text[:200] if one.evidence else "",
+        )
+        for one in kept
+    ]
+
+
+def _of_others(said: Said, run: dict[str, Any], label: Run) -> bool:
+    """Whether an incident about load is about what else this machine did.
+
+    A container's daemon sees no process outside, so who is blamed by name there is the run's own.
+    """
+    if said.fault_class not in _LOAD or said.fault_class in label.scenario.right_classes:
+        return False
+    named = [one for one in said.culprits[:1] if one != "host:"]
+    if run["system"] == "host":
+        named = [one for one in named if any(names(right, one) for right in label.culprits)]
+    return not named and run["ambient_cores"] >= AMBIENT_CORES
+
+
+def _gist(said: Said) -> tuple[str, str, str]:
+    return said.fault_class, said.severity, said.culprits[0] if said.culprits else ""
+
+
+def _check_advice(
+    folder: Path, replayed: list[Incident], run: dict[str, Any], live: list[Incident], write: Write | None
+) -> tuple[int, list[str]]:
+    """How many advices the daemon's own check was asked about, and what it found wrong with them."""
+    top = TopTier(configuration.load(folder / "hauswart.toml").top, write)
+    pairs = [(advice, one) for one in replayed for advice in top.advise(one)]
+    for one, told in zip(live, run["live"], strict=True):
+        pairs += [(msgspec.convert(advice, Advice), one) for advice in told["advice"]]
+    wrong = [
+        f"{one.id} {advice.lang} {violation.part!r}: {violation.reason}"
+        for advice, one in pairs
+        for violation in check_advice(advice, one)
+    ]
+    return len(pairs), wrong

@@ -1,0 +1,231 @@
+"""The lab's score: each figure on runs made by hand, the intervals, what counts and what not, the page."""
+
+import json
+import math
+import re
+
+import pytest
+import zstandard
+
+from daemon import codec
+from daemon.messages import Line, Sample, Stamp
+from tests.lab import report, tables
+from tests.lab.scenario import find
+from tests.lab.score import by_class, figures, interval, percentile, poisson_upper
+from tests.lab.verdict import Said, Verdict, judge
+
+WALL = 1_700_000_000.0
+
+
+def said(fault_class="disk-full", culprits=("mount:/srv",), severity="error", opened_s=1.0):
+    return Said(fault_class, severity, list(culprits), opened_s, "baseline")
+
+
+def verdict(*during, scenario="disk-full/log-grows", live=None, **other):
+    fault_class = scenario.partition("/")[0]
+    benign = fault_class == "benign"
+    values = {
+        "id": f"{scenario}/1-0",
+        "fault_class": fault_class,
+        "system": "container",
+        "noise": [],
+        "right_classes": [] if benign else [fault_class],
+        "right_culprits": [] if benign else ["mount:/srv", "process:dd"],
+        "right_severity": [] if benign else ["error"],
+        "span_s": (-0.5, 30.0),
+        "watched_s": 42.0,
+    } | other
+    return Verdict(
+        scenario=scenario, during=list(during), live=list(during if live is None else live), **values
+    )
+
+
+def value(verdicts, name):
+    return figures(verdicts)[name]["value"]
+
+
+def test_right_incident_gives_full_marks():
+    found = figures([verdict(said())])
+    for name in ("recall", "noticed", "class_accuracy", "precision", "culprit_1", "severity", "exactly_one"):
+        assert found[name]["value"] == 1.0, name
+    assert found["delay_s"] == {"p50": 1.0, "p95": 1.0, "n": 1}
+
+
+def test_silence_and_wrong_class_are_no_recall():
+    assert value([verdict()], "recall") == 0.0
+    wrong = [verdict(said("unknown"))]
+    assert value(wrong, "recall") == 0.0
+    assert value(wrong, "noticed") == 1.0
+    assert value(wrong, "class_accuracy") == 0.0
+    assert value([verdict(said("unknown", ["host:"]))], "noticed") == 0.0
+
+
+def test_class_accuracy_leaves_out_what_was_not_noticed():
+    assert value([verdict(), verdict(said(), scenario="disk-full/other")], "class_accuracy") == 1.0
+    assert value([verdict()], "class_accuracy") is None
+
+
+def test_culprit_counts_by_place_and_a_process_without_its_number():
+    third = [verdict(said(culprits=["host:", "unit:a", "process:dd[7]"]))]
+    assert value(third, "culprit_1") == 0.0
+    assert value(third, "culprit_3") == 1.0
+    fourth = [verdict(said(culprits=["host:", "unit:a", "unit:b", "mount:/srv"]))]
+    assert value(fourth, "culprit_3") == 0.0
+
+
+def test_further_incidents_cost_precision_and_exactly_one():
+    found = [verdict(said(), said("cpu-saturation", ["unit:x"]))]
+    assert value(found, "precision") == 0.5
+    assert value(found, "exactly_one") == 0.0
+    twice = [verdict(said(), said())]
+    assert value(twice, "precision") == 1.0
+    assert value(twice, "exactly_one") == 0.0
+
+
+def test_incident_about_benign_doings_costs_precision_and_only_a_loud_one_is_an_alarm():
+    quiet, mild = verdict(scenario="benign/quiet"), verdict(said(severity="warning"), scenario="benign/mild")
+    loud = verdict(said(severity="error"), scenario="benign/loud")
+    assert value([quiet, mild, loud], "quiet") == pytest.approx(2 / 3)
+    assert value([verdict(said()), loud], "precision") == 0.5
+    alarms = figures([quiet, mild, loud])["false_alarms"]
+    assert alarms["above_warning"] == 1
+    assert alarms["incidents"] == 2
+    assert alarms["host_hours"] == pytest.approx(3 * 30.5 / 3600, abs=1e-3)
+    assert alarms["a_day"] == pytest.approx(86400 / (3 * 30.5))
+    assert alarms["upper_a_day"] == pytest.approx(5.572 * 86400 / (3 * 30.5), rel=1e-3)
+
+
+def test_mechanisms_count_alike_however_many_runs_they_have():
+    often = [verdict(id=f"disk-full/often/1-{n}", scenario="disk-full/often") for n in range(9)]
+    assert value([*often, verdict(said())], "recall") == 0.5
+
+
+def test_interval_is_over_mechanisms_and_the_same_every_time():
+    runs = [verdict(*([said()] if n % 2 else []), scenario=f"disk-full/m{n}") for n in range(10)]
+    found = figures(runs)["recall"]
+    assert found["low"] < 0.5 < found["high"]
+    assert found == figures(runs)["recall"]
+    assert figures(runs[:1])["recall"]["low"] is None
+    assert interval([1.0] * 8, lambda sample: sum(sample) / 8) == (1.0, 1.0)
+    narrow = interval([0.0, 1.0] * 50, lambda sample: sum(sample) / 100)
+    assert narrow[1] - narrow[0] < found["high"] - found["low"]
+
+
+def test_early_incident_has_no_negative_delay():
+    assert figures([verdict(said(opened_s=-0.4))])["delay_s"]["p50"] == 0.0
+
+
+def test_percentile_is_a_value_that_was_measured():
+    assert percentile([1.0, 2.0, 3.0, 4.0], 0.5) == 2.0
+    assert percentile([1.0, 2.0, 3.0, 4.0], 0.95) == 4.0
+    assert percentile([], 0.5) is None
+
+
+def test_poisson_limit_is_that_of_the_tables():
+    assert poisson_upper(0) == pytest.approx(3.689, abs=1e-3)
+    assert poisson_upper(3) == pytest.approx(8.767, abs=1e-3)
+    assert not math.isnan(poisson_upper(1000))
+
+
+def test_difference_between_live_and_replay_is_counted():
+    found = figures([verdict(said(), live=[]), verdict(said())])["replay"]
+    assert found == {"runs": 2, "same_twice": 2, "same_as_live": 1}
+
+
+def test_text_and_page_name_what_was_wrong_and_load_nothing():
+    runs = [verdict(said("unknown", ["unit:<b>evil</b>"])), verdict(scenario="benign/quiet")]
+    text = tables.text(runs)
+    assert "wanted mount:/srv/process:dd, got unknown error unit:<b>evil</b>" in text
+    assert "benign/quiet/1-0:" not in text
+    page = report.page(runs)
+    assert "&lt;b&gt;evil" in page
+    assert "<b>evil" not in page
+    assert page.count("<svg") == 2
+    assert not re.search(r"(src|href)=|url\(|@import|<script", page)
+
+
+def test_json_of_a_score_holds_only_json():
+    runs = [verdict(said()), verdict(scenario="benign/quiet")]
+    told = {"all": figures(runs), "classes": by_class(runs), "runs": [one.document() for one in runs]}
+    assert json.loads(json.dumps(told, allow_nan=False)) == json.loads(json.dumps(told))
+
+
+# --- a recording made by hand, through the daemon's own segments, replay and tiers --------------------------
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """Sixty seconds of a host on which a unit crashes in the thirtieth."""
+
+    def made(ended_s=60.0, ambient_cores=0.0, text="web.service: Failed with result 'core-dump'."):
+        folder = tmp_path / "service-crash/segmentation-fault/1-0"
+        (folder / "telemetry").mkdir(parents=True)
+        (folder / "hauswart.toml").write_text("[low]\nlearn_s = 5.0\n")
+        batches = [codec.encode([sample(second)]) for second in range(30)]
+        batches += [codec.encode([crash(text)])] + [
+            codec.encode([sample(second)]) for second in range(30, 60)
+        ]
+        stream = zstandard.ZstdCompressor().compress(b"".join(batches))
+        (folder / "telemetry/20231114T2213.msgpack.zst").write_bytes(stream)
+        times = {"up": 0.0, "began": 28.0, "effect": 29.5, "ended": ended_s}
+        run = {
+            "format": 1,
+            "scenario": "service-crash/segmentation-fault",
+            "class": "service-crash",
+            "system": "container",
+            "parameters": {"name": "web"},
+            "seed": 1,
+            "number": 0,
+            "noise": [],
+            "times": {name: {"wall": WALL + s, "mono": s} for name, s in times.items()},
+            "ambient_cores": ambient_cores,
+            "losses": {},
+            "live": [],
+        }
+        (folder / "run.json").write_text(json.dumps(run))
+        return folder
+
+    return made
+
+
+def at(second):
+    return Stamp("boot", second, WALL + second)
+
+
+def sample(second):
+    return Sample(at(float(second)), "host", {"cpu.busy": 0.1, "mem.available": 0.8})
+
+
+def crash(text):
+    return Line(
+        at(29.9), "journal", text, priority=4, unit="init.scope", subject_unit="web.service", pid=1, uid=0,
+        message_id="d9b373ed55a64feb8242e02dbe79a49c",
+    )  # fmt: skip
+
+
+def judged(folder):
+    [scenario] = find(["service-crash/segmentation-fault"])
+    return judge(folder, scenario, {})
+
+
+def test_recording_is_judged_by_replay_against_the_scenarios_label(recording):
+    found = judged(recording())
+    assert found.right is not None
+    assert found.right.fault_class == "service-crash"
+    assert found.blames(found.right, 1)
+    assert 0.0 < found.right.opened_s < 5.0
+    assert found.same_twice
+    assert not found.same_as_live  # nothing was told live
+    assert found.advice_checked == 2
+    assert found.advice_violations == []
+
+
+def test_what_happens_after_the_window_does_not_count(recording):
+    assert judged(recording(ended_s=29.0)).during == []
+
+
+def test_damaged_recording_is_said(recording):
+    folder = recording()
+    path = next((folder / "telemetry").iterdir())
+    path.write_bytes(path.read_bytes()[:40] + b"\x00" * 40 + path.read_bytes()[80:])
+    assert judged(folder).damage
