@@ -154,6 +154,21 @@ def test_remount_read_only_is_seen_at_the_next_reading(small):
 
 
 @pytest.mark.lab
+def test_read_only_view_of_a_sandbox_is_not_taken_for_the_host(small):
+    """As ProtectSystem=strict shows every mount to the units."""
+    proc = host(small.parent)
+    number = small.stat().st_dev
+    line = b"9 1 %d:%d / %s rw - zfs pool rw\n" % (os.major(number), os.minor(number), bytes(small))
+    (proc / "1/mountinfo").write_bytes(line)
+    assert command("mount", "-o", "remount,ro", small)
+    reader = FileSystemReader(proc)
+    reader.open()
+    assert read(reader, 1.0)[f"fs.readonly{{{small}}}"] == 0.0
+    (proc / "1/mountinfo").write_bytes(line.replace(b"pool rw", b"pool ro"))
+    assert read(reader, 7.0)[f"fs.readonly{{{small}}}"] == 1.0
+
+
+@pytest.mark.lab
 def test_ext4_that_stops_writing_after_an_error_is_read_only(tmp_path):
     image, point = tmp_path / "image", tmp_path / "broken"
     image.write_bytes(bytes(8 << 20))

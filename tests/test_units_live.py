@@ -318,6 +318,16 @@ def test_fault_becomes_an_incident_that_the_journal_finds_by_its_id(host):
     assert f"hauswart show {incident['id']}" in explained
 
 
+def test_full_file_system_is_seen_through_the_sandbox(host):
+    """The collector's own mounts are all read-only, the host's are not."""
+    host.run("mkdir -p /srv/small && mount -t tmpfs -o size=2m small /srv/small")
+    time.sleep(6.0)  # so that it is known before it fills
+    host.run("dd if=/dev/zero of=/srv/small/x bs=64k 2>/dev/null; true")
+    assert host.wait(lambda: host.about("/srv/small")), host.log()
+    assert [one["fault_class"] for one in host.about("/srv/small")] == ["disk-full"]
+    host.run("umount /srv/small")
+
+
 def test_operator_in_the_group_reads_and_answers_and_others_do_not(host):
     host.run("useradd --no-create-home --groups hauswart carla && useradd --no-create-home mallory")
     incident = host.about("loop.service")[0]["id"]

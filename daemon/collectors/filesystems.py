@@ -116,6 +116,22 @@ def _device_of(path: bytes) -> str:
     return f"{os.major(number)}:{os.minor(number)}"
 
 
+class _Seen(NamedTuple):
+    """A mount, the path under which this process sees it, and whether a sandbox makes it look read-only."""
+
+    mount: Mount
+    path: bytes
+    veiled: bool
+
+
+def _veiled(mount: Mount, path: bytes) -> bool:
+    """Whether the mount is read-only for this process alone: ProtectSystem=strict, systemd.exec(5)."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY) and not mount.readonly
+    except OSError:
+        return False  # the next reading says why
+
+
 class FileSystemReader:
     """The family fs: use of blocks and inodes, and whether a file system turned read-only."""
 
@@ -127,7 +143,7 @@ class FileSystemReader:
         self._data = b""
         self._compare_at = 0.0
         self._ask_at = 0.0
-        self._chosen: list[tuple[Mount, bytes]] = []
+        self._chosen: list[_Seen] = []
         self._notes: list[Note] = []
 
     def open(self) -> list[Note]:
@@ -147,8 +163,8 @@ class FileSystemReader:
         if mono < self._ask_at:
             return
         started = time.monotonic()
-        for mount, path in self._chosen:
-            self._ask(mount, path, values)
+        for seen in self._chosen:
+            self._ask(seen, values)
         spent = time.monotonic() - started
         self._ask_at = mono + min(_SLOWEST_S, spent / _COST_SHARE) - 0.5  # half a tick of slack
 
@@ -168,12 +184,16 @@ class FileSystemReader:
         if data == self._data:
             return
         self._data = data
-        before = {(mount.device, mount.point) for mount, _ in self._chosen}
+        before = {(seen.mount.device, seen.mount.point) for seen in self._chosen}
         mounts, left = choose(parse_mountinfo(data), before)
         if left:
             names = " ".join(left[:32])
             self._notes.append(Note("fs.remote", "absent", f"network or FUSE, not measured: {names}"))
-        self._chosen = [(mount, path) for mount in mounts if (path := self._reach(mount)) is not None]
+        self._chosen = [
+            _Seen(mount, path, _veiled(mount, path))
+            for mount in mounts
+            if (path := self._reach(mount)) is not None
+        ]
 
     def _reach(self, mount: Mount) -> bytes | None:
         """The path under which this process sees that very file system, or None."""
@@ -188,9 +208,10 @@ class FileSystemReader:
         self._notes.append(Note(f"fs.{mount.label}", "absent", reason))
         return None
 
-    def _ask(self, mount: Mount, path: bytes, values: dict[str, float]) -> None:
+    def _ask(self, seen: _Seen, values: dict[str, float]) -> None:
+        mount = seen.mount
         try:
-            state = os.statvfs(path)
+            state = os.statvfs(seen.path)
         except OSError as error:
             self._notes.append(Note(f"fs.{mount.label}", "error", reason_of(error)))
             return
@@ -201,7 +222,8 @@ class FileSystemReader:
             values["fs.free_bytes" + label] = usable * state.f_frsize
         if state.f_files > 0:  # file systems with dynamic inodes say 0
             values["fs.inodes_used" + label] = (state.f_files - state.f_ffree) / state.f_files
-        values["fs.readonly" + label] = float(bool(state.f_flag & os.ST_RDONLY) or mount.emergency)
+        readonly = mount.readonly if seen.veiled else bool(state.f_flag & os.ST_RDONLY)
+        values["fs.readonly" + label] = float(readonly or mount.emergency)
 
     def notes(self) -> list[Note]:
         """What has come up since the last call."""
