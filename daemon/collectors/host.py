@@ -27,7 +27,7 @@ def readers_of(proc: Path, sys: Path, *, smart: bool = False) -> dict[str, Reade
     readers: dict[str, Reader] = {
         "system": SystemReader(proc),
         "protocols": ProtocolReader(proc),
-        "interfaces": InterfaceReader(proc),
+        "interfaces": InterfaceReader(proc, sys),
         "filesystems": FileSystemReader(proc),
         "disks": DiskReader(proc, sys),
         "arrays": ArrayReader(proc, sys),
