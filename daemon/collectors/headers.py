@@ -20,6 +20,13 @@ _MODERN = re.compile(
     rb"<(\d{1,3})>1 (\S{1,40}) (\S{1,255}) (\S{1,64}) (\S{1,128}) \S{1,64} (?:-|(?:\[(?:[^\]\\]|\\.)*\])+) ?"
     rb"(?:\xef\xbb\xbf)?"
 )
+# What servers and loggers write after the time: "[error] 151#151:", "[auth_basic:error]", "ERROR:", " WARN ".
+_LEVEL = re.compile(
+    rb"[\[\s:<|](?:(emerg|panic|PANIC|EMERG(?:ENCY)?|FATAL|fatal|alert|ALERT|crit|CRIT(?:ICAL)?|SEVERE)"
+    rb"|(err(?:or)?|ERR(?:OR)?)|(warn(?:ing)?|WARN(?:ING)?))[\]:>|](?:\s|$)|\s(?:(FATAL|CRITICAL|SEVERE)|(ERROR)|(WARN(?:ING)?))\s"
+)
+_LEVELS = (2, 3, 4, 2, 3, 4)  # of the groups above; nobody's own file makes an emergency of the host
+_LEVEL_WITHIN = 96  # bytes; behind that stands what others may have written
 _PRIORITY_ONLY = re.compile(rb"<(\d{1,3})>")
 _KERNEL_TIME = re.compile(rb"\[ {0,8}\d{1,9}\.\d{6}\] ")
 _MAX_PRIORITY = 191  # 23 facilities * 8 + 7
@@ -50,7 +57,7 @@ def parse_header(line: bytes) -> Header:
             end = stamp.end() if stamp else end
         return Header(end, when, _decode(identifier), int(pid or 0), _priority(pri))
     if not line.startswith(b"<"):
-        return _NONE
+        return _of_level(line)
     match = _MODERN.match(line)
     if match:
         pri, when, _, identifier, pid = match.groups()
@@ -58,6 +65,12 @@ def parse_header(line: bytes) -> Header:
         return Header(match.end(), when, _decode(identifier), number, _priority(pri))
     match = _PRIORITY_ONLY.match(line)
     return Header(match.end(), priority=_priority(match[1])) if match else _NONE
+
+
+def _of_level(line: bytes) -> Header:
+    """No syslog head: all of it is text; how bad it is, the program may have said in its own way."""
+    match = _LEVEL.search(line, 0, _LEVEL_WITHIN) if line[:1].isdigit() or line[:1] == b"[" else None
+    return _NONE if match is None else Header(0, priority=_LEVELS[(match.lastindex or 1) - 1])
 
 
 @lru_cache(1024)

@@ -124,7 +124,7 @@ class EventJudge:
             partner.pair = link.name
             if self._leads(link.name, partner.name):
                 findings += self._end(partner, event.at)
-        if len([d for d in link.downs if t - d <= FLAP_S]) >= FLAPS:
+        if link.kind not in _FOLLOWERS and len([d for d in link.downs if t - d <= FLAP_S]) >= FLAPS:
             self._flapping.add(link.name)
         return findings
 

@@ -16,7 +16,7 @@ from daemon.tiers.conditions import Breach, Conditions
 from daemon.tiers.crashes import Crashes
 from daemon.tiers.logins import Attempt, Logins, Told
 from daemon.tiers.view import own_unit
-from daemon.tiers.writers import CHILD, believed, privileged, role_of
+from daemon.tiers.writers import CHILD, believed, own_file, privileged, role_of
 from models.known import Message, Reading, load, read
 from models.taxonomy import SubjectKind
 
@@ -94,7 +94,7 @@ class Meanings:
     ) -> Breach:
         rule = f"known.{message.slug}"
         values = dict(reading.values)
-        trust = 1.0 if line.trusted else 0.8  # anybody may write a file
+        trust = 1.0 if line.trusted else 0.9 if own_file(line) else 0.8  # anybody may write to a system's log
         hints = message.hints
         if not believed(message, line):
             trust, hints = 0.5, {fault: min(0.3, 0.4 * weight) for fault, weight in hints.items()}
@@ -184,6 +184,8 @@ class Meanings:
                 subjects.append(Subject(SubjectKind.UNIT, line.unit, 0.6 if subjects else 1.0))
         elif not subjects and line.identifier:
             subjects.append(Subject(SubjectKind.PROCESS, line.identifier))
+        elif not subjects and own_file(line):
+            subjects.append(Subject(SubjectKind.FILE, own_file(line)))
         return [_as_stage(one) for one in subjects] or [Subject(SubjectKind.HOST, "")]
 
     def _asked_to_stop(self, message: Message, reading: Reading, line: Line, t: float) -> bool:

@@ -13,7 +13,7 @@ from daemon.tiers.conditions import Breach
 from daemon.tiers.opinions import Opinion
 from daemon.tiers.rates import SUSTAINED_WINDOWS, WINDOW_S, Watch
 from daemon.tiers.wording import quantity, span
-from daemon.tiers.writers import Writer, of_system
+from daemon.tiers.writers import Writer, of_system, own_file
 from models.alertness import speaks_for
 from models.taxonomy import Category, FaultClass, Severity, SubjectKind
 from models.templates import Template
@@ -27,12 +27,13 @@ ALERT_WEIGHT = 0.25  # of the model's alert-worthiness, where the words' counts 
 
 
 def subject_of(line: Line) -> Subject:
-    """The line's own writer as a subject: its unit, else its program, else the host."""
+    """The line's own writer as a subject: its unit, else its program, else its own file, else the host."""
     if line.trusted and line.unit:
         return Subject(SubjectKind.UNIT, line.unit)
     if line.identifier and line.identifier != "kernel":
         return Subject(SubjectKind.PROCESS, line.identifier)
-    return Subject(SubjectKind.HOST, "")
+    path = own_file(line)
+    return Subject(SubjectKind.FILE, path) if path else Subject(SubjectKind.HOST, "")
 
 
 def novel(template: Template, watch: Watch, line: Line) -> Breach:

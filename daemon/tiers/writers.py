@@ -128,8 +128,17 @@ def believed(message: Message, line: Line) -> bool:
     if message.writer:
         return True
     if not line.trusted:
-        return bool(message.writers)
+        return bool(message.writers or own_file(line))
     return of_system(line) or message.category is Category.SECURITY
+
+
+def own_file(line: Line) -> str:
+    """The path of a followed file that one program writes for itself, or "".
+
+    A line with syslog's head may be anybody's (logger(1)); one without it was put there by whoever may open
+    the file, as a service's own output in the journal is the service's.
+    """
+    return line.source[5:] if line.source.startswith("file:") and not line.identifier else ""
 
 
 def of_system(line: Line) -> bool:

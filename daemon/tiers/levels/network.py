@@ -131,6 +131,29 @@ def listen_drops(view: View, label: str, rate: float) -> Breach | None:
     )
 
 
+def datagrams(view: View, label: str, rate: float) -> Breach | None:
+    """UDP datagrams that arrived are thrown away: nobody reads them in time, or they are damaged."""
+    rule, name = "net.udp_errors.level", "net.udp_errors"
+    opened = view.conditions.opened(rule, label)
+    # A burst of answers that finds a full buffer is over within a second or two.
+    if rate < (5.0 if opened else 20.0) or (not opened and rate < 10.0 * view.level(name, 0.0)):
+        return None
+    text = f"{quantity(rate)} UDP datagrams a second are lost on this host: not read in time, or damaged."
+    values = {"errors_per_s": rate}
+    return Breach(
+        rule,
+        label,
+        Severity.WARNING,
+        0.6,
+        [host_subject()],
+        {LOSS: 0.7},
+        text,
+        values,
+        name,
+        sustain_s=4.0,
+    )
+
+
 def opens(view: View, label: str, rate: float) -> Breach | None:
     """Many times the usual number of connections arrive, and they pile up or come from one place."""
     rule = "net.syn_received.level"

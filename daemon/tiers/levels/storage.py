@@ -122,7 +122,8 @@ def forecast(view: View, label: str, ratio: float) -> Breach | None:
     left_s = course.reaches(1.0)
     if left_s is None or left_s > (600.0 if opened else 240.0):
         return None
-    strong = ratio >= 0.8 and left_s < 120.0
+    # Unpacking or copying something large looks alike until little is left.
+    strong = ratio >= 0.88 and left_s < 120.0
     free = view.get(f"fs.free_bytes{{{label}}}")
     text = f"{label} is {percent(ratio)} full and at the pace of the last 20 s full in {span(left_s)}."
     return Breach(

@@ -57,6 +57,7 @@ WATCHES: dict[str, Watch] = {
     "link.drops": _above(9.0, ("link.drops.level", network.drops)),
     "link.carrier": _below(0.5, ("link.carrier.level", network.carrier)),
     "net.tcp_retransmits": _above(-1.0, ("net.tcp_retransmits.level", network.retransmits)),  # always: a mean
+    "net.udp_errors": _above(4.0, ("net.udp_errors.level", network.datagrams)),
     "net.listen_drops": _above(0.4, ("net.listen_drops.level", network.listen_drops)),
     "net.syn_received": _above(49.0, ("net.syn_received.level", network.opens)),
     "net.conntrack": _above(0.79, ("net.conntrack.level", network.conntrack)),
