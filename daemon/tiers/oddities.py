@@ -6,6 +6,7 @@ that it cannot open an incident alone, unless the writer itself cries alarm.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from daemon.messages import MAX_TEXT, Line, Subject
@@ -23,6 +24,11 @@ NOVEL_PER_MINUTE = 5  # of one writer; more novelties at once are one event: a n
 # fault (a hint above 0.3), yet not loudly enough to open an incident alone (0.9 of 0.55 is below 0.5).
 ALARM = 0.9
 ALARM_HINT = 0.45
+# File systems and block layers name what they speak of in front: "EXT4-fs (sda1): ", "XFS (dm-0): ".
+_KERNEL_DEVICE = re.compile(
+    r"(?:EXT4-fs|XFS|BTRFS|F2FS-fs|JBD2|NTFS3?|FAT-fs|SQUASHFS|EROFS)"
+    r"(?: (?:error|warning|info|critical))?:? ?\((?:device )?([\w!-]{1,32})\)"
+)
 ALERT_WEIGHT = 0.25  # of the model's alert-worthiness, where the words' counts 0.1
 
 
@@ -30,6 +36,8 @@ def subject_of(line: Line) -> Subject:
     """The line's own writer as a subject: its unit, else its program, else its own file, else the host."""
     if line.trusted and line.unit:
         return Subject(SubjectKind.UNIT, line.unit)
+    if line.identifier == "kernel" and line.trusted and (named := _KERNEL_DEVICE.match(line.text)):
+        return Subject(SubjectKind.DEVICE, named[1])
     if line.identifier and line.identifier != "kernel":
         return Subject(SubjectKind.PROCESS, line.identifier)
     path = own_file(line)
