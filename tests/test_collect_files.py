@@ -252,6 +252,18 @@ def test_chunks_of_any_bytes_come_out_whole(tmp_path_factory, chunks):
         ("<13>bare", "", 0, 5, "bare"),
         ("<999>bare", "", 0, 6, "bare"),
         ("no head at all: really", "", 0, 6, "no head at all: really"),
+        *(
+            (text, "", 0, priority, text)
+            for text, priority in (
+                ("2026/11/27 16:00:20 [error] 151#151: *11 no", 3),
+                ("2026/11/27 16:00:20 [crit] 146#146: accept4() failed", 2),
+                ("[Fri Nov 27 16:00:20.1 2026] [core:warn] [pid 7] AH00111: no", 4),
+                ("2026-11-27 16:00:20.123 UTC [151] ERROR:  no relation", 3),
+                ("2026-11-27 16:00:20,123 WARNING slow answer", 4),
+                ("2026-11-27 16:00:20 0 [Note] no error", 6),
+                ("an ERROR without a time", 6),
+            )
+        ),
     ],
 )  # fmt: skip
 def test_heads_of_syslog_lines_are_read(line, identifier, pid, priority, text):

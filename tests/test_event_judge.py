@@ -127,6 +127,15 @@ def test_flapping_link_is_one_condition_that_ends_when_it_holds_still(bench):
     assert [f.ended for f in bench.found if f.rule == "link.flapping"].count(True) == 1
 
 
+def test_bridge_that_follows_its_containers_does_not_flap(bench):
+    for _ in range(8):
+        for action in ("down", "up"):
+            bench.event("link", "docker0", action, index="2", kind="bridge")
+            bench.t += 1
+    bench.wait(20)
+    assert [f.rule for f in bench.found if f.rule == "link.flapping"] == []
+
+
 def test_disk_in_use_that_vanishes_is_an_error_and_over_when_it_returns(bench):
     bench.event("device", "/dev/sdb", "remove", subsystem="block", mounts="/srv", bus="usb")
     (finding,) = bench.found

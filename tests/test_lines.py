@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.messages import Line, Stamp
+from daemon.messages import Line, Stamp, Subject
 from daemon.settings import Low
 from daemon.tiers.lines import KNOWN_PER_SECOND, NOVEL_PER_MINUTE, WEAK_PER_SECOND, LineJudge
 from models.taxonomy import FaultClass, Severity, SubjectKind
@@ -351,6 +351,48 @@ def test_an_attack_from_a_file_says_which_file(host):
     assert found[0].evidence[0].ref == "file:/var/log/auth.log"
     found = guess(host, 5, address="192.0.2.8", cursor="s=1;i=2")
     assert found[0].evidence[0].ref == "s=1;i=2"
+
+
+def test_guesses_at_a_web_server_come_from_the_client_that_its_own_log_names(host):
+    text = '2026/11/27 16:00:20 [error] 1#1: *11 user "admin": password mismatch, client: 192.0.2.7, server: '
+    fields = {"source": "file:/srv/error.log", "trusted": False, "unit": "", "identifier": "", "pid": 0}
+    found = [one for _ in range(5) for one in host.hear(text, **fields)]
+    assert found[0].subjects[0] == Subject(SubjectKind.ADDRESS, "192.0.2.7")
+    assert found[0].hints[FaultClass.AUTH_BRUTEFORCE] > 0.5
+
+
+@pytest.mark.parametrize(("identifier", "believed"), [("", True), ("nginx", False)])
+def test_a_programs_own_file_is_believed_and_a_line_that_anybody_may_log_is_not(host, identifier, believed):
+    fields = {"source": "file:/srv/error.log", "trusted": False, "unit": "", "pid": 0}
+    (finding,) = host.hear("accept4() failed (24: Too many open files)", identifier=identifier, **fields)
+    assert (max(finding.hints.values()) > 0.3) is believed
+    if believed:
+        assert finding.subjects[0] == Subject(SubjectKind.FILE, "/srv/error.log")
+
+
+def test_sudo_pads_short_names(host):
+    text = (
+        "     bob : 3 incorrect password attempts ; TTY=pts/0 ; PWD=/home/bob ; USER=root ; COMMAND=/bin/id"
+    )
+    (finding,) = host.hear(text, unit="session-1.scope", identifier="sudo", uid=0)
+    assert finding.rule == "known.sudo-wrong-password"
+    assert finding.subjects[0] == Subject(SubjectKind.USER, "bob")
+
+
+def test_an_exit_that_the_unit_allows_is_no_failure(host):
+    exited = "app.service: Main process exited, code=exited, status=3/NOTIMPLEMENTED"
+    (finding,) = host.manager("app.service", exited)
+    assert max(finding.hints.values()) <= 0.3
+    failed = host.manager("app.service", "app.service: Failed with result 'exit-code'.")
+    assert failed[0].hints == {FaultClass.SERVICE_CRASH: 0.75}
+
+
+def test_a_new_kernel_line_about_a_file_system_names_its_device(host):
+    host.learn()
+    host.kernel("some line of the kernel")
+    host.wait(LEARN_S + 1)
+    (finding,) = host.kernel("EXT4-fs (sdb1): This should not happen!! Data will be lost", priority=2)
+    assert finding.subjects[0] == Subject(SubjectKind.DEVICE, "sdb1")
 
 
 def test_attempts_of_one_read_are_distinct_findings(host):

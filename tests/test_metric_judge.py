@@ -580,6 +580,15 @@ def test_damaged_frames_and_retransmissions_speak_for_packet_loss(host):
         assert finding.subjects[0].name == "eth0"
 
 
+def test_lost_datagrams_speak_for_packet_loss_once_they_last(host):
+    host.run(60, lambda values, _: values.update({"net.udp_errors": 0.0}))
+    host.run(2, lambda values, _: values.update({"net.udp_errors": 80.0}))
+    host.run(20, lambda values, _: values.update({"net.udp_errors": 0.0}))
+    assert [one.rule for _, one in host.findings if one.rule == "net.udp_errors.level"] == []
+    host.run(10, lambda values, _: values.update({"net.udp_errors": 80.0}))
+    assert leading(first(host, "net.udp_errors.level", 32)) is FaultClass.PACKET_LOSS
+
+
 def test_connection_flood_names_the_address(host):
     host.counts |= {"socket{tcp/SYN_RECV}": 300.0, "peer{192.0.2.7}": 400.0, "peer{192.0.2.8}": 3.0}
 
