@@ -582,7 +582,7 @@ def test_damaged_frames_and_retransmissions_speak_for_packet_loss(host):
 
 def test_lost_datagrams_speak_for_packet_loss_once_they_last(host):
     host.run(60, lambda values, _: values.update({"net.udp_errors": 0.0}))
-    host.run(2, lambda values, _: values.update({"net.udp_errors": 80.0}))
+    host.run(1, lambda values, _: values.update({"net.udp_errors": 80.0}))
     host.run(20, lambda values, _: values.update({"net.udp_errors": 0.0}))
     assert [one.rule for _, one in host.findings if one.rule == "net.udp_errors.level"] == []
     host.run(10, lambda values, _: values.update({"net.udp_errors": 80.0}))

@@ -55,7 +55,8 @@ def retransmits(view: View, label: str, rate: float) -> Breach | None:
     # 2 a second: a single connection to a host that does not answer repeats itself at most once a second.
     if again < (0.5 if opened else 2.0) or ratio < (0.03 if opened else 0.05):
         return None
-    severity, score = (Severity.ERROR, 0.7) if ratio >= 0.2 and again >= 5.0 else (Severity.WARNING, 0.6)
+    gross = ratio >= 0.2 and again >= 5.0  # nobody waits five seconds for such a link to recover
+    severity, score = (Severity.ERROR, 0.7) if gross else (Severity.WARNING, 0.6)
     text = f"{percent(ratio)} of the TCP segments sent are repetitions ({quantity(again)} a second)."
     values = {"retransmit_ratio": ratio, "rate_per_s": again}
     return Breach(
@@ -68,7 +69,7 @@ def retransmits(view: View, label: str, rate: float) -> Breach | None:
         text,
         values,
         "net.tcp_retransmits",
-        sustain_s=5.0,
+        sustain_s=2.0 if gross else 5.0,
     )
 
 
@@ -135,7 +136,7 @@ def datagrams(view: View, label: str, rate: float) -> Breach | None:
     """UDP datagrams that arrived are thrown away: nobody reads them in time, or they are damaged."""
     rule, name = "net.udp_errors.level", "net.udp_errors"
     opened = view.conditions.opened(rule, label)
-    # A burst of answers that finds a full buffer is over within a second or two.
+    # A burst of answers that finds a full buffer is over within a second.
     if rate < (5.0 if opened else 20.0) or (not opened and rate < 10.0 * view.level(name, 0.0)):
         return None
     text = f"{quantity(rate)} UDP datagrams a second are lost on this host: not read in time, or damaged."
@@ -150,7 +151,7 @@ def datagrams(view: View, label: str, rate: float) -> Breach | None:
         text,
         values,
         name,
-        sustain_s=4.0,
+        sustain_s=2.0,
     )
 
 
