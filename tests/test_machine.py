@@ -15,6 +15,7 @@ from tests.lab.machine import STAGES, machine, missing
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 NOTICED_S = 60.0  # patience for an incident; it takes a few seconds, but every instruction is emulated
+LOOK_S = 2.0  # between two looks, which must cost little: a guest that is kept busy says so
 STARTS_S = 240.0  # patience for a stage; starting Python and its packages takes the better part of a minute
 SETTLE_S = 15.0  # after it was seen: would a second one follow?
 GREEDY = "import time\nkept = []\nwhile True:\n    kept.append(b'x' * (4 << 20))\n    time.sleep(0.05)\n"
@@ -28,6 +29,8 @@ class Guest:
     def __init__(self, box):
         self.box, self.run = box, box.run
         self.before = {one["HAUSWART_INCIDENT"] for one in self.said(MessageId.INCIDENT_OPENED)}
+        self.opened_before = 0
+        self.opened_before = self.opened()
 
     def show(self, unit, name):
         return self.run(f"systemctl show --value -p {name} {unit}").strip()
@@ -41,17 +44,19 @@ class Guest:
         while not condition():
             if time.monotonic() > until:
                 return False
-            time.sleep(0.5)
+            time.sleep(LOOK_S)
         return True
 
     def opened(self):
-        """The guest's uptime at which each incident was opened, from the journal."""
+        """How many incidents were opened since the restore, as the middle tier's status file says."""
+        status = json.loads(self.run("cat /run/hauswart/status/middle.json"))
+        return status.get("counters", {}).get("incidents_opened", 0) - self.opened_before
+
+    def opened_at(self):
+        """The guest's uptime at which the first of them was, from the journal."""
         found = self.said(MessageId.INCIDENT_OPENED)
-        return [
-            int(one["__MONOTONIC_TIMESTAMP"]) / 1e6
-            for one in found
-            if one["HAUSWART_INCIDENT"] not in self.before
-        ]
+        new = [one for one in found if one["HAUSWART_INCIDENT"] not in self.before]
+        return min(int(one["__MONOTONIC_TIMESTAMP"]) for one in new) / 1e6
 
     def said(self, message):
         lines = self.run(f"journalctl -q -b -o json MESSAGE_ID={message}").splitlines()
@@ -64,15 +69,21 @@ class Guest:
 
     def serving(self):
         """The stages that run and have said so in their status files, as this very process."""
-        return {stage for stage in STAGES if self._serves(stage)}
-
-    def _serves(self, stage):
-        text = self.run(f"cat /run/hauswart/status/{stage}.json", check=False)
-        pid = self.show(f"hauswart-{stage}", "MainPID")
-        return '"state":"running"' in text and f'"pid":{pid}' in text.replace(" ", "")
+        files = " ".join(f"/run/hauswart/status/{stage}.json" for stage in STAGES)
+        told = (
+            json.loads(line)
+            for line in self.run(f"for one in {files}; do cat $one; echo; done").splitlines()
+            if line
+        )
+        running = {one["stage"]: one["pid"] for one in told if one["state"] == "running"}
+        return {stage for stage, pid in self.ask_units("MainPID").items() if running.get(stage) == int(pid)}
 
     def restarts(self):
-        return {stage: int(self.show(f"hauswart-{stage}", "NRestarts")) for stage in STAGES}
+        return {stage: int(times) for stage, times in self.ask_units("NRestarts").items()}
+
+    def ask_units(self, name):
+        units = " ".join(f"hauswart-{stage}" for stage in STAGES)
+        return dict(zip(STAGES, self.run(f"systemctl show --value -p {name} {units}").split(), strict=True))
 
     def attach(self, name, device, mebibytes=64):
         """Plug in a disk; returns its node once udev has made it."""
@@ -92,7 +103,7 @@ class Guest:
         self.box.monitor(f"device_del {name}-device")
 
     def disks(self):
-        return self.run("lsblk --nodeps --noheadings --output NAME").split()
+        return self.run("ls /sys/block").split()
 
     def log(self):
         return self.run(
@@ -136,7 +147,7 @@ def sees(guest, table, request):
         [incident] = found
         assert any(name in incident["culprits"][0]["name"] for name in names), (incident, guest.log())
         fault = request.node.name.removeprefix("test_")
-        table.append((fault[:27], incident, min(guest.opened()) - effect_s))
+        table.append((fault[:27], incident, guest.opened_at() - effect_s))
         assert {stage for stage, times in guest.restarts().items() if times} == set(died)
         return incident
 
@@ -179,8 +190,8 @@ def test_quiet_machine_has_no_incident_and_its_clock_did_not_jump_at_the_restore
 def start_greedy(guest, *properties, unit="greedy"):
     guest.box.push(GREEDY.encode(), "/root/greedy.py")
     options = " ".join(f"-p {one}" for one in ("Type=exec", *properties))
-    guest.run(f"systemd-run --quiet --unit={unit} {options} python3 /root/greedy.py")
-    assert guest.wait(lambda: guest.show(unit, "ActiveState") == "failed", STARTS_S), guest.log()
+    command = f"systemd-run --quiet --wait --unit={unit} {options} python3 /root/greedy.py"
+    guest.run(command, check=False, timeout_s=STARTS_S)
     at = guest.run(f"journalctl -q -b -o json -u {unit} -g 'oom-kill' | head -1")
     return int(json.loads(at)["__MONOTONIC_TIMESTAMP"]) / 1e6
 
