@@ -15,6 +15,9 @@ from tests.lab.machine import STAGES, machine, missing
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 NOTICED_S = 60.0  # patience for an incident; it takes a few seconds, but every instruction is emulated
+# What the lab itself does is no fault. Where processors are short it takes all that an emulated machine has,
+# for long enough to be reported, rightly.
+LAB = "lab-guest.service"
 LOOK_S = 2.0  # between two looks, which must cost little: a guest that is kept busy says so
 STARTS_S = 240.0  # patience for a stage; starting Python and its packages takes the better part of a minute
 SETTLE_S = 15.0  # after it was seen: would a second one follow?
@@ -29,8 +32,7 @@ class Guest:
     def __init__(self, box):
         self.box, self.run = box, box.run
         self.before = {one["HAUSWART_INCIDENT"] for one in self.said(MessageId.INCIDENT_OPENED)}
-        self.opened_before = 0
-        self.opened_before = self.opened()
+        self.count, self.times = 0, []
 
     def show(self, unit, name):
         return self.run(f"systemctl show --value -p {name} {unit}").strip()
@@ -48,15 +50,18 @@ class Guest:
         return True
 
     def opened(self):
-        """How many incidents were opened since the restore, as the middle tier's status file says."""
-        status = json.loads(self.run("cat /run/hauswart/status/middle.json"))
-        return status.get("counters", {}).get("incidents_opened", 0) - self.opened_before
+        """The guest's uptime at which each incident was opened since the restore, from the journal.
 
-    def opened_at(self):
-        """The guest's uptime at which the first of them was, from the journal."""
-        found = self.said(MessageId.INCIDENT_OPENED)
-        new = [one for one in found if one["HAUSWART_INCIDENT"] not in self.before]
-        return min(int(one["__MONOTONIC_TIMESTAMP"]) for one in new) / 1e6
+        Reading it costs the guest much more than the status file, which says whether there is news.
+        """
+        status = json.loads(self.run("cat /run/hauswart/status/middle.json"))
+        count = status.get("counters", {}).get("incidents_opened", 0)
+        if count != self.count:
+            found = self.said(MessageId.INCIDENT_OPENED)
+            new = [one for one in found if one["HAUSWART_INCIDENT"] not in self.before]
+            new = [one for one in new if one.get("HAUSWART_CULPRIT") != LAB]
+            self.count, self.times = count, [int(one["__MONOTONIC_TIMESTAMP"]) / 1e6 for one in new]
+        return self.times
 
     def said(self, message):
         lines = self.run(f"journalctl -q -b -o json MESSAGE_ID={message}").splitlines()
@@ -65,7 +70,8 @@ class Guest:
     def incidents(self):
         lines = self.run("hauswart incidents --all --json").splitlines()
         found = [one for one in map(json.loads, lines) if one["state"] != "merged"]
-        return [one for one in found if one["id"] not in self.before]
+        new = [one for one in found if one["id"] not in self.before]
+        return [one for one in new if one["culprits"][0]["name"] != LAB]
 
     def serving(self):
         """The stages that run and have said so in their status files, as this very process."""
@@ -147,7 +153,7 @@ def sees(guest, table, request):
         [incident] = found
         assert any(name in incident["culprits"][0]["name"] for name in names), (incident, guest.log())
         fault = request.node.name.removeprefix("test_")
-        table.append((fault[:27], incident, guest.opened_at() - effect_s))
+        table.append((fault[:27], incident, min(guest.opened()) - effect_s))
         assert {stage for stage, times in guest.restarts().items() if times} == set(died)
         return incident
 
@@ -176,6 +182,7 @@ def test_quiet_machine_has_no_incident_and_its_clock_did_not_jump_at_the_restore
     offset = guest.run(f"echo $(date +%s.%N) $({UPTIME})").split()
     time.sleep(60.0)
     assert guest.incidents() == [], guest.log()
+    assert guest.before == set()  # nor was one in the minutes of installation and start
     after = guest.run(f"echo $(date +%s.%N) $({UPTIME})").split()
     boot, later = (float(wall) - float(up) for wall, up in (offset, after))
     assert abs(later - boot) < 0.5
