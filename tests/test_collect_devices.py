@@ -9,11 +9,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from daemon.clock import now
-from daemon.collectors.devices import MAX_EVENTS, DeviceCollector
+from daemon.collectors.devices import MAX_EVENTS, RENEW_S, DeviceCollector
 
 UDEVD = shutil.which("systemd-udevd", path="/lib/systemd:/usr/lib/systemd")
 
@@ -55,6 +56,32 @@ def tree(tmp_path):
 )
 def test_use_of_a_device_is_told(tree, name, use):
     assert tree._use(name) == use
+
+
+def removal_of(tree, name):
+    removed = SimpleNamespace(
+        sys_name=name,
+        subsystem="block",
+        device_type="disk",
+        device_path=f"/devices/x/block/{name}",
+        properties={},
+    )
+    return tree._describe(removed, "remove")
+
+
+def test_device_that_was_unmounted_before_it_goes_was_not_in_use(tree):
+    tree._remember("sdb", tree._use("sdb") | {"model": "Old Disk"}, "change")
+    (tree._proc / "1/mountinfo").write_text("22 1 8:2 / / rw - ext4 /dev/sda2 rw\n")
+    tree.read(now())
+    assert removal_of(tree, "sdb").keys() & {"in_use", "mount", "mounts_count"} == set()
+    assert tree.interval_s == RENEW_S
+
+
+def test_device_that_is_unmounted_because_it_went_was_in_use(tree):
+    tree._remember("sdb", tree._use("sdb"), "change")
+    tree.read(now())
+    (tree._proc / "1/mountinfo").write_text("")
+    assert removal_of(tree, "sdb")["mount"] == "/srv/photos"
 
 
 def test_a_device_under_another_is_held(tree):

@@ -56,6 +56,22 @@ def test_disk_rates_over_the_interval(proc, sys):
     }
 
 
+def test_refused_commands_while_a_new_disk_is_probed_are_no_errors_and_later_ones_are(proc, sys):
+    reader = DiskReader(proc, sys)
+    there = (proc / "diskstats").read_text()
+    others = [line for line in there.splitlines(keepends=True) if " sda " not in line]
+    (proc / "diskstats").write_text("".join(others))
+    read(reader, 1.0)
+    counted = sys / "block/sda/device/ioerr_cnt"
+    for second in range(2, 15):
+        (proc / "diskstats").write_text(there.replace("sda 38014", f"sda {38014 + second}"))
+        counted.write_text(f"{min(second, 4):#x}\n")
+        assert read(reader, float(second)).get("disk.io_errors{sda}", 0.0) == 0.0
+    (proc / "diskstats").write_text(there.replace("sda 38014", "sda 38100"))
+    counted.write_text("0x7\n")
+    assert read(reader, 15.0)["disk.io_errors{sda}"] == 3.0
+
+
 def test_idle_disk_says_so_once_and_an_unused_loop_never(proc, sys):
     reader = DiskReader(proc, sys)
     read(reader, 1.0)

@@ -15,6 +15,10 @@ from tests.lab.machine import STAGES, machine, missing
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 NOTICED_S = 60.0  # patience for an incident; it takes a few seconds, but every instruction is emulated
+# What the lab itself does is no fault. Where processors are short it takes all that an emulated machine has,
+# for long enough to be reported, rightly.
+LAB = "lab-guest.service"
+LOOK_S = 2.0  # between two looks, which must cost little: a guest that is kept busy says so
 STARTS_S = 240.0  # patience for a stage; starting Python and its packages takes the better part of a minute
 SETTLE_S = 15.0  # after it was seen: would a second one follow?
 GREEDY = "import time\nkept = []\nwhile True:\n    kept.append(b'x' * (4 << 20))\n    time.sleep(0.05)\n"
@@ -28,6 +32,7 @@ class Guest:
     def __init__(self, box):
         self.box, self.run = box, box.run
         self.before = {one["HAUSWART_INCIDENT"] for one in self.said(MessageId.INCIDENT_OPENED)}
+        self.count, self.times = 0, []
 
     def show(self, unit, name):
         return self.run(f"systemctl show --value -p {name} {unit}").strip()
@@ -41,17 +46,22 @@ class Guest:
         while not condition():
             if time.monotonic() > until:
                 return False
-            time.sleep(0.5)
+            time.sleep(LOOK_S)
         return True
 
     def opened(self):
-        """The guest's uptime at which each incident was opened, from the journal."""
-        found = self.said(MessageId.INCIDENT_OPENED)
-        return [
-            int(one["__MONOTONIC_TIMESTAMP"]) / 1e6
-            for one in found
-            if one["HAUSWART_INCIDENT"] not in self.before
-        ]
+        """The guest's uptime at which each incident was opened since the restore, from the journal.
+
+        Reading it costs the guest much more than the status file, which says whether there is news.
+        """
+        status = json.loads(self.run("cat /run/hauswart/status/middle.json"))
+        count = status.get("counters", {}).get("incidents_opened", 0)
+        if count != self.count:
+            found = self.said(MessageId.INCIDENT_OPENED)
+            new = [one for one in found if one["HAUSWART_INCIDENT"] not in self.before]
+            new = [one for one in new if one.get("HAUSWART_CULPRIT") != LAB]
+            self.count, self.times = count, [int(one["__MONOTONIC_TIMESTAMP"]) / 1e6 for one in new]
+        return self.times
 
     def said(self, message):
         lines = self.run(f"journalctl -q -b -o json MESSAGE_ID={message}").splitlines()
@@ -60,19 +70,26 @@ class Guest:
     def incidents(self):
         lines = self.run("hauswart incidents --all --json").splitlines()
         found = [one for one in map(json.loads, lines) if one["state"] != "merged"]
-        return [one for one in found if one["id"] not in self.before]
+        new = [one for one in found if one["id"] not in self.before]
+        return [one for one in new if one["culprits"][0]["name"] != LAB]
 
     def serving(self):
         """The stages that run and have said so in their status files, as this very process."""
-        return {stage for stage in STAGES if self._serves(stage)}
-
-    def _serves(self, stage):
-        text = self.run(f"cat /run/hauswart/status/{stage}.json", check=False)
-        pid = self.show(f"hauswart-{stage}", "MainPID")
-        return '"state":"running"' in text and f'"pid":{pid}' in text.replace(" ", "")
+        files = " ".join(f"/run/hauswart/status/{stage}.json" for stage in STAGES)
+        told = (
+            json.loads(line)
+            for line in self.run(f"for one in {files}; do cat $one; echo; done").splitlines()
+            if line
+        )
+        running = {one["stage"]: one["pid"] for one in told if one["state"] == "running"}
+        return {stage for stage, pid in self.ask_units("MainPID").items() if running.get(stage) == int(pid)}
 
     def restarts(self):
-        return {stage: int(self.show(f"hauswart-{stage}", "NRestarts")) for stage in STAGES}
+        return {stage: int(times) for stage, times in self.ask_units("NRestarts").items()}
+
+    def ask_units(self, name):
+        units = " ".join(f"hauswart-{stage}" for stage in STAGES)
+        return dict(zip(STAGES, self.run(f"systemctl show --value -p {name} {units}").split(), strict=True))
 
     def attach(self, name, device, mebibytes=64):
         """Plug in a disk; returns its node once udev has made it."""
@@ -92,7 +109,7 @@ class Guest:
         self.box.monitor(f"device_del {name}-device")
 
     def disks(self):
-        return self.run("lsblk --nodeps --noheadings --output NAME").split()
+        return self.run("ls /sys/block").split()
 
     def log(self):
         return self.run(
@@ -165,6 +182,7 @@ def test_quiet_machine_has_no_incident_and_its_clock_did_not_jump_at_the_restore
     offset = guest.run(f"echo $(date +%s.%N) $({UPTIME})").split()
     time.sleep(60.0)
     assert guest.incidents() == [], guest.log()
+    assert guest.before == set()  # nor was one in the minutes of installation and start
     after = guest.run(f"echo $(date +%s.%N) $({UPTIME})").split()
     boot, later = (float(wall) - float(up) for wall, up in (offset, after))
     assert abs(later - boot) < 0.5
@@ -179,8 +197,8 @@ def test_quiet_machine_has_no_incident_and_its_clock_did_not_jump_at_the_restore
 def start_greedy(guest, *properties, unit="greedy"):
     guest.box.push(GREEDY.encode(), "/root/greedy.py")
     options = " ".join(f"-p {one}" for one in ("Type=exec", *properties))
-    guest.run(f"systemd-run --quiet --unit={unit} {options} python3 /root/greedy.py")
-    assert guest.wait(lambda: guest.show(unit, "ActiveState") == "failed", STARTS_S), guest.log()
+    command = f"systemd-run --quiet --wait --unit={unit} {options} python3 /root/greedy.py"
+    guest.run(command, check=False, timeout_s=STARTS_S)
     at = guest.run(f"journalctl -q -b -o json -u {unit} -g 'oom-kill' | head -1")
     return int(json.loads(at)["__MONOTONIC_TIMESTAMP"]) / 1e6
 

@@ -419,6 +419,26 @@ def test_stage_health_is_never_mixed_with_the_host():
     assert stage[0].context == []
 
 
+@pytest.mark.parametrize("counted", [10.3, 10.6])
+def test_stage_killed_for_memory_and_the_hosts_count_of_kills_are_one_incident(counted):
+    """The control group is gone with the stage, so that the count names nobody."""
+    stage = "stage:low"
+    incident = (
+        Host()
+        .play(
+            find(
+                10.4, "known.oom-constraint", [stage, "process:hauswart-low[368]"], {MEMORY: 0.9}, score=0.85
+            ),
+            find(counted, "mem.oom_kills.level", [], {MEMORY: 0.9}),
+            find(11, "stage.crashed", stage, {CRASH: 0.9}, score=0.7),
+            until=60,
+        )
+        .only
+    )
+    assert incident.fault_class == MEMORY
+    assert "low" in incident.culprits[0].name
+
+
 def test_weak_findings_support_but_never_open():
     weak = [find(10 + n, f"unit.m{n}.shift", "unit:x.service", {CPU: 0.3}, score=0.9) for n in range(20)]
     host = Host().play(*weak, until=40)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SUBSYSTEMS = ("block", "usb", "scsi", "nvme", "hwmon")  # links are the network collector's
 MAX_EVENTS = 100  # per read()
 RECEIVE_BYTES = 1 << 20  # of the socket; a hub with disks behind it sends some hundred events at once
+RENEW_S = 2.0  # how old a use may be: who unmounts a stick and pulls it out takes longer
 _KNOWN = 1024  # devices whose description is kept for the time they are gone
 _ACTIONS = {"add": "add", "remove": "remove", "offline": "remove"}  # the rest is a change
 _SECTOR_BYTES = 512  # unit of /sys/block/*/size, whatever the device's own
@@ -42,7 +43,7 @@ class DeviceCollector:
     """Listens to device events and says what the device was used for."""
 
     name = "devices"
-    interval_s: float | None = None
+    interval_s: float | None = RENEW_S
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class DeviceCollector:
         self._monitor: Monitor | None = None
         self._known: OrderedDict[str, dict[str, str]] = OrderedDict()
         self._more = False
+        self._renew_at = 0.0
 
     def open(self) -> list[Event]:
         """Subscribe; raises SourceError where neither udev nor the kernel can be heard."""
@@ -114,6 +116,9 @@ class DeviceCollector:
             before = merged.get(key)
             merged[key] = (before[0], before[1] + 1) if before else (self._describe(device, key[1]), 1)
         found += [self._event(key, *value, now) for key, value in merged.items()]
+        if not self._more and now.mono >= self._renew_at:
+            self._renew_at = now.mono + RENEW_S
+            self._renew_uses()
         return found
 
     def _failure(self, error: OSError, now: Stamp) -> Event:
@@ -161,6 +166,14 @@ class DeviceCollector:
             self._known[name] = found
             while len(self._known) > _KNOWN:
                 self._known.popitem(last=False)
+
+    def _renew_uses(self) -> None:
+        """Forget uses that are over, of which no event tells; a removal that is under way was read before."""
+        for name, known in self._known.items():
+            if "in_use" in known:
+                lasting = {key: value for key, value in known.items() if key not in _USES}
+                uses = {key: self._clean(value)[0][:MAX_ATTRIBUTE] for key, value in self._use(name).items()}
+                self._known[name] = lasting | uses
 
     def _remember_present(self) -> None:
         """Describe the block devices that are there, because a removed one tells nothing any more."""

@@ -7,6 +7,9 @@ from pathlib import Path
 from daemon.collectors.kernel_files import REPEAT_S, KernelFile, Note, Rates, printable, reason_of
 
 MAX_DEVICES = 1024  # partitions included
+# While a disk is new the kernel asks for pages that it may not have, and counts each refusal as an error;
+# what it could not read or write it logs besides. A USB stick took half a second in an emulated machine.
+PROBED_S = 10.0
 _SECTOR_BYTES = 512  # diskstats counts in these whatever the device's own size is
 _PARTITION, _PHYSICAL, _VIRTUAL = range(3)
 
@@ -27,14 +30,17 @@ class Counters:
 class _Disk:
     """One device's last counters; an idle one repeats its zeros only now and then."""
 
-    __slots__ = ("errors", "kind", "label", "last", "mono", "rates", "repeat_at", "text", "working")
+    __slots__ = (
+        *("errors", "kind", "label", "last", "mono", "probed_at", "rates", "repeat_at", "text", "working"),
+    )
 
-    def __init__(self, name: str, block: Path) -> None:
+    def __init__(self, name: str, block: Path, probed_at: float) -> None:
         directory = block / name.replace("/", "!")
         self.label = name
         self.kind = _kind_of(directory, name)
         self.errors = _error_file(directory) if self.kind == _PHYSICAL else None
         self.rates = Rates()
+        self.probed_at = probed_at
         self.text = b""
         self.last: Counters | None = None
         self.mono = 0.0
@@ -65,6 +71,8 @@ class _Disk:
             count = int(file.read().strip(), 0)
         except OSError:  # the device went away; udev and the next diskstats say so
             return
+        if mono < self.probed_at:
+            self.rates = Rates()
         self.rates.put(values, f"disk.io_errors{{{self.label}}}", count, mono)
 
     def close(self) -> None:
@@ -118,12 +126,13 @@ class DiskReader:
     def read(self, mono: float, values: dict[str, float]) -> None:
         """Add this instant's values."""
         known: dict[bytes, _Disk] = {}
+        probed_at = mono + PROBED_S if self._known else mono
         for line in self._file.read().split(b"\n"):
             fields = line.split(None, 3)
             if len(fields) < 4:
                 continue
             name = fields[2]
-            disk = known[name] = self._known.get(name) or _Disk(printable(name), self._block)
+            disk = known[name] = self._known.get(name) or _Disk(printable(name), self._block, probed_at)
             if disk.kind == _PARTITION:
                 continue
             try:

@@ -52,6 +52,7 @@ class Gathering:
             if situation is None:
                 self.dropped += 1
                 return None
+            situation.stage = situation.stage or view.stage
         known = len(situation.conditions)
         news = situation.add(finding, t)
         if where in situation.conditions:

@@ -84,7 +84,7 @@ def strangers(one: View, other: View) -> bool:
 
 def affinity(one: View, other: View, window_s: float) -> float:
     """How strongly two views belong together; 0.0 where they do not."""
-    if one.stage != other.stage or _gap(one, other) > window_s:
+    if _apart(one, other) or _gap(one, other) > window_s:
         return 0.0
     shared = not one.tied.isdisjoint(other.tied)
     if not shared and one.top is other.top and not _again(one, other, one.top):
@@ -93,6 +93,14 @@ def affinity(one: View, other: View, window_s: float) -> float:
         (_pair(one, other, left, right, shared=shared) for left in one.classes for right in other.classes),
         default=0.0,
     )
+
+
+def _apart(one: View, other: View) -> bool:
+    """Whether one is about hauswart and the other is not; what names nobody may be about the same fault."""
+    if one.stage == other.stage:
+        return False
+    host = other if one.stage else one
+    return bool(host.tied) or one.top is not other.top
 
 
 def supports(oddity: View, situation: View, window_s: float) -> float:

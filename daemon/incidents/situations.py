@@ -146,7 +146,7 @@ class Situation:
     first_t: float
     first_wall: float
     last_t: float
-    stage: bool
+    stage: bool  # about hauswart itself
     conditions: dict[ConditionKey, Condition] = field(default_factory=dict)
     incident: Incident | None = None
     ids: dict[str, None] = field(default_factory=dict)
@@ -218,6 +218,7 @@ class Situation:
         for one in other.ids:
             self._remember(one)
         self.count += other.count
+        self.stage = self.stage or other.stage
         self.first_t = min(self.first_t, other.first_t)
         self.first_wall = min(self.first_wall, other.first_wall)
         self.last_t = max(self.last_t, other.last_t)
