@@ -20,11 +20,11 @@ from daemon.command.replay import scorers
 from daemon.errors import ConfigError, HauswartError
 from daemon.stages.top import writer
 from tests.lab import report, runner, split, tables
-from tests.lab.recording import RecordingError, record, recorded
+from tests.lab.recording import RecordingError, is_current, record
 from tests.lab.scenario import Run, Scenario, find, load_noise, missing_programs, runs
 from tests.lab.score import by_class, figures
 from tests.lab.systems import failures, obstacle
-from tests.lab.verdict import Verdict, judge
+from tests.lab.verdict import Verdict, is_drowned, judge
 
 
 def attempt(options: argparse.Namespace) -> int:
@@ -84,7 +84,7 @@ def record_runs(options: argparse.Namespace) -> int:
             bar.update(task, description=run.id)
             if time.monotonic() > until:
                 bar.console.print(f"{run.id}: left for later, the time is over")
-            elif options.again or not recorded(run, folder):
+            elif options.again or not is_current(run.scenario, folder):
                 said, bad = _record(run, folder, options.noise)
                 failed += bad
                 bar.console.print(f"{run.id}: {said}", highlight=False, markup=False)
@@ -124,8 +124,12 @@ def against(scenario: Scenario, noise: list[str]) -> str:
 def verdicts_of(options: argparse.Namespace) -> list[Verdict]:
     """The verdicts on all recorded runs that were asked for."""
     wanted = {one.name: one for one in _scenarios(options)}
-    files = sorted(options.runs.glob("*/*/*/run.json"))
-    folders = [one.parent for one in files if _name(one.parent) in wanted]
+    found = [one.parent for one in sorted(options.runs.glob("*/*/*/run.json")) if _name(one.parent) in wanted]
+    against_it = {one: _flaw(wanted[_name(one)], one) for one in found}
+    for folder, reason in against_it.items():
+        if reason:
+            print(f"lab: {folder}: left out, {reason}; record it again", file=sys.stderr)
+    folders = [one for one in found if not against_it[one]]
     if not folders:
         raise ConfigError(f"{options.runs} holds no such run", hint="`python -m tests.lab record` makes them")
     # The models are the shipped ones, whatever is installed on this machine.
@@ -141,6 +145,12 @@ def verdicts_of(options: argparse.Namespace) -> list[Verdict]:
                 found.append(judge(folder, scenario, ask, writer(models["top"]) if speaks else None))
                 bar.advance(task)
     return found
+
+
+def _flaw(scenario: Scenario, folder: Path) -> str:
+    if not is_current(scenario, folder):
+        return "its scenario was changed since"
+    return "others kept the machine busy" if is_drowned(folder) else ""
 
 
 def _name(folder: Path) -> str:
