@@ -143,7 +143,7 @@ def test_table_says_what_the_regression_said():
 def test_written_table_ranks_what_new_services_say(tmp_path):
     write_parquet(tmp_path / "rows.parquet", rows(), {})
     told = write_wording(tmp_path / "rows.parquet", tmp_path / "w", seed=1)
-    words = Wording((tmp_path / "w").read_bytes())
+    words = Wording((tmp_path / "w" / "wording.safetensors").read_bytes())
     assert told["terms"] == len(words)
     grave, calm = ([words.logit(f"newcomer | {text}") for text in said] for said in (GRAVE, CALM))
     assert min(grave) > 0.0 > max(calm)
@@ -153,7 +153,9 @@ def test_held_out_splits_are_not_learnt(tmp_path):
     held = [row | {"split": "test", "text": "secret omen", "alert": 1.0} for row in rows()[:9]]
     write_parquet(tmp_path / "rows.parquet", [*rows(), *held], {})
     write_wording(tmp_path / "rows.parquet", tmp_path / "w")
-    assert hash_term("omen") not in set(Wording((tmp_path / "w").read_bytes())._hashes.tolist())
+    assert hash_term("omen") not in set(
+        Wording((tmp_path / "w" / "wording.safetensors").read_bytes())._hashes.tolist()
+    )
 
 
 def test_cross_validation_holds_out_whole_services():

@@ -21,10 +21,12 @@ import typer
 from daemon.errors import ConfigError
 from models import wording
 from models.alertness import word_weight
+from models.bundle import WORDING
 from models.lines import HEADS, SEVERITY_CLASSES
 from training.intervals import Array, flat, intervals, number
 from training.quality import Ranking
 
+FIGURES = "crossval.json"
 STRENGTH = 10.0  # inverse of the regularisation; 3 and 30 rank within a point of it
 WORD_GAIN = 4.0  # of the untrained word weights; between 2 and 6 nothing changes by more than a point
 ALERT_SHARE = 0.25  # of the network's alert: more of it ranks new services worse, with none feedback is lost
@@ -96,22 +98,28 @@ def write_wording(
     seed: int = 0,
     tell: Tell = lambda _said: None,
 ) -> dict[str, Any]:
-    """Weigh the words of split train of a Parquet file and write the table to `out`."""
+    """Weigh the words of split train of a Parquet file; a table and its figures in the folder `out`.
+
+    The figures are of services that each fold did not learn from; held-out splits stay unread.
+    """
     from training.rows import read_parquet  # noqa: PLC0415 - pyarrow
 
     rows = [row for row in read_parquet(data) if row["split"] == "train"]
     weighed = Weighed(rows, strength=strength)
-    judged = [row for row in rows if row["source"] in ASKED and _weight(row) > 0.0]
+    judged = [row for row in rows if row["source"] == ASKED[0] and _weight(row) > 0.0]
+    figures: dict[str, Any] = {}
     if judged:
         words, _ = _foretold(rows, judged, folds=FOLDS, seed=seed)
         labels = np.array([round(row["alert"]) for row in judged])
         weighed.settle(words, labels, np.array([*map(_weight, judged)]))
+        figures = cross_validate(rows, folds=FOLDS, seed=seed)
     content = weighed.pack(shares_of(alert_share, severity_share))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(content)
-    table = wording.Wording(content)
-    tell(f"{len(table)} terms of {weighed.rows} rows, {len(content)} bytes")
-    return {"rows": weighed.rows, "terms": len(table), "bytes": len(content)}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / WORDING).write_bytes(content)
+    lines = [{"source": source} | found for source, found in figures.items()]
+    (out / FIGURES).write_text(json.dumps({"table": lines}, indent=1) + "\n", encoding="utf-8")
+    tell(f"{weighed.rows} rows, {len(content)} bytes")
+    return {"rows": weighed.rows, "terms": len(wording.Wording(content)), "bytes": len(content)} | figures
 
 
 def teach(
@@ -193,7 +201,7 @@ def split_evenly(groups: Sequence[str], folds: int, seed: int) -> dict[str, int]
 def _ngrams(taught: Sequence[Row], texts: Sequence[str], seed: int) -> Array:
     from training.baselines import ngram_probabilities  # noqa: PLC0415 - as scikit-learn
 
-    known = [row for row in taught if row["source"] in ASKED and _weight(row) > 0.0]
+    known = [row for row in taught if row["source"] == ASKED[0]]
     labels = [round(row["alert"]) for row in known]
     found: Array = ngram_probabilities([row["text"] for row in known], labels, texts, seed=seed)[:, 1]
     return found
@@ -230,7 +238,7 @@ def _weight(row: Row) -> float:
 def command(
     data: Annotated[Path, typer.Argument(help="Judged rows as Parquet: `train dataset --source judged`.")],
     *,
-    out: Annotated[Path, typer.Option(help="The table.")] = Path("wording.safetensors"),
+    out: Annotated[Path, typer.Option(help="A folder for the table and its figures.")] = Path("wording"),
     folds: Annotated[
         int, typer.Option(help="Write nothing: cross-validate over services in so many folds.", min=0)
     ] = 0,

@@ -58,10 +58,10 @@ def spoken() -> Iterator[Row]:
 
 
 def events(data: Path) -> Iterator[Row]:
-    """Lines of rule tests with the author's judgement; fail2ban's weigh nothing, they are there to be asked.
+    """Lines of rule tests with the author's judgement.
 
-    A filter of fail2ban fires at one refused login, which is below a SIEM's level of alert: learning from
-    both made both worse at telling an attack from a mistyped password.
+    A filter of fail2ban fires at one refused login, which is below a SIEM's level of alert. So of its lines
+    only those teach at which it must not fire; the others weigh nothing and are there to be asked.
     """
     found = list(lines.table(data / lines.WAZUH))
     sizes = Counter(row["service"] for row in found)
@@ -69,7 +69,8 @@ def events(data: Path) -> Iterator[Row]:
         weight = EVENT_WEIGHT * min(1.0, EVENTS_MOST / sizes[row["service"]])
         yield from _twice(row, "wazuh", float(int(row["level"]) >= lines.ALERT_LEVEL), weight)
     for row in lines.table(data / lines.FAIL2BAN):
-        yield from _twice(row, "fail2ban", float(row["match"] == "True"), 0.0)
+        fires = row["match"] == "True"
+        yield from _twice(row, "fail2ban", float(fires), 0.0 if fires else EVENT_WEIGHT)
 
 
 def bare(text: str) -> str:
