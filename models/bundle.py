@@ -1,10 +1,10 @@
 """A tier's installable model: what its manifest says, and the check that every byte is as it says.
 
 A bundle is a directory: `manifest.json`, `model.onnx`, `tokenizer.json`, `config.json`, and where there is
-use for them `weights.safetensors` (to go on training from), `runs.safetensors` (`models.runs`), `card.md`,
-`LICENSE` and `manifest.sig`. It may come from anywhere, so nothing in it is parsed before its hash was
-compared, nothing in it can be code, and nothing outside it is read. Knows nothing of where bundles lie
-(`models.shelf`) or how they run (`models.runtime`).
+use for them `weights.safetensors` (to go on training from), `runs.safetensors` (`models.runs`),
+`wording.safetensors` (`models.wording`), `card.md`, `LICENSE` and `manifest.sig`. It may come from anywhere,
+so nothing in it is parsed before its hash was compared, nothing in it can be code, and nothing outside it is
+read. Knows nothing of where bundles lie (`models.shelf`) or how they run (`models.runtime`).
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from models.taxonomy import TAXONOMY_VERSION
 FORMAT = 1
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 MODEL, TOKENIZER, CONFIG, CARD = "model.onnx", "tokenizer.json", "config.json", "card.md"
-WEIGHTS, RUNS = "weights.safetensors", "runs.safetensors"
+WEIGHTS, RUNS, WORDING = "weights.safetensors", "runs.safetensors", "wording.safetensors"
 REQUIRED = frozenset({MODEL, TOKENIZER, CONFIG})
-ALLOWED = REQUIRED | {WEIGHTS, RUNS, CARD, "LICENSE"}
+ALLOWED = REQUIRED | {WEIGHTS, RUNS, WORDING, CARD, "LICENSE"}
 MAX_MANIFEST_BYTES = 256 << 10
-MAX_FILE_BYTES = {MODEL: 1 << 30, WEIGHTS: 1 << 30, TOKENIZER: 64 << 20, RUNS: 64 << 20}
+MAX_FILE_BYTES = {MODEL: 1 << 30, WEIGHTS: 1 << 30, TOKENIZER: 64 << 20, RUNS: 64 << 20, WORDING: 16 << 20}
 MAX_SMALL_BYTES = 1 << 20  # every other file
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")  # it becomes a directory's name
 
@@ -291,7 +291,7 @@ def _check_contents(bundle: Bundle) -> None:
     }
     for name in bundle.manifest.files:
         try:
-            if name in {WEIGHTS, RUNS}:  # not read whole here: the runtime has no use for weights
+            if name in {WEIGHTS, RUNS, WORDING}:  # not read whole here: the runtime has no use for weights
                 with _opened(bundle.directory, name) as file:
                     contents.check_safetensors(file)
             else:

@@ -22,10 +22,12 @@ SEVERITY_CLASSES = ("err-or-worse", "warning", "notice-or-info", "debug")
 CATEGORIES = tuple(Category)
 HEADS = {"severity": len(SEVERITY_CLASSES), "alert": 1, "category": len(CATEGORIES)}
 
-READ_CHARS = 1024  # of a line; a model that sees 48 tokens has no use for more
+READ_CHARS = 1024  # of a line
 JSON_CHARS = 16384  # a structured line is read whole, since what it says may stand at its end
-JSON_PAIRS = 24
-TEXT_CHARS = 320  # of the encoded text
+JSON_PAIRS = 60
+JSON_LEAVES = 192
+# Of the encoded text. The network's 40 tokens end long before, the words that speak for an alert do not.
+TEXT_CHARS = 1000
 _SEVERITY_OF = (Severity.ERROR, Severity.WARNING, Severity.INFO, Severity.INFO)
 _LEAST = 1e-6  # probabilities below it are as good as none
 
@@ -121,7 +123,7 @@ def _pairs(text: str) -> str:
         found, _ = _JSON.raw_decode(text, start)
     except (ValueError, RecursionError):
         return ""
-    pairs = list(islice(_leaves(found, ""), 8 * JSON_PAIRS))
+    pairs = list(islice(_leaves(found, ""), JSON_LEAVES))
     pairs.sort(key=lambda pair: _TELLING.search(pair[0]) is None)
     said = "; ".join(f"{key} {value}" for key, value in pairs[:JSON_PAIRS])
     return f"{text[:start]} {said}"

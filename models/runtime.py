@@ -11,17 +11,19 @@ import contextlib
 import math
 import os
 import random
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
-from models.bundle import MODEL, RUNS, TOKENIZER, Bundle
+from models.bundle import MODEL, RUNS, TOKENIZER, WORDING, Bundle
 from models.errors import BundleError, ModelError
 from models.runs import Runs
+from models.wording import HEAD, Wording
 
 CHARS_PER_TOKEN = 64  # longer text is cut before it costs time; words of the shipped vocabularies are shorter
 MAX_NEW_TOKENS = 1024
 REPEAT = 12  # tokens that may not come twice in the same order: about a sentence, so a loop and no style
 PROBE = "kernel: device error <n> failed"
+Table = TypeVar("Table")
 _PADS = ("[PAD]", "<pad>", "<|endoftext|>")
 
 
@@ -34,14 +36,18 @@ class Classifier:
         self._tokenizer.enable_truncation(self.config.sequence)
         self._pad = _find_pad(self._tokenizer)
         self._session = _open_session(bundle)
+        self._wording = _open_table(bundle, WORDING, Wording)
         self._temperatures: dict[str, float] = self.config.calibration.get("temperature", {})
 
     def score(self, texts: Sequence[str]) -> list[dict[str, list[float]]]:
-        """Probabilities by head, softmax for heads of several classes and sigmoid for those of one."""
-        return [self._probabilities(row) for row in self.logits(texts)]
+        """Probabilities by head, softmax for heads of several classes and sigmoid for those of one.
+
+        Where the bundle weighs words, they have their say in the alert.
+        """
+        return [self._probabilities(*pair) for pair in zip(texts, self.logits(texts), strict=True)]
 
     def logits(self, texts: Sequence[str]) -> list[list[float]]:
-        """The raw outputs over all heads, in the order of the texts; equal texts are computed once."""
+        """The network's raw outputs over all heads, in the texts' order; equal ones are computed once."""
         known: dict[tuple[int, ...], list[float]] = {}
         found = []
         for text in texts:
@@ -72,11 +78,14 @@ class Classifier:
             raise ModelError("the model gave a score that is not a number")
         return found
 
-    def _probabilities(self, row: Sequence[float]) -> dict[str, list[float]]:
+    def _probabilities(self, text: str, row: Sequence[float]) -> dict[str, list[float]]:
         found, start = {}, 0
         for head, size in self.config.heads.items():
             temperature = self._temperatures.get(head, 1.0)
-            found[head] = _normalise([value / temperature for value in row[start : start + size]])
+            values = [value / temperature for value in row[start : start + size]]
+            if head == HEAD and self._wording is not None:
+                values = [self._wording.mix(text, row)]
+            found[head] = _normalise(values)
             start += size
         return found
 
@@ -89,7 +98,7 @@ class Generator:
         self._tokenizer = _open_tokenizer(bundle)
         self._tokenizer.no_truncation()
         self._session = _open_session(bundle)
-        self._runs = _open_runs(bundle)
+        self._runs = _open_table(bundle, RUNS, Runs)
         self._cache = [f"{kind}{layer}" for layer in range(self.config.layers) for kind in "kv"]
         self._outputs = ["logits", *(f"p{name}" for name in self._cache)]
 
@@ -218,13 +227,13 @@ def _open_tokenizer(bundle: Bundle) -> Any:
     return tokenizer
 
 
-def _open_runs(bundle: Bundle) -> Runs | None:
-    if RUNS not in bundle.manifest.files:
+def _open_table(bundle: Bundle, name: str, form: Callable[[bytes], Table]) -> Table | None:
+    if name not in bundle.manifest.files:
         return None
     try:
-        return Runs(bundle.read(RUNS))
+        return form(bundle.read(name))
     except BundleError as error:
-        raise BundleError(f"{bundle.directory / RUNS} {error}") from error
+        raise BundleError(f"{bundle.directory / name} {error}") from error
 
 
 def _find_pad(tokenizer: Any) -> int:

@@ -12,7 +12,7 @@ import pytest
 from daemon.errors import ConfigError
 from models.lines import CATEGORIES, HEADS, SEVERITY_CLASSES, TEXT_CHARS, decode, encode, split_header
 from models.taxonomy import Category, Severity
-from training.sources import lines
+from training.sources import judged, lines
 from training.sources.expansion import expand
 
 SURE = {
@@ -168,6 +168,53 @@ def test_rows_of_all_sources_carry_the_labels_they_have(data):
     assert [row["alert"] for row in by_source["logcheck"]] == [0.0]  # a policy and a broken rule say nothing
     assert by_source["alert rules"][0]["severity"] == 0
     assert not any("severity" in row for row in by_source["wazuh"])
+
+
+def test_judged_rows_keep_the_held_out_services_of_the_network(data):
+    pytest.importorskip("sklearn")
+    splits = {row["group"]: row["split"] for row in lines.rows(data)}
+    found = list(judged.rows(data))
+    assert found == list(judged.rows(data))
+    events = {row["group"]: row["split"] for row in found if row["source"].startswith(("wazuh", "fail2ban"))}
+    assert {"train", "val", "test"} == set(events.values())
+    both = splits.keys() & events.keys()
+    assert len(both) >= 3  # what these services say is mostly alike, and comes once
+    assert all(splits[group] == events[group] for group in both)
+    strings = {row["group"] for row in found if row["source"] == "printk"}
+    assert {splits[group] for group in strings} <= {"train"}
+
+
+def test_refused_logins_of_a_filter_are_asked_but_teach_nothing(data):
+    rows = {row["alert"]: row for row in judged.events(data) if row["source"] == "fail2ban"}
+    assert rows[1.0]["weight"] == 0.0
+    assert rows[0.0]["weight"] > 0.0
+
+
+def test_services_with_many_lines_do_not_outweigh_others(data):
+    many = "".join(f"big,line {n} of it,9\n" for n in range(300))
+    write(data, lines.WAZUH, f"service,line,level\n{many}small,one line,9\n")
+    weights = {}
+    for row in judged.events(data):
+        if row["source"].startswith("wazuh"):
+            weights[row["group"]] = weights.get(row["group"], 0.0) + row["weight"]
+    assert weights["big"] == pytest.approx(judged.EVENTS_MOST * weights["small"])
+
+
+def test_lines_written_here_teach_whole_bare_and_in_parts():
+    rows = list(judged.spoken())
+    texts = {row["text"] for row in rows}
+    assert {row["alert"] for row in rows} == {0.0, 1.0}
+    assert {"siem agent | started", "started"} & texts
+    whole = next(row["text"] for row in rows if row["text"].startswith("honeypot | connection opened; "))
+    assert {judged.bare(whole), *judged.bare(whole).split("; ")} <= texts
+
+
+def test_longer_text_leaves_the_networks_part_as_it_was():
+    """The network reads the beginning only; what words add stands behind it."""
+    pairs = {f"key{letter}": f"value of {letter} and more of it" for letter in "abcdefghijklmnopqrstuvwxyz"}
+    text = encode(json.dumps(pairs))
+    assert 320 < len(text) <= TEXT_CHARS
+    assert text.startswith("keya value of a and more of it; keyb value of b")
 
 
 def test_groups_are_split_whole_and_the_same_each_time(data):

@@ -20,6 +20,7 @@ from models.bundle import read_manifest, verify
 from models.lines import LineVerdict, encode
 from models.runtime import Classifier
 from models.taxonomy import Category, FaultClass, Severity, SubjectKind
+from models.wording import pack
 from tests.fixtures.incidents import make_incident
 from tests.fixtures.tiny import LOW_TRAINING
 from training import contest, retrain
@@ -101,6 +102,25 @@ def test_bad_verdict_is_learned(host, champion):
     assert outcome.figures["feedback"] == {"n": 1, "champion": 0.0, "challenger": 1.0}
     assert any(one["text"] == encode(LOUD) for one in outcome.changed)
     assert read_manifest(outcome.candidate).recipe == "retrain"
+
+
+def test_words_take_up_the_operators_word(host, champion, tmp_path):
+    """Where words decide alerts, a bad verdict has to reach them: the network has but a small share."""
+    settings, store = host
+    words = {"failed": 9.0, "disk": 3.0, "sync": 1.0, "mirror": 1.0, "nightly": 1.0}
+    shares = [0.0] * 4 + [0.1] + [0.0] * 10
+    table = tmp_path / "table"
+    table.write_bytes(pack(dict.fromkeys(words, 2.0), words, intercept=-1.0, gain=0.0, shares=shares))
+    wordy = tmp_path / "wordy"
+    make_bundle(champion.parent / "model", wordy, onnx=champion.parent / "int8.onnx", wording=table)
+    settings = Settings(state_dir=settings.state_dir, models=Models(low=str(wordy)))
+    judged_incident(store, "bad")
+    assert Classifier(verify(wordy, "low")).score([encode(LOUD)])[0]["alert"][0] > 0.8
+    outcome = retrain.retrain(settings, store=store, epochs=0.5, promote=False)
+    made = Classifier(verify(outcome.candidate, "low"))
+    loud, failed = (made.score([encode(text)])[0]["alert"][0] for text in (LOUD, "disk failed"))
+    assert loud < 0.5 < failed
+    assert outcome.figures["feedback"] == {"n": 1, "champion": 0.0, "challenger": 1.0}
 
 
 def test_only_candidates_are_written_unless_it_is_promoted(host, monkeypatch):

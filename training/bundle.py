@@ -57,6 +57,7 @@ def make_bundle(
     memory_mib: float = 0.0,
     weights: bool = True,
     texts: Sequence[str] = (),
+    wording: Path | None = None,
     about: str = "",
     sign: Path | None = None,
     tell: Any = lambda _said: None,
@@ -69,7 +70,8 @@ def make_bundle(
     is a JSON file with `thresholds` and `calibration`, which the arguments of these names override. `metrics`
     are figures, or names of JSON files with figures, by what they are about; curves are left out, and where
     one has a `table` (training.measure), its last row tells the memory. `texts` are the tables that
-    the top tier learned from: it will write no run of tokens that they do not have (`models.runs`). `created`
+    the top tier learned from: it will write no run of tokens that they do not have (`models.runs`).
+    `wording` is the table that has its say in the low tier's alerts (`models.wording`). `created`
     is by default the date of SOURCE_DATE_EPOCH, so that nothing depends on when this runs. `about` is what
     the card says first.
     """
@@ -91,6 +93,8 @@ def make_bundle(
         (out / bundles.WEIGHTS).write_bytes(_half(model, card))
     if texts:
         (out / bundles.RUNS).write_bytes(_runs(model / bundles.TOKENIZER, [Path(one) for one in texts]))
+    if wording is not None:
+        shutil.copyfile(wording, out / bundles.WORDING)
     manifest = bundles.Manifest(
         format=bundles.FORMAT,
         tier=card["tier"],
@@ -324,6 +328,9 @@ def command(
     texts: Annotated[
         list[str] | None, typer.Option(help="A table of texts the top tier learned from; may be repeated.")
     ] = None,
+    wording: Annotated[
+        Path | None, typer.Option(help="Low tier: a table of `hauswart train wording`.")
+    ] = None,
     sign: Annotated[Path | None, typer.Option(help="A private SSH key to sign the manifest with.")] = None,
     renew: Annotated[bool, typer.Option("--seal", help="Only renew the manifest (and signature).")] = False,
     unpacked: Annotated[bool, typer.Option("--unpack", help="Only give the folder back, to --out.")] = False,
@@ -350,6 +357,7 @@ def command(
             metrics=pairs,
             weights=weights,
             texts=texts or (),
+            wording=wording,
             sign=sign,
             tell=lambda said: sys.stderr.write(f"hauswart: {said}\n"),
         )

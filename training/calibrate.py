@@ -19,6 +19,7 @@ import typer
 
 from daemon.errors import ConfigError
 from models.lines import SEVERITY_CLASSES
+from models.wording import HEAD
 from training.holdout import rows_of
 from training.intervals import Array
 from training.quality import confusion, macro_f1
@@ -42,6 +43,7 @@ def calibrate_folder(
     most: int = 6000,
     sure: float = SURE,
     alert_rate: float = 0.0,
+    wording: Path | None = None,
     seed: int = 0,
     tell: Tell = lambda _said: None,
 ) -> dict[str, Any]:
@@ -50,7 +52,8 @@ def calibrate_folder(
     `onnx` is the graph that will serve (or its folder), by default the int8 one in the model's folder. At
     most `most` rows, drawn evenly, are asked. `alert_rate` is the share of alerts where the model will serve,
     if it is another than among the rows (Saerens et al. 2002): labelled security logs hold far more of them
-    than a host's log. Raises ConfigError for a generator, DataError without rows.
+    than a host's log. Where a `wording` serves (`training.wording`), it has settled the alert's scale at even
+    odds, and only that share is left to say. Raises ConfigError for a generator, DataError without rows.
     """
     from training.folder import load_folder  # noqa: PLC0415 - torch takes seconds
 
@@ -68,6 +71,10 @@ def calibrate_folder(
         part, start = logits[:, start : start + size], start + size
         there = [at for at, row in enumerate(rows) if row.get(head) is not None]
         labels = np.array([round(rows[at][head]) for at in there], np.int64)
+        if head == HEAD and wording is not None:
+            shift = log_odds(alert_rate) if 0.0 < alert_rate < 1.0 else 0.0
+            found["thresholds"] |= {f"{head}.scale": 1.0, f"{head}.shift": round(shift, 4)}
+            continue
         if len(set(labels.tolist())) < 2 or len(labels) < LEAST_ROWS:
             tell(f"{head}: {len(labels)} rows of {split} are too few, left as it is")
             continue
@@ -119,14 +126,18 @@ def log_odds(share: float) -> float:
     return float(np.log(share) - np.log1p(-share))
 
 
-def platt(logits: Array, labels: Array) -> tuple[float, float]:
-    """Scale and shift of logits `(rows,)` for the least loss, by Newton's method, held (Platt 1999)."""
+def platt(logits: Array, labels: Array, rows: Array | None = None) -> tuple[float, float]:
+    """Scale and shift of logits `(rows,)` for the least loss, by Newton's method, held (Platt 1999).
+
+    `rows` are weights of the rows, by default alike.
+    """
     scale, shift = 1.0, 0.0
     wanted = labels.astype(np.float64)
+    counts = np.ones(len(logits)) if rows is None else rows
     for _ in range(100):
         said = 1.0 / (1.0 + np.exp(-np.clip(scale * logits + shift, -30, 30)))
-        weight = said * (1.0 - said)
-        slope = np.array([((said - wanted) * logits).sum() + 1e-3 * (scale - 1.0), (said - wanted).sum()])
+        weight, wrong = counts * said * (1.0 - said), counts * (said - wanted)
+        slope = np.array([(wrong * logits).sum() + 1e-3 * (scale - 1.0), wrong.sum()])
         cross = (weight * logits).sum()
         bend = np.array([[(weight * logits**2).sum() + 1e-3, cross], [cross, weight.sum() + 1e-3]])
         step = np.linalg.solve(bend, slope)
@@ -220,6 +231,9 @@ def command(
     alert_rate: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Low tier: the share of alerts where it will serve.")
     ] = 0.0,
+    wording: Annotated[
+        Path | None, typer.Option(help="Low tier: the table of `hauswart train wording` that will serve.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the rows that are drawn.")] = 0,
 ) -> None:
     """Progress goes to standard error."""
@@ -231,6 +245,7 @@ def command(
         split=split,
         sure=sure,
         alert_rate=alert_rate,
+        wording=wording,
         seed=seed,
         tell=_tell,
     )

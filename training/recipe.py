@@ -63,6 +63,7 @@ STEPS = {
     "shrink": "training.albert:shrink_folder",
     "prune": "training.prune:prune_folder",
     "quantize": "training.quantize:quantize_folder",
+    "wording": "training.wording:write_wording",
     "calibrate": "training.calibrate:calibrate_folder",
     "export": "training.export:export_folder",
     "evaluate": "training.evaluate:evaluate_step",

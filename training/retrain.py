@@ -11,7 +11,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -21,7 +21,7 @@ from daemon.command.session import Session, session_of
 from daemon.errors import HauswartError
 from daemon.settings import Settings
 from models import shelf
-from models.bundle import Bundle, verify
+from models.bundle import WORDING, Bundle, verify
 from models.lines import encode
 from training.app import missing
 
@@ -112,14 +112,15 @@ def retrain(
             tell=tell,
         )
         version = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
-        candidate = pack(work / "model", champion, shop / version, version)
+        spoken = [(str(row["text"]), row["alert"] >= contest.ALERT) for row in judged]
+        candidate = pack(work / "model", champion, shop / version, version, spoken)
         new = Classifier(candidate)
         result = contest.compare(
             contest.judge_with(old, champion.config.thresholds),
             contest.judge_with(new, candidate.config.thresholds),
             golden=contest.read_golden(),
             canary=canary,
-            feedback=[(row["text"], row["alert"] >= contest.ALERT) for row in judged],
+            feedback=spoken,
         )
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -134,8 +135,13 @@ def retrain(
     return outcome
 
 
-def pack(model: Path, champion: Bundle, out: Path, version: str) -> Bundle:
-    """The trained folder as a bundle like the champion, verified."""
+def pack(
+    model: Path, champion: Bundle, out: Path, version: str, spoken: Sequence[tuple[str, bool]] = ()
+) -> Bundle:
+    """The trained folder as a bundle like the champion, verified.
+
+    Where the champion weighs words, they take up what the operator has `spoken` of encoded texts.
+    """
     from training import bundle, export, folder, quantize  # noqa: PLC0415  # torch
 
     trained, _, _ = folder.load_folder(model)
@@ -145,6 +151,7 @@ def pack(model: Path, champion: Bundle, out: Path, version: str) -> Bundle:
         model,
         out,
         onnx=model / "int8.onnx",
+        wording=champion.directory / WORDING if WORDING in champion.manifest.files else None,
         version=version,
         licence=champion.manifest.licence,
         sources=[*champion.manifest.data, {"origin": "this host's telemetry and feedback"}],
@@ -153,7 +160,21 @@ def pack(model: Path, champion: Bundle, out: Path, version: str) -> Bundle:
         thresholds=champion.config.thresholds,
         calibration=champion.config.calibration,
     )
+    made = verify(out, TIER)
+    if spoken and WORDING in made.manifest.files:
+        (out / WORDING).write_bytes(_taught(made, spoken))
+        bundle.seal(out, made.manifest)
     return verify(out, TIER)
+
+
+def _taught(made: Bundle, spoken: Sequence[tuple[str, bool]]) -> bytes:
+    """The bundle's table of words after the operator's word."""
+    from models.runtime import Classifier  # noqa: PLC0415  # numpy and onnxruntime
+    from models.wording import Wording  # noqa: PLC0415
+    from training.wording import teach  # noqa: PLC0415
+
+    logits = Classifier(made).logits([text for text, _ in spoken])
+    return teach(Wording(made.read(WORDING)), spoken, logits, made.config.thresholds).pack()
 
 
 def gather(store: Path, telemetry: Path, tell: Tell) -> tuple[list[Row], list[Row]]:

@@ -42,7 +42,7 @@ SHARES = {"test": 0.12, "val": 0.08}
 LARGEST = 0.02  # of a source's rows: a larger group trains, or one subsystem would be the whole test
 STEPS = 20  # of a soft label: a grader is not more exact, and statistics stay short
 WORDS_LOST = 0.2
-_WARNING = SEVERITY_CLASSES.index("warning")
+WARNING = SEVERITY_CLASSES.index("warning")
 _SIEM = frozenset({"wazuh", "fail2ban"})
 GRAVE_SHARE = 0.03  # of the kernel's strings, from which the grader learns that errors are grave, notices not
 TRUST = 0.25  # in a SIEM's own label; the rest is the grader's, or each service would be learnt by heart
@@ -93,7 +93,7 @@ def rows(data: Path, seed: int = 0) -> Iterator[Row]:
     """All rows, each with the split of its group; texts that recur with the same labels come once."""
     sources = (kernel, wazuh, fail2ban, logcheck, spoken, known, reports, catalogue, alert_rules)
     found = [list(source(data, random.Random(f"{seed} {source.__name__}"))) for source in sources]  # noqa: S311
-    splits = {**_splits(found[0], seed), **_splits(chain(*found[1:3]), seed)}
+    splits = held_out(found[0], chain(*found[1:3]), seed)
     seen: set[tuple[Any, ...]] = set()
     kept: list[Row] = []
     for row in chain(*found):
@@ -105,6 +105,11 @@ def rows(data: Path, seed: int = 0) -> Iterator[Row]:
     yield from kept
 
 
+def held_out(strings: Iterable[Row], events: Iterable[Row], seed: int) -> dict[str, str]:
+    """The split of each of the kernel's subsystems and of each service in a SIEM's lines."""
+    return {**_splits(strings, seed), **_splits(events, seed)}
+
+
 def _grade(found: list[Row], chance: random.Random) -> None:
     """Give training rows a soft alert label by a grader that never saw a SIEM's line."""
     trained = [row for row in found if row["split"] == "train"]
@@ -113,7 +118,7 @@ def _grade(found: list[Row], chance: random.Random) -> None:
         alert, severity = row.get("alert"), row.get("severity")
         if alert is not None and row["source"] not in _SIEM:
             judged.append((row["text"], alert, row.get("weight", 1.0)))
-        elif row["source"] == "printk" and severity != _WARNING and chance.random() < GRAVE_SHARE:
+        elif row["source"] == "printk" and severity != WARNING and chance.random() < GRAVE_SHARE:
             judged.append((row["text"], float(severity == 0), WEAK))
     grader = Grader(*map(list, zip(*judged, strict=True)))
     graded = [row for row in trained if row["source"] in {"printk", "syzkaller", "systemd", *_SIEM}]
@@ -125,7 +130,7 @@ def _grade(found: list[Row], chance: random.Random) -> None:
 
 def kernel(data: Path, chance: random.Random) -> Iterator[Row]:
     """Format strings of the kernel with the level that their authors chose."""
-    for row in _table(data / KERNEL):
+    for row in table(data / KERNEL):
         yield {
             "text": encode(_dressed(row["template"], row["file"], chance)),
             "group": row["subsystem"],
@@ -137,7 +142,7 @@ def kernel(data: Path, chance: random.Random) -> Iterator[Row]:
 
 def wazuh(data: Path, chance: random.Random) -> Iterator[Row]:
     """Lines of a SIEM's rule tests with the level of the rule that fires."""
-    for row in _table(data / WAZUH):
+    for row in table(data / WAZUH):
         level = int(row["level"])
         category = Category.SECURITY if level >= 5 else Category.BENIGN if level <= 2 else None
         labels = {
@@ -151,7 +156,7 @@ def wazuh(data: Path, chance: random.Random) -> Iterator[Row]:
 
 def fail2ban(data: Path, chance: random.Random) -> Iterator[Row]:
     """Lines of fail2ban's filter tests, with look-alikes that must not fire."""
-    for row in _table(data / FAIL2BAN):
+    for row in table(data / FAIL2BAN):
         fires = row["match"] == "True"
         labels = {
             "group": family(row["service"]),
@@ -165,7 +170,7 @@ def fail2ban(data: Path, chance: random.Random) -> Iterator[Row]:
 
 def logcheck(data: Path, chance: random.Random) -> Iterator[Row]:
     """Lines that logcheck's rules match: what a server says every day, and a few that it must not."""
-    for row in _table(data / LOGCHECK):
+    for row in table(data / LOGCHECK):
         routine = "ignore" in row["list"]
         if not routine and row["egrep"].endswith(": .*$"):
             continue  # "everything that sudo says" is a policy, no verdict on a line
@@ -326,7 +331,8 @@ def _splits(source: Iterable[Row], seed: int) -> dict[str, str]:
     return splits
 
 
-def _table(path: Path) -> Iterator[dict[str, str]]:
+def table(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a CSV file by the names of its columns."""
     csv.field_size_limit(1 << 24)
     with path.open(newline="", encoding="utf-8") as file:
         yield from csv.DictReader(file)
