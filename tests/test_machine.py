@@ -124,11 +124,13 @@ def table(request):
     """What was found is told at the end: the delays are worth a look, but depend on who else is at work."""
     rows = []
     yield rows
-    writer = request.config.pluginmanager.getplugin("terminalreporter")
-    writer.ensure_newline()
-    for fault, incident, delay_s in rows:
-        culprit = incident["culprits"][0]["name"]
-        writer.write_line(f"{fault:<28}{incident['fault_class']:<22}{culprit:<28}{delay_s:6.1f} s")
+    plugins = request.config.pluginmanager
+    writer = plugins.getplugin("terminalreporter")
+    with plugins.getplugin("capturemanager").global_and_fixture_disabled():
+        writer.ensure_newline()
+        for fault, incident, delay_s in rows:
+            culprit = incident["culprits"][0]["name"]
+            writer.write_line(f"{fault:<28}{incident['fault_class']:<22}{culprit:<28}{delay_s:6.1f} s")
 
 
 @pytest.fixture
