@@ -124,11 +124,13 @@ def table(request):
     """What was found is told at the end: the delays are worth a look, but depend on who else is at work."""
     rows = []
     yield rows
-    writer = request.config.pluginmanager.getplugin("terminalreporter")
-    writer.ensure_newline()
-    for fault, incident, delay_s in rows:
-        culprit = incident["culprits"][0]["name"]
-        writer.write_line(f"{fault:<28}{incident['fault_class']:<22}{culprit:<28}{delay_s:6.1f} s")
+    plugins = request.config.pluginmanager
+    writer = plugins.getplugin("terminalreporter")
+    with plugins.getplugin("capturemanager").global_and_fixture_disabled():
+        writer.ensure_newline()
+        for fault, incident, delay_s in rows:
+            culprit = incident["culprits"][0]["name"]
+            writer.write_line(f"{fault:<28}{incident['fault_class']:<22}{culprit:<28}{delay_s:6.1f} s")
 
 
 @pytest.fixture
@@ -298,13 +300,16 @@ def test_usb_stick_pulled_while_mounted(guest, sees):
     sees(guest.mark(), {"device-lost"}, disk, "/mnt/stick", "usb")
 
 
-def test_disk_and_stick_that_come_and_go_unused_are_no_incident(guest):
+def test_disk_that_comes_and_stick_that_goes_when_it_is_unmounted_are_no_incident(guest):
     disk, stick = guest.attach("spare", "virtio-blk-pci"), guest.attach("stick", "usb-storage,bus=usb.0")
-    guest.run(f"mkfs.ext4 -q /dev/{disk} && mount /dev/{disk} /mnt && echo there >/mnt/one && umount /mnt")
+    for one in (disk, stick):
+        guest.run(f"mkfs.ext4 -q /dev/{one} && mount /dev/{one} /mnt && echo there >/mnt/one")
+        guest.run(
+            f"udevadm trigger --settle /dev/{one} && umount /mnt"
+        )  # udev tells of it while it is mounted
     time.sleep(5.0)
-    guest.detach("spare")
     guest.detach("stick")
-    assert guest.wait(lambda: not {disk, stick} & set(guest.disks()), 30.0)
+    assert guest.wait(lambda: stick not in guest.disks(), 30.0)
     time.sleep(SETTLE_S)
     assert [one for one in guest.incidents() if one["severity"] != "info"] == [], guest.log()
 
