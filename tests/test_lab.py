@@ -45,7 +45,9 @@ def assert_advised(watched: Daemon, incident: Incident) -> None:
         advice = watched.advice(incident.id, lang)
         assert advice is not None
         assert advice.sources
-        assert set(advice.sources.values()) <= {one.id for one in incident.evidence} | {""}
+        # facts.source_of: an evidence, the verdict's culprit, the incident itself or a context.
+        held = {one.id for one in incident.evidence} | {"", "culprit", "incident"}
+        assert {one for one in advice.sources.values() if not one.startswith("context:")} <= held
     done = watched.command("show", incident.id, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["advice"]["text"]

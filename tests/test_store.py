@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from daemon.errors import HauswartError, IntegrityError, LockedError, StoreFullError
 from daemon.messages import (
@@ -222,8 +223,17 @@ def test_needing_advice_until_each_language_has_it_and_again_when_the_culprit_ch
     assert reader.needing_advice(["en", "de"]) == [other]
     writer.keep(KeepAdvice(first.id, 2, [advice(), advice("de")]))
     assert reader.needing_advice(["en", "de"]) == [other]
-    assert reader.advice(first.id, "de") == advice("de")
     assert reader.advice(first.id, "fr") is None
+
+
+def test_advice_of_before_recommends_nothing_until_there_is_a_newer_one(writer, reader):
+    first = incident()
+    told = replace(advice("de"), action="systemctl status old.service")
+    writer.save([first], [])
+    writer.keep(KeepAdvice(first.id, 1, [told]))
+    assert reader.advice(first.id, "de") == told
+    writer.save([incident(revision=2, culprits=[Culprit(SubjectKind.UNIT, "nginx.service", 0.8)])], [])
+    assert reader.advice(first.id, "de") == replace(told, action="")
 
 
 def test_merged_incident_needs_neither_advice_nor_notice(writer, reader):

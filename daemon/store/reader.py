@@ -39,6 +39,7 @@ _ADVICE = msgspec.json.Decoder(Advice)
 _FEEDBACK = msgspec.json.Decoder(KeepFeedback)
 _SILENCE = msgspec.json.Decoder(KeepSilence)
 _CHANGES = msgspec.json.Decoder(list[Change])
+_BASIS = INCIDENTS.columns.index("basis")
 _RANKS = {"info": 0, "warning": 1, "error": 2, "critical": 3}
 Row = Sequence[Any]
 
@@ -134,10 +135,18 @@ class StoreReader:
         return [_decoded(_FINDING, row[4]) for row in self._rows(FINDINGS, where, (incident_id,))]
 
     def advice(self, incident_id: str, lang: str) -> Advice | None:
-        """The latest advice in a language."""
+        """The latest advice in a language.
+
+        While a newer one is still to come, it recommends nothing: its command may be about somebody who is
+        not blamed any more.
+        """
         where = "incident_id = ? AND lang = ? ORDER BY revision DESC LIMIT 1"
         rows = list(self._rows(ADVICE, where, (incident_id, lang)))
-        return _decoded(_ADVICE, rows[0][4]) if rows else None
+        if not rows:
+            return None
+        advice: Advice = _decoded(_ADVICE, rows[0][4])
+        now = [row[_BASIS] for row in self._rows(INCIDENTS, "id = ?", (incident_id,))]
+        return advice if now == [rows[0][3]] else msgspec.structs.replace(advice, action="")
 
     def feedback(self, incident_id: str | None = None, since: float = 0.0) -> list[KeepFeedback]:
         """The operator's verdicts, oldest first."""
