@@ -580,6 +580,31 @@ def test_damaged_frames_and_retransmissions_speak_for_packet_loss(host):
         assert finding.subjects[0].name == "eth0"
 
 
+def test_a_loop_that_starts_programs_without_end_is_a_storm_and_a_build_is_none(host):
+    def change(values, step):
+        values |= {"proc.forks": 900.0, "cpu.busy": 0.9}
+
+    host.processes.append(process(500, "make", cpu=1.0))
+    host.run(20, change)
+    assert host.loud() == []
+    host.processes[-1] = process(501, "poll", cpu=1.0, unit="poll.service")
+    host.run(20, change)
+    finding = next(one for _, one in host.loud() if one.rule == "proc.forks.level")
+    assert leading(finding) is FaultClass.PROCESS_STORM
+    assert finding.subjects[0].name == "poll.service"
+
+
+@pytest.mark.parametrize(("blocked", "loud"), [(1.0, False), (6.0, True)])
+def test_a_queue_of_tasks_before_a_busy_disk_is_saturation_however_fast_the_disk(host, blocked, loud):
+    host.run(
+        20,
+        lambda values, _: values.update(
+            {"psi.io.some": 0.9, "psi.io.full": 0.02, "disk.busy{sda}": 0.99, "proc.blocked": blocked}
+        ),
+    )
+    assert bool([one for _, one in host.loud() if one.rule == "psi.io.level"]) is loud
+
+
 def test_lost_datagrams_speak_for_packet_loss_once_they_last(host):
     host.run(60, lambda values, _: values.update({"net.udp_errors": 0.0}))
     host.run(1, lambda values, _: values.update({"net.udp_errors": 80.0}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from daemon.messages import Process, Subject
 from daemon.tiers.conditions import Breach
+from daemon.tiers.levels.processor import BATCH_TOOLS, cpu_blame
 from daemon.tiers.view import View, host_subject, own_unit, process_subject, service, unit_subject
 from daemon.tiers.wording import percent, quantity
 from models.taxonomy import FaultClass, Severity, SubjectKind
@@ -15,6 +16,8 @@ LIMIT = "proc.limit.level"
 
 GROWTH = 100.0  # processes within 10 s; a pod or a pool of workers starts with some tens
 GROWTH_A_CORE = 6.0  # a parallel build runs about four a job (make, sh, driver, compiler)
+# Judgement: a compiler takes milliseconds, so a build stays below some hundred a second for each core.
+WILD, WILD_TIMES, WILD_S = 500.0, 20.0, 8.0
 COUNT_LEAST = 20.0  # children or namesakes that make a suspect
 KERNEL_PARENTS = ("1/", "2/")  # init adopts every orphan, kthreadd owns every kernel thread
 
@@ -63,16 +66,20 @@ def churn(view: View, label: str, forks: float) -> Breach | None:
     opened = view.conditions.opened(CHURN, label)
     if forks < (50.0 if opened else 100.0) or (not opened and forks < 5.0 * usual):
         return None
-    wild = forks >= 1000.0 and view.conditions.held_s(CHURN, label, view.t) > 30.0
     subjects, said, children = suspects(view)
+    wild = forks >= WILD and forks >= WILD_TIMES * usual
+    if wild and not subjects:  # who ended already is in no snapshot; who starts them all is busy with it
+        subjects, lead = cpu_blame(view)
+        wild = lead is None or lead.name not in BATCH_TOOLS
     text = f"{quantity(forks)} processes a second are started, usually {quantity(usual)}{said}."
+    wild = wild and view.conditions.held_s(CHURN, label, view.t) > WILD_S
     return Breach(
         CHURN,
         label,
         Severity.WARNING if wild else Severity.INFO,
-        0.45 if wild else 0.3,
+        0.6 if wild else 0.3,
         subjects or [host_subject()],
-        {STORM: 0.4 if wild else 0.2, BUSY: 0.3},
+        {STORM: 0.6 if wild else 0.2, BUSY: 0.2 if wild else 0.3},
         text,
         _values(view, view.get("proc.total")) | children,
         ref="proc.forks",

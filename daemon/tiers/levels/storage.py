@@ -168,7 +168,9 @@ def saturated(view: View, label: str, some: float) -> Breach | None:
     if some < (0.3 if opened else 0.6) and full < (0.15 if opened else 0.3):
         return None
     device, busy = busiest(view)
-    slow = busy >= 0.9 and _slower(view, device)
+    # On a fast disk requests stay short, and yet a queue of tasks stands before it; one copy is no queue.
+    queue = view.smooth("blocked", view.get("proc.blocked"), 0.2)
+    slow = busy >= 0.9 and (_slower(view, device) or queue >= max(4.0, 2.0 * view.cores))
     # Without a busy disk (network file systems, layers that count nothing) the wait alone must say it.
     if not opened and not slow and (full < 0.5 or some < 0.6):
         return None
