@@ -50,8 +50,12 @@ def netdata(answer: str) -> list[Alert]:
 
 
 def prometheus(answer: str, interval_s: float) -> list[Alert]:
-    """Of the query `ALERTS{alertstate="firing"}` over a range: each unbroken row of evaluations."""
-    found = json.loads(answer)
+    """Of the query `ALERTS{alertstate="firing"}` over a range, below the time at which it was asked.
+
+    Each unbroken row of evaluations is an alert. Raises ValueError with what Prometheus complains of.
+    """
+    asked, _, text = answer.partition("\n")
+    found = json.loads(text)
     if found["status"] != "success":
         raise ValueError(f"prometheus: {found.get('error', 'no error given')}")
     alerts = []
@@ -63,29 +67,27 @@ def prometheus(answer: str, interval_s: float) -> list[Alert]:
             for name, value in sorted(labels.items())
             if name not in {"__name__", "alertname", "alertstate", "severity", "instance", "job"}
         ]
-        for first, last, open_ in _rows([float(at) for at, _ in series["values"]], interval_s):
-            severity = labels.get("severity", "warning")
-            alerts.append(
-                Alert(first, labels["alertname"], severity, " ".join(said), None if open_ else last)
-            )
+        severity = labels.get("severity", "warning")
+        for first, last in _rows([float(at) for at, _ in series["values"]], interval_s):
+            cleared = last + interval_s if float(asked) - last > 1.5 * interval_s else None
+            alerts.append(Alert(first, labels["alertname"], severity, " ".join(said), cleared))
     return _ordered(alerts)
 
 
-def _rows(times: list[float], interval_s: float) -> list[tuple[float, float, bool]]:
-    """First and next after the last of each row without a gap, and whether it goes on to the end."""
-    rows: list[tuple[float, float, bool]] = []
-    first = times[0]
-    for at, following in zip(times, [*times[1:], None], strict=True):
-        if following is None:
-            rows.append((first, at + interval_s, True))
-        elif following - at > 1.5 * interval_s:
-            rows.append((first, at + interval_s, False))
-            first = following
+def _rows(times: list[float], interval_s: float) -> list[tuple[float, float]]:
+    """First and last of each row without a gap."""
+    rows = [(times[0], times[0])]
+    for at in times[1:]:
+        first, last = rows[-1]
+        if at - last > 1.5 * interval_s:
+            rows.append((at, at))
+        else:
+            rows[-1] = (first, at)
     return rows
 
 
 def monit(answer: str) -> list[Alert]:
-    """Of its log: a line of level error is an alert; one of level warning is a cycle that counts towards it."""
+    """Of its log: a line of level error is an alert; of level warning, a cycle that counts towards one."""
     standing: dict[tuple[str, str], Alert] = {}
     over: list[Alert] = []
     for line in answer.splitlines():

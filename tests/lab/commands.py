@@ -20,6 +20,7 @@ from daemon.command.replay import scorers
 from daemon.errors import ConfigError, HauswartError
 from daemon.stages.top import writer
 from tests.lab import peers, report, runner, split, tables
+from tests.lab.comparison import compare
 from tests.lab.recording import RecordingError, Watch, record, recorded
 from tests.lab.scenario import Run, Scenario, find, load_noise, missing_programs, runs
 from tests.lab.score import by_class, figures
@@ -98,7 +99,8 @@ def score_runs(options: argparse.Namespace) -> int:
     """Replay and score; the figures go to standard output."""
     verdicts = verdicts_of(options)
     if options.json:
-        found = {"all": figures(verdicts), "classes": by_class(verdicts)}
+        scored, accompanied = tables.apart(verdicts)
+        found = {"all": figures(scored), "classes": by_class(scored), "beside": compare(accompanied)}
         print(json.dumps({**found, "runs": [one.document() for one in verdicts]}, indent=1))
     else:
         print(tables.text(verdicts))

@@ -1,7 +1,7 @@
 """Other watchers beside hauswart in the same run, and what they raised: the same fault, the same clock.
 
-Each is started in the run's system as its package ships it, listens on loopback or a socket only, tells nobody
-outside, and is asked when the run is over. What is missing is named, never passed over.
+Each is started in the run's system as its package ships it, listens on loopback or a socket only, tells
+nobody outside, and is asked when the run is over. What is missing is named, never passed over.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ MOST = 1000  # alerts kept of a peer in a run
 _PATH = "PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 _LOOPBACK = "http://127.0.0.1"
 
-# What the sample in Debian's monitrc checks of the system, and of a file system, here the root: all that alerts
-# or stops (which is an alert, too), but for owner and mode and a number of inodes that suit the sample's disk.
+# What the sample in Debian's monitrc checks of the system, and of a file system, here the root: all that
+# alerts or stops (an alert, too), but for owner, mode and a number of inodes that suit the sample's disk.
 _MONITRC = """set daemon 120
 set log {folder}/log
 set pidfile {folder}/monit.pid
@@ -113,7 +113,7 @@ def _prometheus(rules: Path | None) -> Peer:
         "prometheus",
         ("prometheus", "prometheus-node-exporter", "curl"),
         "prometheus --version 2>&1 | head -n 1",
-        f"curl -sfG {at}/api/v1/query {query}",
+        f"date +%s.%N; curl -sfG {at}/api/v1/query {query}",
         lambda answer: answers.prometheus(answer, INTERVAL_S),
         files | ({"rules.yml": read_rules(rules)} if rules else {}),
         f"prometheus-node-exporter --web.listen-address=127.0.0.1:{EXPORTER_PORT} & exec prometheus "
@@ -246,7 +246,8 @@ class Company:
             return {}
         script = (
             "for p in $(ps -o pid= -s $(cat .session)); do "
-            "sed 's/.*) //' /proc/$p/stat | cut -d ' ' -f 12-15; awk '/^Pss:/ {print $2}' /proc/$p/smaps_rollup; done; "
+            "sed 's/.*) //' /proc/$p/stat | cut -d ' ' -f 12-15; "
+            "awk '/^Pss:/ {print $2}' /proc/$p/smaps_rollup; done; "
             "getconf CLK_TCK"
         )
         rows = [line.split() for line in self._in(peer, f"{{ {script}; }} 2>/dev/null").splitlines()]

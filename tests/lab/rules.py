@@ -1,7 +1,7 @@
 """Reads the rules that Prometheus is compared with; they are the user's, the project has none of its own.
 
-Two formats: Prometheus' own rules file, and the data file of a collection of rules that groups them by service
-and exporter; of that the node-exporter's are taken, whatever they say, with their `for` and severity.
+Two formats: Prometheus' own rules file, and the data file of a collection of rules that groups them by
+service and exporter; of that the node-exporter's are taken, whatever they say, with `for` and severity.
 """
 
 from __future__ import annotations
