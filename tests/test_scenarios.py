@@ -9,7 +9,7 @@ from msgspec import structs
 from daemon.errors import ConfigError
 from models.taxonomy import FaultClass
 from tests.lab import commands, split
-from tests.lab.recording import record, recorded
+from tests.lab.recording import is_current, record
 from tests.lab.runner import USUAL
 from tests.lab.scenario import Run, find, load, names, runs
 from tests.lab.verdict import judge
@@ -180,7 +180,8 @@ def test_scenario_is_recorded_beside_the_real_daemon_and_judged_by_replay(name, 
     run = runs(shorter, seed=3, repeat=1)[0]
     folder = tmp_path / run.id
     told = record(run, folder, [])
-    assert recorded(run, folder)
+    assert is_current(shorter, folder)
+    assert not is_current(scenario, folder)
     assert told["times"]["began"]["wall"] <= told["times"]["effect"]["wall"] < told["times"]["ended"]["wall"]
     verdict = judge(folder, scenario, {})
     assert verdict.right is not None

@@ -13,6 +13,7 @@ A NAME is CLASS/MECHANISM, CLASS or MECHANISM, or a pattern of them such as 'dis
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -90,6 +91,7 @@ def main(argv: list[str]) -> int:
     if not argv or (argv[0] not in verbs and argv[0] not in {"-h", "--help"}):
         argv = ["try", *argv]
     options = parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that containers and faults are undone
     try:
         return options.function(options)
     except HauswartError as error:

@@ -21,7 +21,7 @@ from daemon.errors import ConfigError, HauswartError
 from daemon.stages.top import writer
 from tests.lab import peers, report, runner, split, tables
 from tests.lab.comparison import compare
-from tests.lab.recording import RecordingError, Watch, record, recorded
+from tests.lab.recording import RecordingError, Watch, is_current, record
 from tests.lab.scenario import Run, Scenario, find, load_noise, missing_programs, runs
 from tests.lab.score import by_class, figures
 from tests.lab.systems import failures, obstacle
@@ -87,7 +87,7 @@ def record_runs(options: argparse.Namespace) -> int:
             bar.update(task, description=run.id)
             if time.monotonic() > until:
                 bar.console.print(f"{run.id}: left for later, the time is over")
-            elif options.again or not recorded(run, folder):
+            elif options.again or not is_current(run.scenario, folder):
                 said, bad = _record(run, folder, options.noise, watch)
                 failed += bad
                 bar.console.print(f"{run.id}: {said}", highlight=False, markup=False)
@@ -128,8 +128,10 @@ def against(scenario: Scenario, noise: list[str]) -> str:
 def verdicts_of(options: argparse.Namespace) -> list[Verdict]:
     """The verdicts on all recorded runs that were asked for."""
     wanted = {one.name: one for one in _scenarios(options)}
-    files = sorted(options.runs.glob("*/*/*/run.json"))
-    folders = [one.parent for one in files if _name(one.parent) in wanted]
+    found = [one.parent for one in sorted(options.runs.glob("*/*/*/run.json")) if _name(one.parent) in wanted]
+    folders = [one for one in found if is_current(wanted[_name(one)], one)]
+    for stale in (one for one in found if one not in folders):
+        print(f"lab: {stale}: left out, its scenario was changed since; record it again", file=sys.stderr)
     if not folders:
         raise ConfigError(f"{options.runs} holds no such run", hint="`python -m tests.lab record` makes them")
     # The models are the shipped ones, whatever is installed on this machine.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,13 +136,3 @@ def undone(injection: Injection) -> Iterator[Injection]:
         yield injection
     finally:
         injection.undo()
-
-
-def await_until(condition, seconds: float) -> bool:
-    """Ask ten times a second; False when the time is over."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False

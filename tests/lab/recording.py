@@ -27,7 +27,7 @@ from tests.lab.ambient import Ambient
 from tests.lab.container import PROJECT
 from tests.lab.injection import Injection, Instant, undone
 from tests.lab.peers import WARM_S, Peer, beside
-from tests.lab.scenario import Run
+from tests.lab.scenario import Run, Scenario
 from tests.lab.systems import Place, opened
 
 FORMAT = 1
@@ -94,6 +94,8 @@ def _play(run: Run, place: Place, folder: Path, noise: list[str], watch: Watch) 
         place.start(folder / "hauswart.toml")
         ambient, up = Ambient(place.group), injection.now()
         time.sleep(document.warm_s)
+        if document.effect and injection.probe():
+            raise RecordingError(f"{run.id}: the effect is there before the injection")
         ambient.mark()
         began = injection.start()
         effect = injection.await_effect() if document.effect else began
@@ -188,10 +190,10 @@ def versions() -> dict[str, Any]:
     }
 
 
-def recorded(run: Run, folder: Path) -> bool:
-    """Whether this very run, as its scenario is written now, is in the folder."""
+def is_current(scenario: Scenario, folder: Path) -> bool:
+    """Whether the folder holds a run of the scenario as it is written now."""
     try:
         found = json.loads((folder / "run.json").read_text())
     except (FileNotFoundError, ValueError):
         return False
-    return found.get("format") == FORMAT and found.get("digest") == run.scenario.digest
+    return found.get("format") == FORMAT and found.get("digest") == scenario.digest

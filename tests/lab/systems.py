@@ -6,6 +6,7 @@ All three are asked through `System`; what differs is how hauswart gets in and h
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib
 import importlib.util
 import io
@@ -27,6 +28,7 @@ from tests.lab.scenario import Kind, search_path
 
 UP_S = 120.0  # of a guest whose every instruction is emulated; elsewhere it is seconds
 _MACHINE = "tests.lab.machine"
+_LOCK = Path("/run/lock/hauswart-lab")
 _WORK = f"{SHARED}/work"
 _PROGRAM = f"{SHARED}/bin/hauswart"
 _STATE, _STATUS = "/var/lib/hauswart", "/run/hauswart/status"
@@ -205,7 +207,7 @@ def opened(kind: Kind, scratch: Path) -> Iterator[Place]:
         work = scratch / "work"
         work.mkdir(parents=True)
         scratch.chmod(0o755)
-        with contextlib.closing(_process(scratch, work)) as place:
+        with _alone(), contextlib.closing(_process(scratch, work)) as place:
             yield place
     elif kind == "container":
         with _container(scratch) as box:
@@ -214,6 +216,14 @@ def opened(kind: Kind, scratch: Path) -> Iterator[Place]:
         with importlib.import_module(_MACHINE).machine(scratch) as guest:
             guest.run(f"mkdir -p {_WORK}; chmod 777 {_WORK}")
             yield _units(guest, None)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Wait until nobody else plays on this machine itself: two of them would see each other's faults."""
+    with _LOCK.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _process(scratch: Path, work: Path) -> Process:
