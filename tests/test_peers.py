@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,12 +13,12 @@ import yaml
 from daemon.errors import ConfigError
 from tests.fixtures import lab_runs
 from tests.fixtures.lab_runs import WALL, said, verdict
-from tests.lab import answers, container, report, tables
+from tests.lab import answers, commands, container, report, tables
 from tests.lab.answers import Alert
 from tests.lab.comparison import HAUSWART, compare, names_culprit, raised
 from tests.lab.peers import INTERVAL_S, NAMES, beside, chosen, netdata_settings
 from tests.lab.rules import read_rules
-from tests.lab.scenario import find
+from tests.lab.scenario import find, runs
 from tests.lab.verdict import Peer, judge
 
 ANSWERS = Path(__file__).parent / "fixtures" / "lab-peers"
@@ -118,6 +119,20 @@ class Shell:
     def run(self, command, *, check=True, timeout_s=60.0):
         hidden = command.replace(":/usr/local/sbin:/usr/sbin:/sbin", "")
         return os.popen(f"PATH={self.path}; {hidden}").read()
+
+
+def test_runs_beside_others_or_longer_lie_in_folders_of_their_own(tmp_path):
+    [scenario] = find(["disk-full/log-grows"])
+    [run] = runs(scenario, seed=1, repeat=1)
+
+    def folder(noise=(), peers=None, linger=0.0):
+        options = Namespace(runs=tmp_path, noise=list(noise), peers=peers, linger=linger)
+        return str(commands._folder(run, options).relative_to(tmp_path))
+
+    assert folder() == run.id
+    assert folder(peers="all") == f"{run.id}+peers"
+    assert folder(peers="netdata,monit") == f"{run.id}+peers-monit-netdata"
+    assert folder(["build"], "all", 120.0) == f"{run.id}+build+peers+linger-120"
 
 
 def test_no_peer_listens_or_asks_outside():

@@ -1,8 +1,9 @@
 """Hauswart beside other watchers in the same runs: who says anything, when, of what, and how often wrongly.
 
 The same rules for all. An alert is hauswart's incident or a peer's alert, first raised from the injection
-on; what stood before does not count, nor does what is of severity info. What is said of load while others
-keep the machine busy is nobody's merit or fault (`verdict.py`), except in a run that is about load.
+on; warnings count, what stood before or is of severity info does not. What is said of load while others keep
+the machine busy is nobody's merit or fault (`verdict.py`), except in a run that is about load. Times are what
+each says itself: hauswart when it observed it, in the replay, the others when their check was made.
 
 | figure | what it is |
 | --- | --- |
