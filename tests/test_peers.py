@@ -309,6 +309,7 @@ def test_text_page_and_json_hold_the_one_table_and_who_was_left_out():
     assert re.search(r"^hauswart +own +1 +1\.00 ", text, re.MULTILINE)
     assert re.search(r"^netdata +own +1 +1\.00 +3\.0 s .* no +1\.00 ", text, re.MULTILINE)
     assert "monit left out of 1 runs: needs monit" in text
+    assert "netdata: v1; median of a run, warm-up included: 2.0 s of processor, 48 MiB" in text
     page = report.page(runs)
     assert "<td>netdata</td>" in page
     assert "monit left out of 1 runs" in page

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tests.lab.comparison import compare
 from tests.lab.score import by_class, figures
-from tests.lab.tables import COLUMNS, apart, cell, fine, interval_text, missing_lines, notes, watcher_rows
+from tests.lab.tables import COLUMNS, apart, cell, fine, interval_text, notes, watcher_notes, watcher_rows
 from tests.lab.verdict import Said, Verdict
 
 _WIDTH, _LEFT, _ROW = 720, 10, 18
@@ -57,7 +57,7 @@ def _beside(verdicts: Sequence[Verdict]) -> str:
     found = compare(verdicts)
     head, *rows = ["".join(f"<td>{_e(one)}</td>" for one in row) for row in watcher_rows(found)]
     body = "".join(f"<tr>{one}</tr>" for one in (head.replace("td>", "th>"), *rows))
-    missing = "".join(f"<p>{_e(one)}</p>" for one in missing_lines(found))
+    missing = "".join(f"<p>{_e(one)}</p>" for one in watcher_notes(found))
     return f"<h2>Beside others, {len(verdicts)} runs</h2><table>{body}</table>{missing}"
 
 

@@ -57,13 +57,20 @@ def beside(verdicts: Sequence[Verdict]) -> list[str]:
         "",
         f"beside others, {len(verdicts)} runs",
         *(line.rstrip() for line in lines),
-        *missing_lines(found),
+        *watcher_notes(found),
     ]
 
 
-def missing_lines(found: dict[str, Any]) -> list[str]:
-    """Who was left out, and why."""
-    return [
+def watcher_notes(found: dict[str, Any]) -> list[str]:
+    """Which versions the others are and what they cost, who was left out, and why."""
+    costs = []
+    for name, figure in found["watchers"].items():
+        cost, versions = figure["median_cost"], ", ".join(figure["versions"])
+        if cost["cpu_s"] is not None and cost["pss_bytes"] is not None:
+            used = f"{cost['cpu_s']:.1f} s of processor, {cost['pss_bytes'] / 2**20:.0f} MiB"
+            versions += f"; median of a run, warm-up included: {used}"
+        costs += [f"{name}: {versions}"] if versions else []
+    return costs + [
         f"{name} left out of {count} runs: {reason}"
         for name, reasons in found["left_out"].items()
         for reason, count in reasons.items()
