@@ -10,9 +10,9 @@ import pytest
 from tests.fixtures import lab_runs
 from tests.fixtures.lab_runs import said, verdict
 from tests.lab import report, tables
-from tests.lab.scenario import find
+from tests.lab.scenario import Run, find
 from tests.lab.score import by_class, figures, interval, percentile, poisson_upper
-from tests.lab.verdict import judge
+from tests.lab.verdict import _of_others, is_drowned, judge
 
 
 def value(verdicts, name):
@@ -152,6 +152,28 @@ def test_recording_is_judged_by_replay_against_the_scenarios_label(recording):
 
 def test_what_happens_after_the_window_does_not_count(recording):
     assert judged(recording(ended_s=29.0)).during == []
+
+
+@pytest.mark.parametrize(
+    ("system", "fault_class", "cores", "drowned"),
+    [("host", "cpu-saturation", 1.4, True), ("host", "cpu-saturation", 0.3, False),
+     ("container", "cpu-saturation", 1.4, False), ("host", "disk-full", 1.4, False)],
+)  # fmt: skip
+def test_fault_of_load_on_a_busy_machine_is_not_scored(recording, system, fault_class, cores, drowned):
+    folder = recording(ambient_cores=cores)
+    run = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(run | {"system": system, "class": fault_class}))
+    assert is_drowned(folder) == drowned
+
+
+def test_others_load_is_shown_and_not_scored_where_nobody_inside_is_blamed():
+    run = {"system": "container", "ambient_cores": 1.6}
+    [scenario] = find(["service-crash/segmentation-fault"])
+    label = Run(scenario, 1, 0, {"name": "web"})
+    assert _of_others(said("cpu-saturation", ["host:"]), run, label)
+    assert not _of_others(said("cpu-saturation", ["unit:web.service"]), run, label)
+    assert not _of_others(said("disk-full", ["host:"]), run, label)
+    assert not _of_others(said("cpu-saturation", ["host:"]), run | {"ambient_cores": 0.4}, label)
 
 
 def test_damaged_recording_is_said(recording):

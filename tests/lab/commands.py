@@ -25,7 +25,7 @@ from tests.lab.recording import RecordingError, Watch, is_current, record
 from tests.lab.scenario import Run, Scenario, find, load_noise, missing_programs, runs
 from tests.lab.score import by_class, figures
 from tests.lab.systems import failures, obstacle
-from tests.lab.verdict import Verdict, judge
+from tests.lab.verdict import Verdict, is_drowned, judge
 
 
 def attempt(options: argparse.Namespace) -> int:
@@ -129,9 +129,11 @@ def verdicts_of(options: argparse.Namespace) -> list[Verdict]:
     """The verdicts on all recorded runs that were asked for."""
     wanted = {one.name: one for one in _scenarios(options)}
     found = [one.parent for one in sorted(options.runs.glob("*/*/*/run.json")) if _name(one.parent) in wanted]
-    folders = [one for one in found if is_current(wanted[_name(one)], one)]
-    for stale in (one for one in found if one not in folders):
-        print(f"lab: {stale}: left out, its scenario was changed since; record it again", file=sys.stderr)
+    against_it = {one: _flaw(wanted[_name(one)], one) for one in found}
+    for folder, reason in against_it.items():
+        if reason:
+            print(f"lab: {folder}: left out, {reason}; record it again", file=sys.stderr)
+    folders = [one for one in found if not against_it[one]]
     if not folders:
         raise ConfigError(f"{options.runs} holds no such run", hint="`python -m tests.lab record` makes them")
     # The models are the shipped ones, whatever is installed on this machine.
@@ -147,6 +149,12 @@ def verdicts_of(options: argparse.Namespace) -> list[Verdict]:
                 found.append(judge(folder, scenario, ask, writer(models["top"]) if speaks else None))
                 bar.advance(task)
     return found
+
+
+def _flaw(scenario: Scenario, folder: Path) -> str:
+    if not is_current(scenario, folder):
+        return "its scenario was changed since"
+    return "others kept the machine busy" if is_drowned(folder) else ""
 
 
 def _name(folder: Path) -> str:

@@ -132,6 +132,12 @@ class Verdict:
         return asdict(self) | found | culprit | {"right": asdict(self.right) if self.right else None}
 
 
+def is_drowned(folder: Path) -> bool:
+    """Whether a fault of load was played on a machine that others kept busy: nothing can be said of it."""
+    run = json.loads((folder / "run.json").read_text())
+    return run["system"] == "host" and run["class"] in LOAD and run["ambient_cores"] >= AMBIENT_CORES
+
+
 def judge(
     folder: Path, scenario: Scenario, ask: Mapping[ModelTier, Ask], write: Write | None = None
 ) -> Verdict:
