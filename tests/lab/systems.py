@@ -207,10 +207,10 @@ def opened(kind: Kind, scratch: Path) -> Iterator[Place]:
         work = scratch / "work"
         work.mkdir(parents=True)
         scratch.chmod(0o755)
-        with _alone(), contextlib.closing(_process(scratch, work)) as place:
+        with _turn(fcntl.LOCK_EX), contextlib.closing(_process(scratch, work)) as place:
             yield place
     elif kind == "container":
-        with _container(scratch) as box:
+        with _turn(fcntl.LOCK_SH), _container(scratch) as box:
             yield _units(box, box.group)
     else:
         with importlib.import_module(_MACHINE).machine(scratch) as guest:
@@ -219,10 +219,10 @@ def opened(kind: Kind, scratch: Path) -> Iterator[Place]:
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Wait until nobody else plays on this machine itself: two of them would see each other's faults."""
+def _turn(kind: int) -> Iterator[None]:
+    """Wait for this machine: what is played on itself shows in the counters of containers, too."""
     with _LOCK.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, kind)
         yield
 
 
