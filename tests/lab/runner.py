@@ -157,7 +157,7 @@ class Score:
 
 def chosen(patterns: list[str]) -> list[Run]:
     """A run of each scenario that was asked for, or of the usual ones; all happen on this machine."""
-    found = find(patterns or list(USUAL))
+    found = find(patterns) if patterns else sorted(find(list(USUAL)), key=lambda one: USUAL.index(one.name))
     elsewhere = [one.name for one in found if one.document.system != "host" or one.benign]
     if elsewhere:
         hint = "`python -m tests.lab record` does"
