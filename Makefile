@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-vm lint unit lab bench setup setup-test setup-vm setup-lab setup-bench clean
+.PHONY: run test test-vm lint unit lab bench setup setup-test setup-vm setup-lab setup-bench setup-peers clean
 
 run: setup
 	@exec $(BIN)/hauswart run $(ARGS)
@@ -41,6 +41,9 @@ setup-lab:
 
 setup-bench:
 	@sh setup.sh bench $(VENV)
+
+setup-peers:
+	@sh setup.sh peers $(VENV)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

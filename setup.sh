@@ -1,5 +1,5 @@
 #!/bin/sh
-# Sets up what one make target needs: setup.sh run|test|vm|lab|bench VENV. Does nothing when it is there already.
+# Sets up what one make target needs: setup.sh run|test|vm|lab|bench|peers VENV. Nothing if it is there already.
 set -eu
 what=$1 venv=$2
 cd "$(dirname "$0")"
@@ -7,11 +7,13 @@ cd "$(dirname "$0")"
 packages="python3-venv python3-dev gcc pkg-config libsystemd-dev"
 container="iproute2 e2fsprogs util-linux mount udev systemd systemd-container"
 virtual="qemu-system-x86 qemu-utils mmdebstrap e2fsprogs util-linux"
+peers="netdata prometheus prometheus-node-exporter monit"
 case $what in
     test) packages="$packages $container kmod systemd-journal-remote nix-bin" ;;
     vm) packages="$packages $virtual" ;;
     lab) packages="$packages $container $virtual make curl openssl nftables sudo openssh-client openssh-server sshpass nginx-light redis-server dnsmasq-base logrotate" ;;
     bench) packages="$packages iproute2 stress-ng netdata prometheus-node-exporter" ;;
+    peers) packages="$packages $container curl procps $peers" ;;
 esac
 case $what in test|vm) extras="[dev]" ;; *) extras="" ;; esac
 if [ "$what" = vm ] && [ "$(id -u)" != 0 ]; then
@@ -41,16 +43,22 @@ if [ -n "$missing" ]; then
     fi
     echo "setup: installing$missing" >&2
     export DEBIAN_FRONTEND=noninteractive
-    # A package's service must not start by itself: the benchmark starts its peers on loopback and stops them,
+    # A package's service must not start by itself: benchmark and lab start the peers on loopback and stop them,
     # the lab starts its servers in containers.
     policy=/usr/sbin/policy-rc.d
-    if { [ "$what" = bench ] || [ "$what" = lab ]; } && [ ! -e $policy ]; then
+    if { [ "$what" = bench ] || [ "$what" = lab ] || [ "$what" = peers ]; } && [ ! -e $policy ]; then
         printf '#!/bin/sh\nexit 101\n' | $as_root tee $policy >/dev/null && $as_root chmod 755 $policy
         trap '$as_root rm -f $policy' EXIT
     fi
     $as_root apt-get update -qq >&2
     # shellcheck disable=SC2086
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+    # Nor at the next boot: this machine's, or that of a container, which has this machine's files.
+    for package in $peers; do
+        case "$missing " in
+            *" $package "*) $as_root update-rc.d "$package" disable >/dev/null 2>&1 || true ;;
+        esac
+    done
 fi
 
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"

@@ -3,41 +3,16 @@
 import json
 import math
 import re
+from functools import partial
 
 import pytest
-import zstandard
 
-from daemon import codec
-from daemon.messages import Line, Sample, Stamp
+from tests.fixtures import lab_runs
+from tests.fixtures.lab_runs import said, verdict
 from tests.lab import report, tables
 from tests.lab.scenario import Run, find
 from tests.lab.score import by_class, figures, interval, percentile, poisson_upper
-from tests.lab.verdict import Said, Verdict, _of_others, is_drowned, judge
-
-WALL = 1_700_000_000.0
-
-
-def said(fault_class="disk-full", culprits=("mount:/srv",), severity="error", opened_s=1.0):
-    return Said(fault_class, severity, list(culprits), opened_s, "baseline")
-
-
-def verdict(*during, scenario="disk-full/log-grows", live=None, **other):
-    fault_class = scenario.partition("/")[0]
-    benign = fault_class == "benign"
-    values = {
-        "id": f"{scenario}/1-0",
-        "fault_class": fault_class,
-        "system": "container",
-        "noise": [],
-        "right_classes": [] if benign else [fault_class],
-        "right_culprits": [] if benign else ["mount:/srv", "process:dd"],
-        "right_severity": [] if benign else ["error"],
-        "span_s": (-0.5, 30.0),
-        "watched_s": 42.0,
-    } | other
-    return Verdict(
-        scenario=scenario, during=list(during), live=list(during if live is None else live), **values
-    )
+from tests.lab.verdict import _of_others, is_drowned, judge
 
 
 def value(verdicts, name):
@@ -155,52 +130,7 @@ def test_json_of_a_score_holds_only_json():
 
 @pytest.fixture
 def recording(tmp_path):
-    """Sixty seconds of a host on which a unit crashes in the thirtieth."""
-
-    def made(ended_s=60.0, ambient_cores=0.0, text="web.service: Failed with result 'core-dump'."):
-        folder = tmp_path / "service-crash/segmentation-fault/1-0"
-        (folder / "telemetry").mkdir(parents=True)
-        (folder / "hauswart.toml").write_text("[low]\nlearn_s = 5.0\n")
-        batches = [codec.encode([sample(second)]) for second in range(30)]
-        batches += [codec.encode([crash(text)])] + [
-            codec.encode([sample(second)]) for second in range(30, 60)
-        ]
-        stream = zstandard.ZstdCompressor().compress(b"".join(batches))
-        (folder / "telemetry/20231114T2213.msgpack.zst").write_bytes(stream)
-        times = {"up": 0.0, "began": 28.0, "effect": 29.5, "ended": ended_s}
-        run = {
-            "format": 1,
-            "scenario": "service-crash/segmentation-fault",
-            "class": "service-crash",
-            "system": "container",
-            "parameters": {"name": "web"},
-            "seed": 1,
-            "number": 0,
-            "noise": [],
-            "times": {name: {"wall": WALL + s, "mono": s} for name, s in times.items()},
-            "ambient_cores": ambient_cores,
-            "losses": {},
-            "live": [],
-        }
-        (folder / "run.json").write_text(json.dumps(run))
-        return folder
-
-    return made
-
-
-def at(second):
-    return Stamp("boot", second, WALL + second)
-
-
-def sample(second):
-    return Sample(at(float(second)), "host", {"cpu.busy": 0.1, "mem.available": 0.8})
-
-
-def crash(text):
-    return Line(
-        at(29.9), "journal", text, priority=4, unit="init.scope", subject_unit="web.service", pid=1, uid=0,
-        message_id="d9b373ed55a64feb8242e02dbe79a49c",
-    )  # fmt: skip
+    return partial(lab_runs.recording, tmp_path)
 
 
 def judged(folder):

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
 
+from tests.lab.peers import netdata_settings
+
 EXPORTER_PORT, NETDATA_PORT = 19100, 19999
 
 
@@ -54,12 +56,7 @@ def netdata(scratch: Path, *, learning: bool) -> Iterator[subprocess.Popen | Non
     for name in ("cache", "lib", "log"):
         (scratch / name).mkdir(parents=True, exist_ok=True)
     config = scratch / "netdata.conf"
-    config.write_text(
-        f"[global]\nrun as user = root\n"
-        f"[directories]\ncache = {scratch}/cache\nlib = {scratch}/lib\nlog = {scratch}/log\n"
-        f"[web]\nbind to = 127.0.0.1:{NETDATA_PORT}\n[ml]\nenabled = {'yes' if learning else 'no'}\n"
-        "[cloud]\nenabled = no\n[registry]\nenabled = no\n"
-    )
+    config.write_text(netdata_settings(str(scratch), NETDATA_PORT, learning=learning))
     with (scratch / "netdata.log").open("wb") as log:
         process = subprocess.Popen([binary, "-D", "-c", str(config)], stdout=log, stderr=log)
     time.sleep(3)

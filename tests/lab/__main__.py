@@ -19,6 +19,7 @@ from pathlib import Path
 
 from daemon.errors import HauswartError
 from tests.lab import commands
+from tests.lab.peers import WARM_S
 
 RECORDINGS = Path("lab-runs")
 
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     record.add_argument("--shard", default="1/1", metavar="I/N", help="every N-th run from the I-th on")
     record.add_argument("--minutes", type=float, default=0, help="begin no run after this time")
     record.add_argument("--noise", action="append", default=[], metavar="NAME", help="beside it")
+    _add_watch(record)
     for name, function in (("score", commands.score_runs), ("report", commands.report_runs)):
         verb = _verb(verbs, name, function)
         verb.add_argument("--no-models", action="store_true", help="the baselines alone")
@@ -56,6 +58,23 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument("--frozen", action="store_true", help="the frozen ones instead")
     _verb(verbs, "freeze", commands.freeze, names=False)
     return top
+
+
+def _add_watch(record: argparse.ArgumentParser) -> None:
+    record.add_argument(
+        "--peers",
+        nargs="?",
+        const="all",
+        metavar="NAMES",
+        help="others beside it: all, or such as netdata,monit",
+    )
+    record.add_argument("--prometheus-rules", type=Path, metavar="FILE", help="alerting rules for prometheus")
+    record.add_argument(
+        "--peers-warm", type=float, default=WARM_S, metavar="SECONDS", help="peers run so long first"
+    )
+    record.add_argument(
+        "--linger", type=float, default=0, metavar="SECONDS", help="watch until so long after the effect"
+    )
 
 
 def _verb(verbs, name: str, function, *, names: bool = True) -> argparse.ArgumentParser:

@@ -19,8 +19,9 @@ from daemon import config as configuration
 from daemon.command.replay import scorers
 from daemon.errors import ConfigError, HauswartError
 from daemon.stages.top import writer
-from tests.lab import report, runner, split, tables
-from tests.lab.recording import RecordingError, is_current, record
+from tests.lab import peers, report, runner, split, tables
+from tests.lab.comparison import compare
+from tests.lab.recording import RecordingError, Watch, is_current, record
 from tests.lab.scenario import Run, Scenario, find, load_noise, missing_programs, runs
 from tests.lab.score import by_class, figures
 from tests.lab.systems import failures, obstacle
@@ -72,6 +73,8 @@ def record_runs(options: argparse.Namespace) -> int:
     """Play and keep what is not kept yet; 1 if anything could not be recorded."""
     for name in options.noise:
         load_noise(name)
+    beside = peers.chosen(options.peers, options.prometheus_rules)
+    watch = Watch(beside, options.peers_warm, options.linger)
     todo = _shard(
         [one for each in _scenarios(options) for one in runs(each, options.seed, options.repeat)], options
     )
@@ -85,7 +88,7 @@ def record_runs(options: argparse.Namespace) -> int:
             if time.monotonic() > until:
                 bar.console.print(f"{run.id}: left for later, the time is over")
             elif options.again or not is_current(run.scenario, folder):
-                said, bad = _record(run, folder, options.noise)
+                said, bad = _record(run, folder, options.noise, watch)
                 failed += bad
                 bar.console.print(f"{run.id}: {said}", highlight=False, markup=False)
             bar.advance(task)
@@ -96,7 +99,8 @@ def score_runs(options: argparse.Namespace) -> int:
     """Replay and score; the figures go to standard output."""
     verdicts = verdicts_of(options)
     if options.json:
-        found = {"all": figures(verdicts), "classes": by_class(verdicts)}
+        scored, accompanied = tables.apart(verdicts)
+        found = {"all": figures(scored), "classes": by_class(scored), "beside": compare(accompanied)}
         print(json.dumps({**found, "runs": [one.document() for one in verdicts]}, indent=1))
     else:
         print(tables.text(verdicts))
@@ -176,23 +180,38 @@ def _shard(todo: list[Run], options: argparse.Namespace) -> list[Run]:
 
 
 def _folder(run: Run, options: argparse.Namespace) -> Path:
-    beside = "".join(f"+{name}" for name in sorted(options.noise))
-    return options.runs / f"{run.id}{beside}"
+    parts = sorted(options.noise)
+    if options.peers is not None:
+        parts += [
+            "peers" if options.peers == "all" else "peers-" + "-".join(sorted(options.peers.split(",")))
+        ]
+    parts += [f"linger-{options.linger:.0f}"] if options.linger else []
+    return options.runs / "".join([run.id, *(f"+{one}" for one in parts)])
 
 
-def _record(run: Run, folder: Path, noise: list[str]) -> tuple[str, bool]:
+def _record(run: Run, folder: Path, noise: list[str], watch: Watch) -> tuple[str, bool]:
     """What came of it, in words, and whether that is a failure."""
     if reason := against(run.scenario, noise):
         return f"skipped, {reason}", False
     began = time.monotonic()
     try:
-        found = record(run, folder, noise)
+        found = record(run, folder, noise, watch)
     except (RecordingError, HauswartError, *failures()) as error:
         return f"NOT RECORDED: {error}", True
     took = f"{time.monotonic() - began:.0f} s"
     if split.is_frozen(run.scenario.name, split.load_sides()):
         return f"recorded, {took}", False  # what was said of a frozen one is nobody's business yet
-    return f"{took}, live: {_gist(found['live'])}", False
+    told = f"{took}, live: {_gist(found['live'])}"
+    return "; ".join(
+        [told, *(_peer_gist(*one, found["times"]) for one in found.get("peers", {}).items())]
+    ), False
+
+
+def _peer_gist(name: str, said: dict, times: dict) -> str:
+    if "left_out" in said:
+        return f"{name} left out, {said['left_out']}"
+    since = [one["name"] for one in said["alerts"] if one["at"] + one["grain_s"] > times["began"]["wall"]]
+    return f"{name}: {', '.join(dict.fromkeys(since)) or 'nothing'}"
 
 
 def _gist(live: list[dict]) -> str:

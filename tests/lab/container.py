@@ -29,7 +29,12 @@ _HYBRID = ("systemd", "unified")
 _NEEDED = ("systemd-nspawn", "nsenter", "unshare", "mount")
 # Of no use without a console and devices, or not possible in a container.
 _PARTS = ("shared", "top", "units")  # the folders of a scratch directory
-_MASKED = ("systemd-journald-audit.socket", "console-getty.service", "systemd-udev-trigger.service")
+_MASKED = (
+    "systemd-journald-audit.socket",
+    "console-getty.service",
+    "systemd-udev-trigger.service",
+    "monit.service",  # has a script of the old kind, which starts it at every boot
+)
 
 _START = """
 set -e

@@ -13,6 +13,8 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from models.taxonomy import TAXONOMY_VERSION
 from tests.lab.ambient import Ambient
 from tests.lab.container import PROJECT
 from tests.lab.injection import Injection, Instant, undone
+from tests.lab.peers import WARM_S, Peer, beside
 from tests.lab.scenario import Run, Scenario
 from tests.lab.systems import Place, opened
 
@@ -32,11 +35,23 @@ FORMAT = 1
 LEARN_S = 10.0
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Who watches beside hauswart, and how long; the scenario says how long it takes at least."""
+
+    peers: Sequence[Peer] = ()
+    peers_warm_s: float = WARM_S
+    linger_s: float = 0.0  # go on watching until so many seconds after the effect
+
+
+ALONE = Watch()
+
+
 class RecordingError(Exception):
     """The run cannot be used: the fault did not take effect, or the daemon did not run."""
 
 
-def record(run: Run, folder: Path, noise: list[str]) -> dict[str, Any]:
+def record(run: Run, folder: Path, noise: list[str], watch: Watch = ALONE) -> dict[str, Any]:
     """Do it and write its folder; gives what `run.json` holds.
 
     Raises RecordingError, and what the system raises.
@@ -48,7 +63,7 @@ def record(run: Run, folder: Path, noise: list[str]) -> dict[str, Any]:
     try:
         with opened(run.scenario.document.system, scratch) as place:
             config.write_text(settings_text(run, place.work))
-            found = _play(run, place, folder, noise)
+            found = _play(run, place, folder, noise, watch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     partial = folder / "run.partial"
@@ -68,10 +83,14 @@ def settings_text(run: Run, work: str) -> str:
     return run.fill("\n".join(lines)).replace("$LAB", work) + "\n"
 
 
-def _play(run: Run, place: Place, folder: Path, noise: list[str]) -> dict[str, Any]:
+def _play(run: Run, place: Place, folder: Path, noise: list[str], watch: Watch) -> dict[str, Any]:
     document = run.scenario.document
-    with undone(Injection(place.system, place.work, run, noise)) as injection:
+    with (
+        undone(Injection(place.system, place.work, run, noise)) as injection,
+        beside(place.system, place.work, watch.peers, watch.peers_warm_s) as company,
+    ):
         injection.prepare()
+        company.start()
         place.start(folder / "hauswart.toml")
         ambient, up = Ambient(place.group), injection.now()
         time.sleep(document.warm_s)
@@ -82,12 +101,29 @@ def _play(run: Run, place: Place, folder: Path, noise: list[str]) -> dict[str, A
         effect = injection.await_effect() if document.effect else began
         if effect is not None:
             time.sleep(document.window_s)
-        ended, stages, busy = injection.now(), place.stages(), ambient.cores()
+        instants = {"up": up, "began": began, "effect": effect, "ended": injection.now()}
+        if effect is not None and watch.linger_s:
+            time.sleep(max(0.0, watch.linger_s - (instants["ended"].wall - effect.wall)))
+            instants["lingered"] = injection.now()
+        stages, busy, peers = place.stages(), ambient.cores(), company.ask()
         place.stop()
         if effect is None:
             raise RecordingError(f"{run.id}: no effect in time; the injection said: {injection.said()!r}")
         place.fetch(f"{place.state}/telemetry", folder / "telemetry")
         live = _live(place)
+    return {
+        **_facts(run, noise),
+        "times": _times(instants),
+        "versions": versions(),
+        "ambient_cores": busy,
+        "losses": _losses(stages),
+        "live": live,
+        **({"peers": peers} if watch.peers else {}),
+    }
+
+
+def _facts(run: Run, noise: list[str]) -> dict[str, Any]:
+    document = run.scenario.document
     return {
         "format": FORMAT,
         "scenario": run.scenario.name,
@@ -98,11 +134,6 @@ def _play(run: Run, place: Place, folder: Path, noise: list[str]) -> dict[str, A
         "number": run.number,
         "system": document.system,
         "noise": [*document.noise, *noise],
-        "times": _times({"up": up, "began": began, "effect": effect, "ended": ended}),
-        "versions": versions(),
-        "ambient_cores": busy,
-        "losses": _losses(stages),
-        "live": live,
     }
 
 

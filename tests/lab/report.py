@@ -5,11 +5,13 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+from tests.lab.comparison import compare
 from tests.lab.score import by_class, figures
-from tests.lab.tables import COLUMNS, cell, fine, interval_text, notes
+from tests.lab.tables import COLUMNS, apart, cell, fine, interval_text, notes, watcher_notes, watcher_rows
 from tests.lab.verdict import Said, Verdict
 
 _WIDTH, _LEFT, _ROW = 720, 10, 18
+_MOST = 10  # alerts of a peer that are written out
 _COLOURS = {"info": "#7a869a", "warning": "#c98a00", "error": "#c4412f", "critical": "#8b1a6b"}
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:68rem;margin:2rem auto;padding:0 1rem;color:#222}
@@ -23,6 +25,8 @@ svg{display:block;width:100%;max-width:740px}.wrong{color:#a3271b}.right{color:#
 
 def page(verdicts: Sequence[Verdict]) -> str:
     """The whole page."""
+    every = verdicts
+    verdicts, accompanied = apart(every)
     found = figures(verdicts)
     rows = [(label, interval_text(found[name])) for name, label in COLUMNS.items()] + notes(found)
     summary = "".join(f"<tr><td>{_e(name)}</td><td>{_e(value)}</td></tr>" for name, value in rows)
@@ -30,9 +34,10 @@ def page(verdicts: Sequence[Verdict]) -> str:
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>hauswart: fault lab</title>'
         '<meta name="viewport" content="width=device-width">'
         f"<style>{_STYLE}</style><h1>hauswart: fault lab</h1><table>{summary}</table>{_classes(verdicts)}"
+        f"{_beside(accompanied)}"
         "<h2>Runs</h2><p>Grey: before the injection. Blue: from the injection to the effect. Red: the window "
         "in which an incident counts. Dots: incidents of the replay; rings: what the daemon said live.</p>"
-        f"{''.join(_run(one) for one in sorted(verdicts, key=lambda one: one.id))}</html>\n"
+        f"{''.join(_run(one) for one in sorted(every, key=lambda one: one.id))}</html>\n"
     )
 
 
@@ -45,11 +50,25 @@ def _classes(verdicts: Sequence[Verdict]) -> str:
     return f"<h2>Classes</h2><table><tr>{head}</tr>{''.join(rows)}</table>"
 
 
+def _beside(verdicts: Sequence[Verdict]) -> str:
+    """Hauswart and others in the same runs, in one table."""
+    if not verdicts:
+        return ""
+    found = compare(verdicts)
+    head, *rows = ["".join(f"<td>{_e(one)}</td>" for one in row) for row in watcher_rows(found)]
+    body = "".join(f"<tr>{one}</tr>" for one in (head.replace("td>", "th>"), *rows))
+    missing = "".join(f"<p>{_e(one)}</p>" for one in watcher_notes(found))
+    return f"<h2>Beside others, {len(verdicts)} runs</h2><table>{body}</table>{missing}"
+
+
 def _run(verdict: Verdict) -> str:
     mark = "right" if fine(verdict) else "wrong"
     wanted = "nothing" if verdict.benign else ", ".join(verdict.right_culprits)
     beside = f", beside {', '.join(verdict.noise)}" if verdict.noise else ""
     texts = "".join(f"<li>{_e(_line(one))}</li>" for one in (*verdict.before, *verdict.during))
+    for name, peer in verdict.peers.items():
+        said = "; ".join(f"{one.at:+.1f} s {one.severity} {one.text}" for one in peer.alerts[:_MOST])
+        texts += f"<li>{_e(name)}: {_e(said or 'nothing')}</li>"
     others = "".join(
         f"<li>not scored, the machine was busy: {_e(_line(one))}</li>" for one in verdict.ambient
     )

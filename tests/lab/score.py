@@ -85,8 +85,8 @@ def by_class(verdicts: Iterable[Verdict]) -> dict[str, dict[str, Any]]:
     return {name: figures(group) for name, group in sorted(groups.items())}
 
 
-def share(verdicts: Sequence[Verdict], holds: Callable[[Verdict], bool]) -> Figure:
-    """Of how many mechanisms it holds, on average."""
+def share(verdicts: Sequence[Verdict], holds: Callable[[Verdict], float]) -> Figure:
+    """Of how many mechanisms it holds, on average; or how often, if it counts."""
     rates = [sum(map(holds, group)) / len(group) for group in _mechanisms(verdicts)]
     low, high = interval(rates, lambda sample: sum(sample) / len(sample))
     return Figure(sum(rates) / len(rates) if rates else None, low, high, len(rates), len(verdicts))

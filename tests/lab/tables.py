@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tests.lab.comparison import compare
 from tests.lab.score import by_class, figures
 from tests.lab.verdict import Verdict
 
@@ -22,6 +23,7 @@ COLUMNS = {
 
 def text(verdicts: Sequence[Verdict]) -> str:
     """Figures, a table by class, and each run that was not all right."""
+    verdicts, accompanied = apart(verdicts)
     found = figures(verdicts)
     lines = [f"{label:<12}{interval_text(found[name])}" for name, label in COLUMNS.items()]
     lines += [
@@ -31,8 +33,78 @@ def text(verdicts: Sequence[Verdict]) -> str:
         *_classes(verdicts),
         "",
         *(_wrong(one) for one in verdicts if not fine(one)),
+        *beside(accompanied),
     ]
     return "\n".join(lines)
+
+
+def apart(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], list[Verdict]]:
+    """The runs that the figures are of, and those with other watchers; the same if there are no others."""
+    alone = [one for one in verdicts if not one.accompanied]
+    accompanied = [one for one in verdicts if one.accompanied]
+    return alone or accompanied, accompanied
+
+
+def beside(verdicts: Sequence[Verdict]) -> list[str]:
+    """Hauswart and others in the same runs, as lines; none without such runs."""
+    if not verdicts:
+        return []
+    found = compare(verdicts)
+    rows = watcher_rows(found)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return [
+        "",
+        f"beside others, {len(verdicts)} runs",
+        *(line.rstrip() for line in lines),
+        *watcher_notes(found),
+    ]
+
+
+def watcher_notes(found: dict[str, Any]) -> list[str]:
+    """Which versions the others are and what they cost, who was left out, and why."""
+    costs = []
+    for name, figure in found["watchers"].items():
+        cost, versions = figure["median_cost"], ", ".join(figure["versions"])
+        if cost["cpu_s"] is not None and cost["pss_bytes"] is not None:
+            used = f"{cost['cpu_s']:.1f} s of processor, {cost['pss_bytes'] / 2**20:.0f} MiB"
+            versions += f"; median of a run, warm-up included: {used}"
+        costs += [f"{name}: {versions}"] if versions else []
+    return costs + [
+        f"{name} left out of {count} runs: {reason}"
+        for name, reasons in found["left_out"].items()
+        for reason, count in reasons.items()
+    ]
+
+
+WATCHER_HEAD = (
+    "watcher", "window", "faults", "recall", "p50", "p95", "alerts", "right class", "culprit",
+    "false alarms", "an hour",
+)  # fmt: skip
+
+
+def watcher_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Head and rows of the one table."""
+    rows: list[tuple[str, ...]] = [WATCHER_HEAD]
+    for name, figure in found["watchers"].items():
+        rows += _watcher(name, figure)
+        if "hauswart_on_same_runs" in figure:
+            rows += _watcher(f"hauswart where {name} ran", figure["hauswart_on_same_runs"])
+    return rows
+
+
+def _watcher(name: str, figure: dict[str, Any]) -> list[tuple[str, ...]]:
+    false, rows = figure["false_alarms"], []
+    rate = "-" if false["an_hour"] is None else f"{false['an_hour']:.1f} (up to {false['upper_an_hour']:.1f})"
+    told = [f"{false['alerts']} in {false['host_hours']:.2f} h, {false['runs']} runs", rate]
+    for window, one in figure["windows"].items():
+        delay = one["delay_s"]
+        cells = [name, window, str(one["recall"]["runs"]), span_text(one["recall"])]
+        cells += [_s(delay["p50"]), _s(delay["p95"]), cell(one["alerts"])]
+        cells += [cell(one["right_class"]) if figure["names_class"] else "no", cell(one["culprit"]), *told]
+        rows.append(tuple(cells))
+        name, told = "", ["", ""]
+    return rows
 
 
 def fine(verdict: Verdict) -> bool:
@@ -46,8 +118,13 @@ def interval_text(figure: dict[str, Any]) -> str:
     """Value, interval and count of a figure."""
     if figure["value"] is None:
         return "-"
+    return f"{span_text(figure)}, {figure['mechanisms']} mechanisms, {figure['runs']} runs"
+
+
+def span_text(figure: dict[str, Any]) -> str:
+    """Value and interval of a figure."""
     span = f" ({figure['low']:.2f} to {figure['high']:.2f})" if figure["low"] is not None else ""
-    return f"{figure['value']:.2f}{span}, {figure['mechanisms']} mechanisms, {figure['runs']} runs"
+    return cell(figure) + span
 
 
 def notes(found: dict[str, Any]) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ from daemon.status import ModelTier
 from daemon.store.segments import SegmentReader, segment_paths
 from daemon.tiers.top import TopTier, Write
 from models.taxonomy import Severity
+from tests.lab.answers import Alert
 from tests.lab.scenario import BENIGN, Run, Scenario, names
 
 CULPRITS = 3
 # Where others keep a whole core busy, load that the daemon lays at nobody's door is theirs.
 AMBIENT_CORES = 1.0
-_LOAD = {"cpu-saturation", "io-saturation"}
+LOAD = {"cpu-saturation", "io-saturation"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,16 @@ class Said:
 
 
 @dataclass(frozen=True)
+class Peer:
+    """What another watcher raised in the same run; its alerts' times are as `Said.opened_s`."""
+
+    version: str
+    alerts: list[Alert]
+    cpu_s: float | None = None
+    pss_bytes: float | None = None
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What a replay said during a run, and whether that was right."""
 
@@ -61,6 +72,11 @@ class Verdict:
     during: list[Said] = field(default_factory=list)
     ambient: list[Said] = field(default_factory=list)  # true of the machine, but not of this run; not scored
     live: list[Said] = field(default_factory=list)
+    later: list[Said] = field(default_factory=list)  # after the window, while the run lingered; not scored
+    lingered_s: float = 0.0  # until when it did, as `Said.opened_s`; 0 if not
+    ambient_cores: float = 0.0
+    peers: dict[str, Peer] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)  # peers that were asked for, and why they are not
     advice_checked: int = 0
     advice_violations: list[str] = field(default_factory=list)
     same_twice: bool = True
@@ -71,6 +87,11 @@ class Verdict:
     def benign(self) -> bool:
         """Whether nothing was wrong."""
         return self.fault_class == BENIGN
+
+    @property
+    def accompanied(self) -> bool:
+        """Whether other watchers ran beside hauswart, or should have."""
+        return bool(self.peers or self.left_out)
 
     @property
     def right(self) -> Said | None:
@@ -114,7 +135,7 @@ class Verdict:
 def is_drowned(folder: Path) -> bool:
     """Whether a fault of load was played on a machine that others kept busy: nothing can be said of it."""
     run = json.loads((folder / "run.json").read_text())
-    return run["system"] == "host" and run["class"] in _LOAD and run["ambient_cores"] >= AMBIENT_CORES
+    return run["system"] == "host" and run["class"] in LOAD and run["ambient_cores"] >= AMBIENT_CORES
 
 
 def judge(
@@ -123,11 +144,11 @@ def judge(
     """Replay a recording, twice, and compare it with the scenario's label and with what was said live."""
     run = json.loads((folder / "run.json").read_text())
     label = Run(scenario, run["seed"], run["number"], run["parameters"])
-    first, notes = _replay(folder, run, ask)
-    second, _ = _replay(folder, run, ask)
-    live = [msgspec.convert(one["incident"], Incident) for one in run["live"]]
     times = run["times"]
     zero, end = times["effect"]["wall"], times["ended"]["wall"]
+    first, notes = _replay(folder, run, ask, end)
+    second, _ = _replay(folder, run, ask, end)
+    live = [msgspec.convert(one["incident"], Incident) for one in run["live"]]
     began = times["began"]["wall"] - zero
     told = _told(first, zero)
     lived = _told([one for one in live if one.opened_at <= end], zero)
@@ -153,16 +174,49 @@ def judge(
         same_twice=told == _told(second, zero),
         damage=notes,
         losses=run["losses"],
+        ambient_cores=run["ambient_cores"],
+        **_beyond(folder, run, label, ask),
+        **_beside(run),
     )
 
 
+def _beyond(folder: Path, run: dict[str, Any], label: Run, ask: Mapping[ModelTier, Ask]) -> dict[str, Any]:
+    """What was said after the window in a run that lingered."""
+    if "lingered" not in run["times"]:
+        return {}
+    zero, end, last = (run["times"][name]["wall"] for name in ("effect", "ended", "lingered"))
+    told = _told(_replay(folder, run, ask, last)[0], zero)
+    kept = [one for one in told if one.opened_s > end - zero and not _of_others(one, run, label)]
+    return {"later": kept, "lingered_s": last - zero}
+
+
+def _beside(run: dict[str, Any]) -> dict[str, Any]:
+    """The other watchers of the run."""
+    zero, peers, left_out = run["times"]["effect"]["wall"], {}, {}
+    for name, said in run.get("peers", {}).items():
+        if "left_out" in said:
+            left_out[name] = said["left_out"]
+            continue
+        alerts = [Alert(**one) for one in said["alerts"]]
+        alerts = [
+            replace(one, at=round(one.at - zero, 3), cleared_at=_since(one.cleared_at, zero))
+            for one in alerts
+        ]
+        peers[name] = Peer(said["version"], alerts, said.get("cpu_s"), said.get("pss_bytes"))
+    return {"peers": peers, "left_out": left_out}
+
+
+def _since(at: float | None, zero: float) -> float | None:
+    return None if at is None else round(at - zero, 3)
+
+
 def _replay(
-    folder: Path, run: dict[str, Any], ask: Mapping[ModelTier, Ask]
+    folder: Path, run: dict[str, Any], ask: Mapping[ModelTier, Ask], end: float
 ) -> tuple[list[Incident], list[str]]:
-    """The incidents at the end of the window, and what of the recording is damaged."""
+    """The incidents as they are at `end` (Unix time), and what of the recording is damaged."""
     replay = Replay(configuration.load(folder / "hauswart.toml"), ask)
     segments = SegmentReader(segment_paths(folder / "telemetry"))
-    for batch in within(segments, None, run["times"]["ended"]["wall"]):
+    for batch in within(segments, None, end):
         replay.feed(batch)
     return [one for one in replay.incidents.values() if one.state != "merged"], segments.notes
 
@@ -189,7 +243,7 @@ def _of_others(said: Said, run: dict[str, Any], label: Run) -> bool:
 
     A container's daemon sees no process outside, so who is blamed by name there is the run's own.
     """
-    if said.fault_class not in _LOAD or said.fault_class in label.scenario.right_classes:
+    if said.fault_class not in LOAD or said.fault_class in label.scenario.right_classes:
         return False
     named = [one for one in said.culprits[:1] if one != "host:"]
     if run["system"] == "host":

@@ -1,0 +1,165 @@
+"""Hauswart beside other watchers in the same runs: who says anything, when, of what, and how often wrongly.
+
+The same rules for all. An alert is hauswart's incident or a peer's alert, first raised from the injection
+on; warnings count, what stood before or is of severity info does not. What is said of load while others keep
+the machine busy is nobody's merit or fault (`verdict.py`), except in a run that is about load. Times are what
+each says itself: hauswart when it observed it, in the replay, the others when their check was made.
+
+| figure | what it is |
+| --- | --- |
+| recall | share of faults with any alert in the window, whatever it says |
+| delay | seconds from the effect to the first of them |
+| alerts | how many there are in the window of a fault |
+| right class | share of faults with an alert of a right class; peers name none |
+| culprit | share of faults with one that names a right culprit: hauswart in the first place, peers in any |
+| false alarms | alerts in benign runs, to the end of the watching |
+
+A peer names a culprit if its name stands in the alert's text to the letter, as a whole word or path.
+
+The window is the scenario's own, and where the runs lingered long enough also 120 and 300 seconds: the stock
+checks of others are made for minutes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from tests.lab.answers import INFO, Alert
+from tests.lab.score import percentile, poisson_upper, share
+from tests.lab.verdict import AMBIENT_CORES, LOAD, Said, Verdict
+
+HAUSWART = "hauswart"
+OWN_WINDOW = "own"
+WINDOWS_S = (120.0, 300.0)
+_SLACK_S = 1.0  # the clock is read after the waiting
+_ABOUT_LOAD = re.compile(
+    r"cpu|load|iowait|context.switch|disk.(backlog|utilization|io\b)|(read|write).latency|service.time",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Raised:
+    """One alert of anybody."""
+
+    at_s: float
+    right_class: bool
+    culprit: bool
+
+
+def compare(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """The figures of everybody over the runs that others watched, too; as JSON."""
+    runs = [one for one in verdicts if one.accompanied]
+    names = sorted({name for one in runs for name in one.peers})
+    found = {HAUSWART: _figures(HAUSWART, runs)} if runs else {}
+    for name in names:
+        theirs = [one for one in runs if name in one.peers]
+        found[name] = _figures(name, theirs)
+        if len(theirs) != len(runs):
+            found[name]["hauswart_on_same_runs"] = _figures(HAUSWART, theirs)
+    left_out: dict[str, Counter[str]] = defaultdict(Counter)
+    for one in runs:
+        for name, reason in one.left_out.items():
+            left_out[name][reason] += 1
+    return {"watchers": found, "left_out": {name: dict(reasons) for name, reasons in left_out.items()}}
+
+
+def raised(verdict: Verdict, who: str, until_s: float) -> list[Raised]:
+    """What counts of what somebody said, in the order of time."""
+    began = verdict.span_s[0]
+    if who == HAUSWART:
+        said = [one for one in (*verdict.during, *verdict.later) if one.severity != INFO]
+        return [_of_hauswart(verdict, one) for one in said if began <= one.opened_s <= until_s]
+    alerts = [one for one in verdict.peers[who].alerts if one.severity != INFO]
+    counted = [one for one in alerts if began < one.at + one.grain_s and one.at <= until_s]
+    return [
+        Raised(max(began, one.at), right_class=False, culprit=names_culprit(verdict, one.text))
+        for one in counted
+        if not _of_others(verdict, one)
+    ]
+
+
+def names_culprit(verdict: Verdict, text: str) -> bool:
+    """Whether the name of a right culprit stands in a text, as a whole word or path."""
+    wanted = (label.partition(":")[2] for label in verdict.right_culprits)
+    return any(re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w/-]|\.\w)", text) for name in wanted if name)
+
+
+def _of_hauswart(verdict: Verdict, said: Said) -> Raised:
+    right = said.fault_class in verdict.right_classes
+    return Raised(said.opened_s, right_class=right, culprit=verdict.blames(said, 1))
+
+
+def _of_others(verdict: Verdict, alert: Alert) -> bool:
+    about_load = bool(LOAD & {verdict.fault_class, *verdict.right_classes})
+    busy = verdict.ambient_cores >= AMBIENT_CORES
+    return busy and not about_load and _ABOUT_LOAD.search(alert.name) is not None
+
+
+def _figures(who: str, runs: Sequence[Verdict]) -> dict[str, Any]:
+    faults = [one for one in runs if not one.benign]
+    windows = {OWN_WINDOW: _window(who, faults, None)}
+    for seconds in WINDOWS_S:
+        long = [one for one in faults if one.lingered_s >= seconds - _SLACK_S]
+        if long:
+            windows[f"{seconds:.0f} s"] = _window(who, long, seconds)
+    own = [one.peers[who] for one in runs] if who != HAUSWART else []
+    costs = {
+        name: median(values)
+        if (values := [v for one in own if (v := getattr(one, name)) is not None])
+        else None
+        for name in ("cpu_s", "pss_bytes")
+    }
+    return {
+        "names_class": who == HAUSWART,
+        "versions": sorted({one.version for one in own}),
+        "runs": len(runs),
+        "windows": windows,
+        "false_alarms": _false_alarms(who, [one for one in runs if one.benign]),
+        "median_cost": costs,
+    }
+
+
+def _window(who: str, faults: Sequence[Verdict], seconds: float | None) -> dict[str, Any]:
+    def said(one: Verdict) -> list[Raised]:
+        return raised(one, who, one.span_s[1] if seconds is None else seconds)
+
+    every = [said(one) for one in faults]
+    first = sorted(max(0.0, min(each.at_s for each in one)) for one in every if one)
+    right = [[each.at_s for each in one if each.right_class] for one in every]
+    figures = {
+        "recall": share(faults, lambda one: bool(said(one))),
+        "alerts": share(faults, lambda one: len(said(one))),
+        "right_class": share(faults, lambda one: any(each.right_class for each in said(one))),
+        "culprit": share(faults, lambda one: any(each.culprit for each in said(one))),
+    }
+    return {
+        **{name: asdict(figure) for name, figure in figures.items()},
+        "delay_s": _delays(first),
+        "right_delay_s": _delays(sorted(max(0.0, min(one)) for one in right if one)),
+    }
+
+
+def _delays(ordered: list[float]) -> dict[str, Any]:
+    return {"p50": percentile(ordered, 0.5), "p95": percentile(ordered, 0.95), "n": len(ordered)}
+
+
+def _false_alarms(who: str, benign: Sequence[Verdict]) -> dict[str, Any]:
+    """`upper_an_hour` is the 95 % limit that this little time leaves (Poisson)."""
+    ends = [max(one.span_s[1], one.lingered_s) for one in benign]
+    said = [raised(one, who, end) for one, end in zip(benign, ends, strict=True)]
+    hours = sum(end - one.span_s[0] for one, end in zip(benign, ends, strict=True)) / 3600
+    count = sum(map(len, said))
+    return {
+        "runs": len(benign),
+        "quiet_runs": sum(not one for one in said),
+        "host_hours": round(hours, 3),
+        "alerts": count,
+        "an_hour": count / hours if hours else None,
+        "upper_an_hour": poisson_upper(count) / hours if hours else None,
+    }
