@@ -1,5 +1,5 @@
 #!/bin/sh
-# Sets up what one make target needs: setup.sh run|test|vm|lab|bench|peers VENV. Nothing if it is there already.
+# Sets up what one make target needs: setup.sh run|test|vm|lab|bench|peers VENV. Does nothing when it is there already.
 set -eu
 what=$1 venv=$2
 cd "$(dirname "$0")"
