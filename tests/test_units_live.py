@@ -6,15 +6,13 @@ Everything happens in a container (`tests.lab.container`). The interpreter and t
 
 import json
 import re
-import sys
-import sysconfig
 import time
-from pathlib import Path
 
 import pytest
 
 from daemon.message_ids import MessageId
-from tests.lab.container import PROJECT, SHARED, ContainerError, container, missing
+from tests.lab.container import ContainerError, container, missing
+from tests.lab.systems import BINDS, PROGRAM, WRAPPER
 
 pytestmark = [
     pytest.mark.lab,
@@ -26,18 +24,6 @@ pytestmark = [
 STAGES = ("collector", "low", "middle", "top", "notify")
 TIERS = ("low", "middle", "top")
 USERS = {stage: f"hauswart-{stage}" for stage in STAGES} | {"collector": "hauswart-collect"}
-HAUSWART = f"{SHARED}/bin/hauswart"
-# A venv's own interpreter may be a link into a home directory, so it is left out.
-PYTHON = f"bin/python{sys.version_info.major}.{sys.version_info.minor}"
-BINDS = {
-    "/opt/hauswart/code": PROJECT,
-    "/opt/hauswart/python": Path(sys.base_prefix),
-    "/opt/hauswart/packages": Path(sysconfig.get_path("purelib")),
-}
-WRAPPER = f"""#!/bin/sh
-export PYTHONPATH=/opt/hauswart/code:/opt/hauswart/packages LD_LIBRARY_PATH=/opt/hauswart/python/lib
-exec /opt/hauswart/python/{PYTHON} -P -m daemon "$@"
-"""
 CONFIG = """
 [collect]
 snapshot_interval_s = 2.0
@@ -85,7 +71,7 @@ class Host:
         }
 
     def incidents(self):
-        lines = self.run(f"{HAUSWART} incidents --json").splitlines()
+        lines = self.run(f"{PROGRAM} incidents --json").splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def about(self, name):
@@ -152,7 +138,7 @@ def host(tmp_path_factory):
         found.run(f"mkdir -p /etc/hauswart && cat >/etc/hauswart/hauswart.toml <<'X'\n{CONFIG}X\n")
         targets = "/etc/credstore/hauswart.targets"
         found.run(f"install -d -m 700 /etc/credstore && umask 077 && echo json://127.0.0.1:9/ >{targets}")
-        found.installed = found.run(f"{HAUSWART} host install --program {HAUSWART}", timeout_s=120.0)
+        found.installed = found.run(f"{PROGRAM} host install --program {PROGRAM}", timeout_s=120.0)
         found.wait_up()
         yield found
 
@@ -172,7 +158,7 @@ def test_target_starts_every_stage_and_each_says_what_it_does(host):
 
 
 def test_installing_again_changes_nothing_and_leaves_the_stages_running(host):
-    said = host.run(f"{HAUSWART} host install --no-start --program {HAUSWART}")
+    said = host.run(f"{PROGRAM} host install --no-start --program {PROGRAM}")
     assert "everything was in place" in said
     assert "restart" not in said
 
@@ -331,12 +317,12 @@ def test_full_file_system_is_seen_through_the_sandbox(host):
 def test_operator_in_the_group_reads_and_answers_and_others_do_not(host):
     host.run("useradd --no-create-home --groups hauswart carla && useradd --no-create-home mallory")
     incident = host.about("loop.service")[0]["id"]
-    host.run(f"cd / && runuser -u carla -- {HAUSWART} feedback {incident} good")
-    assert "loop.service" in host.run(f"cd / && runuser -u carla -- {HAUSWART} show {incident}")
+    host.run(f"cd / && runuser -u carla -- {PROGRAM} feedback {incident} good")
+    assert "loop.service" in host.run(f"cd / && runuser -u carla -- {PROGRAM} show {incident}")
     assert host.wait(lambda: host.status("middle")["counters"].get("records_kept", 0) > 0)
     for command in ("incidents", f"feedback {incident} bad"):
         with pytest.raises(ContainerError):
-            host.run(f"cd / && runuser -u mallory -- {HAUSWART} {command}")
+            host.run(f"cd / && runuser -u mallory -- {PROGRAM} {command}")
 
 
 def test_hung_stage_is_killed_by_its_watchdog_and_comes_back(host):
@@ -438,7 +424,7 @@ def test_stop_is_orderly_and_start_goes_on_where_it_stopped(host):
     assert time.monotonic() - began < 25.0
     assert {host.show(f"hauswart-{stage}", "Result") for stage in STAGES} == {"success"}
     assert "Traceback" not in host.run("journalctl -b -u 'hauswart-*' -o cat")
-    refused = host.run(f"{HAUSWART} run --for 1", check=False)
+    refused = host.run(f"{PROGRAM} run --for 1", check=False)
     assert "systemctl start hauswart.target" in refused
     host.run("systemctl start hauswart.target", timeout_s=120.0)
     host.wait_up()
@@ -447,12 +433,12 @@ def test_stop_is_orderly_and_start_goes_on_where_it_stopped(host):
 
 
 def test_uninstall_leaves_the_state_and_nothing_else(host):
-    host.run(f"{HAUSWART} host uninstall", timeout_s=90.0)
+    host.run(f"{PROGRAM} host uninstall", timeout_s=90.0)
     assert host.run("systemctl list-units --all --no-legend 'hauswart-*'").strip() == ""
     assert "hauswart-low.service" not in host.run("ls /etc/systemd/system").split()
     assert "store.db" in host.run("ls /var/lib/hauswart/store")
     assert host.run("test -e /run/hauswart || echo gone").strip() == "gone"
-    host.run(f"{HAUSWART} host uninstall --purge", timeout_s=90.0)
+    host.run(f"{PROGRAM} host uninstall --purge", timeout_s=90.0)
     places = "/etc/systemd/system /etc/sysusers.d /etc/tmpfiles.d /usr/local /var/lib /run"
     left = host.run(f"find {places} -name '*hauswart*' -not -path '*.d/haste.conf'", check=False).split()
     assert [path for path in left if not path.endswith(".service.d") and "credentials" not in path] == []

@@ -30,17 +30,17 @@ UP_S = 120.0  # of a guest whose every instruction is emulated; elsewhere it is 
 _MACHINE = "tests.lab.machine"
 _LOCK = Path("/run/lock/hauswart-lab")
 _WORK = f"{SHARED}/work"
-_PROGRAM = f"{SHARED}/bin/hauswart"
+PROGRAM = f"{SHARED}/bin/hauswart"
 _STATE, _STATUS = "/var/lib/hauswart", "/run/hauswart/status"
 _STAGES = ("collector", "low", "middle", "top")
 # The units see neither /home nor the host's /tmp, so the code is mounted where they do.
 _PYTHON = f"bin/python{sys.version_info.major}.{sys.version_info.minor}"
-_BINDS = {
+BINDS = {
     "/opt/hauswart/code": PROJECT,
     "/opt/hauswart/python": Path(sys.base_prefix),
     "/opt/hauswart/packages": Path(sysconfig.get_path("purelib")),
 }
-_WRAPPER = f"""#!/bin/sh
+WRAPPER = f"""#!/bin/sh
 export PYTHONPATH=/opt/hauswart/code:/opt/hauswart/packages LD_LIBRARY_PATH=/opt/hauswart/python/lib
 exec /opt/hauswart/python/{_PYTHON} -P -m daemon "$@"
 """
@@ -239,9 +239,9 @@ def _units(system: System, group: Path | None) -> Units:
 def _container(scratch: Path) -> Iterator[Container]:
     program = scratch / "shared/bin/hauswart"
     program.parent.mkdir(parents=True)
-    program.write_text(_WRAPPER)
+    program.write_text(WRAPPER)
     program.chmod(0o755)
-    with containers.container(scratch, {}, _BINDS) as box:
+    with containers.container(scratch, {}, BINDS) as box:
         box.run(f"mkdir -m 777 {_WORK}; mkdir -p /etc/hauswart; touch /etc/hauswart/hauswart.toml")
-        box.run(f"{_PROGRAM} host install --no-start --program {_PROGRAM}", timeout_s=120.0)
+        box.run(f"{PROGRAM} host install --no-start --program {PROGRAM}", timeout_s=120.0)
         yield box
