@@ -155,7 +155,7 @@ def _said(signs: list[Sign], view: View) -> str:
 
 def _plain(text: str, view: View) -> str:
     """A line's words: names as slots, values dropped, lower case."""
-    text = text[:512]
+    text = text[:512].replace("\0", " ")  # it marks the slots below
     for slot, (_, name) in enumerate(view.slots[:SLOTS]):
         if len(name) > 1 and name in text:
             text = re.sub(rf"(?<!\w){re.escape(name)}(?:\[\d+\])?(?!\w)", f"\0{_LETTERS[slot]}\0", text)
@@ -177,8 +177,9 @@ def _fitting(words: Sequence[str], chars: int) -> list[str]:
 
 
 def _shown(piece: str) -> str:
-    if "\0" in piece:
-        return SLOT_TOKENS[_LETTERS.index(piece.split("\0")[1])]
+    marked = piece.split("\0")
+    if len(marked) > 1:
+        return SLOT_TOKENS[_LETTERS.index(marked[1])]
     word = _VALUE.sub("", piece).strip(_EDGE)
     return "" if word in SLOT_TOKENS else word
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from models.situations import FAULTS, HEADS, SEVERITIES, SLOT_TOKENS, SLOTS, Sign, View, decode, encode
@@ -104,6 +104,8 @@ def test_scores_of_another_shape_are_refused(head):
 
 
 @given(st.text(max_size=3000), st.lists(st.text(min_size=1, max_size=40), max_size=8))
+@example("\x000", [])
+@example("a\0b web[1] \0", ["web"])
 def test_any_line_and_any_names_give_a_bounded_text(line, names):
     slots = tuple((K.PROCESS, name) for name in names)
     text = encode(View((sign("line.novel", text=line, quoted=True, slots=()),), slots))
