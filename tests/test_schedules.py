@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.incidents.schedules import Schedules
+from daemon.incidents.schedules import Schedules, remembered
 from daemon.messages import Culprit, Evidence, Finding, Incident, Stamp, Subject, Tick
 from daemon.settings import Middle
 from daemon.silences import check, holds, parse_recurring
@@ -176,7 +176,7 @@ def test_nights_before_a_restart_count(tmp_path):
     with StoreWriter(tmp_path / "store.db") as writer:
         writer.save(list(kept.values()), [])
         with StoreReader(tmp_path / "store.db") as reader:
-            tier = MiddleTier(Middle(), past=reader.incidents(state="closed"))
+            tier = MiddleTier(Middle(), past=remembered(reader.incidents, at(2, "00:00")))
         night(tier, 2, kept)
         [silence] = tier.learned()
         writer.keep(silence)

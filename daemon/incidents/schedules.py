@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from daemon.messages import Incident, KeepSilence
@@ -28,6 +28,15 @@ USER = "hauswart"
 
 # Load alone: what fills, breaks, leaks or attacks is never a habit.
 LEARNED = frozenset({FaultClass.CPU_SATURATION, FaultClass.IO_SATURATION, FaultClass.HEAVY_BUT_NORMAL_LOAD})
+
+
+def remembered(incidents: Callable[..., list[Incident]], wall: float) -> list[Incident]:
+    """The closed incidents of the last weeks that may make a habit; `incidents` is the store reader's."""
+    return [
+        one
+        for fault in sorted(LEARNED)
+        for one in incidents(state="closed", since=wall - KEPT_S, fault_class=fault, limit=HISTORY_MAX)
+    ]
 
 
 class Occurrence(NamedTuple):

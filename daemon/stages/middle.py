@@ -364,7 +364,7 @@ class MiddleStage:
 
 def run(settings: Settings) -> None:
     """Be the middle tier until stopped."""
-    from daemon.incidents.schedules import KEPT_S, LEARNED  # noqa: PLC0415  # as the tier below
+    from daemon.incidents.schedules import remembered  # noqa: PLC0415  # as the tier below
     from daemon.store.reader import StoreReader  # noqa: PLC0415  # only this stage and the top pay for SQLite
     from daemon.store.writer import StoreWriter  # noqa: PLC0415
     from daemon.tiers.middle import MiddleTier  # noqa: PLC0415
@@ -379,14 +379,7 @@ def run(settings: Settings) -> None:
             with StoreReader(path) as reader:
                 recent = reader.incidents(since=time.time() - REOPEN_S, limit=MAX_RECENT)
                 silences = reader.silences()
-                month = time.time() - KEPT_S
-                past = [
-                    incident
-                    for fault in sorted(LEARNED)
-                    for incident in reader.incidents(
-                        state="closed", since=month, fault_class=fault, limit=MAX_RECENT
-                    )
-                ]
+                past = remembered(reader.incidents, time.time())
             consumer = FlowConsumer(wire, EDGE, upward_decoder())
             tell_unchecked(life, wire)
             MiddleStage(
