@@ -399,3 +399,14 @@ def test_times_are_read_relative_and_absolute():
     assert NOW - 2 * 86400 <= times.parse_when("yesterday", NOW) < NOW
     with pytest.raises(ConfigError):
         times.parse_when("soonish", NOW)
+
+
+def test_run_takes_the_state_directory_before_and_after_its_name(tmp_path):
+    for number, words in enumerate((["--state-dir", "{}", "run"], ["run", "--state-dir", "{}"])):
+        state = tmp_path / str(number)
+        argv = [word.format(state) for word in words]
+        done = subprocess.run(
+            [sys.executable, "-m", "daemon", *argv, "--for", "1"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert (state / "store.db").exists()

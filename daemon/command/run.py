@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -38,9 +39,14 @@ def run(
     seconds: Annotated[
         float | None, typer.Option("--for", min=0.1, help="End after this many seconds, with a summary line.")
     ] = None,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option("--state-dir", metavar="DIR", help="Keep all state here; also before the command."),
+    ] = None,
 ) -> None:
     """Start the supervisor in place of this process."""
-    settings = session_of(context).settings
+    session = session_of(context)
+    settings = (session if state_dir is None else replace(session, state_dir=state_dir)).settings
     resolved = _settle(settings, settings.runtime / "settings-run.json")
     _become("supervise", str(resolved), *(["--for", str(seconds)] if seconds is not None else []))
 
