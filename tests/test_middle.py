@@ -319,6 +319,20 @@ def test_a_cause_seen_after_its_effect_reclasses_the_open_incident():
     assert host.only.revision > first.revision
 
 
+def test_what_ended_long_ago_draws_nothing_into_an_incident_that_lasts():
+    """A program that was busy an hour ago fills a disk, while another one still keeps the processor busy."""
+    hog = [find(t, "cpu.level", "process:spin[7]", {CPU: 0.9}) for t in range(10, 4000, 30)]
+    busy = find(20, "proc.cpu.level", "process:build[8]", {CPU: 0.8})
+    ended = find(60, "proc.cpu.level", "process:build[8]", {CPU: 0.8}, ended=True)
+    writer = find(3600, "io.proc.level", "process:build[9]", {IO: 0.8})
+    full = find(3605, "fs.full.level", ["mount:/var", "process:build[9]=0.6"], {FULL: 0.9})
+    host = Host().play(*hog, busy, ended, writer, full, until=3700)
+    assert sorted((one.fault_class, one.culprits[0].name) for one in host.incidents) == [
+        (CPU, "spin[7]"),
+        (FULL, "/var"),
+    ]
+
+
 def test_two_open_incidents_that_turn_out_one_are_merged():
     host = Host().play(
         find(10, "known.unit-failed", "unit:app.service", {CRASH: 0.75}, score=0.65),

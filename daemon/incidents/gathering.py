@@ -133,8 +133,8 @@ class Gathering:
     def view(self, situation: Situation) -> View:
         """The situation as grouping sees it now."""
         view = self._views.get(situation.id)
-        if view is None:
-            view = view_of_situation(situation, self._tops[situation.id])
+        if view is None or situation.last_t - view.made_t > self._window_s:
+            view = view_of_situation(situation, self._tops[situation.id], self._window_s)
             self._views[situation.id] = view
         if (view.last_t, view.over_t) != (situation.last_t, situation.over_t):
             view = view._replace(last_t=situation.last_t, over_t=situation.over_t)

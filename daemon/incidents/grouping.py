@@ -38,6 +38,7 @@ class View(NamedTuple):
     last_t: float
     over_t: float | None
     stage: bool
+    made_t: float  # `last_t` when it was made: what ended since then may still be in it
 
 
 def view_of_finding(finding: Finding, t: float) -> View:
@@ -48,16 +49,28 @@ def view_of_finding(finding: Finding, t: float) -> View:
     return _view(top, spoken, (finding.subjects, places), (t, t, None), stage=on_stage(finding))
 
 
-def view_of_situation(situation: Situation, top: FaultClass) -> View:
-    """A situation as grouping sees it; `top` is its present fault class."""
+def view_of_situation(situation: Situation, top: FaultClass, window_s: float) -> View:
+    """A situation as grouping sees it; `top` is its present fault class.
+
+    What ended longer ago than `window_s` draws nothing to it: in an incident that lasts for hours everything
+    that was ever busy would otherwise come together.
+    """
+    since = situation.last_t - window_s
+    current = {
+        where: one
+        for where, one in situation.conditions.items()
+        if one.ended_t is None or one.ended_t >= since
+    }
     subjects: list[Subject] = []
     places: list[Subject] = []
-    for (rule, _), condition in situation.conditions.items():
+    for (rule, _), condition in current.items():
         if not condition.weak:
             named = _subjects(condition)
             subjects += named
             places += () if guesses(rule) else named
-    spoken = frozenset({top, *(fault for fault, score in classes(situation).items() if score >= SPEAKS)})
+    spoken = frozenset(
+        {top, *(fault for fault, score in classes(current.values()).items() if score >= SPEAKS)}
+    )
     times = (situation.first_t, situation.last_t, situation.over_t)
     return _view(top, spoken, (subjects, places), times, stage=situation.stage)
 
@@ -204,4 +217,4 @@ def _view(
             found.setdefault(_KINDS[kind], set()).add(name)
     blamed = {kind: frozenset(names) for kind, names in found.items()}
     reached = frozenset().union(*map(far, spoken))
-    return View(top, spoken, reached, tied, blamed, *times, stage)
+    return View(top, spoken, reached, tied, blamed, *times, stage, times[1])

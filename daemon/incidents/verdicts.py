@@ -117,10 +117,10 @@ def judge(
     )
 
 
-def classes(situation: Situation) -> dict[FaultClass, float]:
+def classes(conditions: Iterable[Condition]) -> dict[FaultClass, float]:
     """How strongly each class is spoken for, without context or causality."""
     found: dict[FaultClass, float] = {}
-    for condition in situation.conditions.values():
+    for condition in conditions:
         finding = condition.finding
         for fault, hint in finding.hints.items():
             found[fault] = max(found.get(fault, 0.0), hint * finding.score)
