@@ -5,6 +5,7 @@
     record [NAME ...]  play scenarios and keep each run's telemetry; goes on where it was interrupted
     score [NAME ...]   replay what was recorded and say how right it was
     report [NAME ...]  the same as one HTML page
+    publish [NAME ...] pack what was recorded as one file for others, with labels and a data card
     freeze             put new scenarios on one side of the split
 
 A NAME is CLASS/MECHANISM, CLASS or MECHANISM, or a pattern of them such as 'disk-*/*'.
@@ -18,7 +19,7 @@ import sys
 from pathlib import Path
 
 from daemon.errors import HauswartError
-from tests.lab import commands
+from tests.lab import commands, dataset
 from tests.lab.peers import WARM_S
 
 RECORDINGS = Path("lab-runs")
@@ -53,8 +54,16 @@ def parser() -> argparse.ArgumentParser:
             verb.add_argument("--json", action="store_true")
         else:
             verb.add_argument("--out", type=Path, default=Path("lab-report.html"))
-    for verb in (record, verbs.choices["score"], verbs.choices["report"]):
+    publish = _verb(verbs, "publish", commands.publish_runs)
+    publish.add_argument("--out", type=Path, default=Path(dataset.ROOT + dataset.SUFFIX))
+    publish.add_argument("--host", action="store_true", help="also recordings of the machine itself")
+    for verb in (record, publish):
         verb.add_argument("--runs", type=Path, default=RECORDINGS, metavar="DIR", help="where recordings lie")
+    for verb in (verbs.choices["score"], verbs.choices["report"]):
+        verb.add_argument(
+            "--runs", type=Path, default=RECORDINGS, metavar="DIR", help="recordings, or a data set's file"
+        )
+    for verb in (record, verbs.choices["score"], verbs.choices["report"]):
         verb.add_argument("--frozen", action="store_true", help="the frozen ones instead")
     _verb(verbs, "freeze", commands.freeze, names=False)
     return top
@@ -87,7 +96,7 @@ def _verb(verbs, name: str, function, *, names: bool = True) -> argparse.Argumen
 
 def main(argv: list[str]) -> int:
     """Do what the command line asks for."""
-    verbs = {"try", "list", "record", "score", "report", "freeze"}
+    verbs = {"try", "list", "record", "score", "report", "publish", "freeze"}
     if not argv or (argv[0] not in verbs and argv[0] not in {"-h", "--help"}):
         argv = ["try", *argv]
     options = parser().parse_args(argv)
@@ -99,4 +108,5 @@ def main(argv: list[str]) -> int:
         return error.exit_code
 
 
-sys.exit(main(sys.argv[1:]))
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -19,7 +19,7 @@ from daemon import config as configuration
 from daemon.command.replay import scorers
 from daemon.errors import ConfigError, HauswartError
 from daemon.stages.top import writer
-from tests.lab import peers, report, runner, split, tables
+from tests.lab import dataset, peers, report, runner, split, tables
 from tests.lab.comparison import compare
 from tests.lab.recording import RecordingError, Watch, is_current, record
 from tests.lab.scenario import Run, Scenario, find, load_noise, missing_programs, runs
@@ -114,6 +114,20 @@ def report_runs(options: argparse.Namespace) -> int:
     return 0
 
 
+def publish_runs(options: argparse.Namespace) -> int:
+    """Write what was recorded, of both sides of the split, as one file."""
+    wanted = {one.name: one for one in find(options.names)}
+    folders = [
+        one
+        for one in _usable(options.runs, wanted)
+        if options.host or wanted[_name(one)].document.system != "host"
+    ]
+    index = dataset.publish(folders, wanted, options.out)
+    size = options.out.stat().st_size / 1e6
+    print(f"{options.out}: {index['runs']} runs of {index['mechanisms']} mechanisms, {size:.1f} MB")
+    return 0
+
+
 def freeze(_: argparse.Namespace) -> int:
     """Give new scenarios their side."""
     split.write_sides(split.extend(split.load_sides(), [one.name for one in find([])]))
@@ -128,14 +142,25 @@ def against(scenario: Scenario, noise: list[str]) -> str:
 def verdicts_of(options: argparse.Namespace) -> list[Verdict]:
     """The verdicts on all recorded runs that were asked for."""
     wanted = {one.name: one for one in _scenarios(options)}
-    found = [one.parent for one in sorted(options.runs.glob("*/*/*/run.json")) if _name(one.parent) in wanted]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = dataset.unpack(options.runs, Path(scratch)) if options.runs.is_file() else options.runs
+        return _judged(_usable(folder, wanted), wanted, options)
+
+
+def _usable(runs_folder: Path, wanted: dict[str, Scenario]) -> list[Path]:
+    """The folders of recordings that can be scored; says of the others why not. Raises ConfigError."""
+    found = [one.parent for one in sorted(runs_folder.glob("*/*/*/run.json")) if _name(one.parent) in wanted]
     against_it = {one: _flaw(wanted[_name(one)], one) for one in found}
     for folder, reason in against_it.items():
         if reason:
             print(f"lab: {folder}: left out, {reason}; record it again", file=sys.stderr)
     folders = [one for one in found if not against_it[one]]
     if not folders:
-        raise ConfigError(f"{options.runs} holds no such run", hint="`python -m tests.lab record` makes them")
+        raise ConfigError(f"{runs_folder} holds no such run", hint="`python -m tests.lab record` makes them")
+    return folders
+
+
+def _judged(folders: list[Path], wanted: dict[str, Scenario], options: argparse.Namespace) -> list[Verdict]:
     # The models are the shipped ones, whatever is installed on this machine.
     with tempfile.TemporaryDirectory() as state, _progress() as bar:
         settings = configuration.load(_empty(Path(state)), state_dir=Path(state))

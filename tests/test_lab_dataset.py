@@ -1,0 +1,139 @@
+"""The lab's recordings as a data set: what is packed scores alike, and a hostile file changes nothing."""
+
+import io
+import json
+import tarfile
+
+import pytest
+import zstandard
+
+from daemon.errors import ConfigError, SourceError
+from tests.fixtures import lab_runs
+from tests.lab import dataset
+from tests.lab.__main__ import main
+from tests.lab.scenario import Run, find
+
+NAME = "service-crash/segmentation-fault"
+[SCENARIO] = find([NAME])
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """A folder with one recording, complete enough to be taken for a current one."""
+    folder = lab_runs.recording(tmp_path / "runs")
+    run = json.loads((folder / "run.json").read_text())
+    versions = {"hauswart": "0.1.0", "commit": "abc", "recorded": "2026-11-27T10:00:00Z"}
+    run |= {"digest": SCENARIO.digest, "versions": versions}
+    (folder / "run.json").write_text(json.dumps(run))
+    return tmp_path / "runs"
+
+
+def packed(path, **members):
+    """A file as `publish` writes it, with any members."""
+    with (
+        path.open("wb") as raw,
+        zstandard.ZstdCompressor().stream_writer(raw) as stream,
+        tarfile.open(fileobj=stream, mode="w|") as tar,
+    ):
+        for name, entry in members.items():
+            entry.name = name
+            tar.addfile(entry, io.BytesIO(b"x" * entry.size))
+    return path
+
+
+def test_published_recordings_score_as_the_folder_does(runs, tmp_path, capsys):
+    out = tmp_path / "set.tar.zst"
+    assert main(["publish", "--runs", str(runs), "--out", str(out)]) == 0
+    figures = []
+    for where in (runs, out):
+        capsys.readouterr()
+        assert main(["score", "--runs", str(where), "--json", "--no-models", NAME]) == 0
+        figures.append(json.loads(capsys.readouterr().out)["all"])
+    assert figures[0] == figures[1]
+    assert figures[0]["recall"]["value"] == 1.0
+
+
+def test_data_set_says_what_is_wrong_since_when_and_who_did_it(runs, tmp_path):
+    out = tmp_path / "set.tar.zst"
+    folder = runs / NAME / "1-0"
+    index = dataset.publish([folder], {NAME: SCENARIO}, out)
+    kept = dataset.unpack(out, tmp_path / "there")
+    label = json.loads((kept.parent / "labels.jsonl").read_text())
+    assert label["right_classes"] == sorted(SCENARIO.right_classes)
+    assert label["culprits"] == Run(SCENARIO, 1, 0, {"name": "web"}).culprits != []
+    assert label["times"]["effect"] == lab_runs.WALL + 29.5
+    assert label["side"] in {"open", "frozen"}
+    assert (index["runs"], index["faults"], index["benign"]) == (1, 1, 0)
+    card = (kept.parent / "README.md").read_text()
+    assert "| service-crash | 1 | 1 |" in card
+    assert dataset.LICENCE in card
+    assert (kept / NAME / "1-0/run.json").read_bytes() == (folder / "run.json").read_bytes()
+    assert set(label["sha256"]) == {"run.json", "hauswart.toml", "telemetry/20231114T2213.msgpack.zst"}
+
+
+def test_same_runs_give_the_same_file(runs, tmp_path):
+    made = []
+    for name in ("a", "b"):
+        out = tmp_path / f"{name}.tar.zst"
+        dataset.publish([runs / NAME / "1-0"], {NAME: SCENARIO}, out)
+        made.append(out.read_bytes())
+    assert made[0] == made[1]
+
+
+def test_recordings_of_this_machine_are_published_only_on_demand(runs, tmp_path, monkeypatch, capsys):
+    own = next(one for one in find([]) if one.document.system == "host")
+    monkeypatch.setattr("tests.lab.commands.find", lambda _: [own])
+    folder = runs / own.name / "1-0"
+    folder.parent.mkdir(parents=True)
+    (runs / NAME / "1-0").rename(folder)
+    run = json.loads((folder / "run.json").read_text())
+    run |= {"digest": own.digest, "scenario": own.name, "class": own.fault_class, "system": "host"}
+    (folder / "run.json").write_text(json.dumps(run))
+    arguments = ["publish", "--runs", str(runs), "--out", str(tmp_path / "set.tar.zst")]
+    assert main(arguments) == ConfigError("").exit_code
+    assert "no recording to publish" in capsys.readouterr().err
+    assert main([*arguments, "--host"]) == 0
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "hauswart-lab/../../escaped", "elsewhere/file"])
+def test_file_that_leaves_its_folder_is_refused(tmp_path, name):
+    entry = tarfile.TarInfo()
+    entry.size = 3
+    path = packed(tmp_path / "bad.tar.zst", **{name: entry})
+    with pytest.raises(SourceError, match="has no place in a data set"):
+        dataset.unpack(path, tmp_path / "in")
+    assert not list(tmp_path.glob("**/escaped"))
+
+
+def test_links_are_refused(tmp_path):
+    entry = tarfile.TarInfo()
+    entry.type, entry.linkname = tarfile.SYMTYPE, "/etc"
+    path = packed(tmp_path / "bad.tar.zst", **{"hauswart-lab/runs": entry})
+    with pytest.raises(SourceError, match="has no place"):
+        dataset.unpack(path, tmp_path / "in")
+
+
+def test_bomb_is_refused_before_it_fills_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "BYTES_MAX", 1000)
+    entry = tarfile.TarInfo()
+    entry.size = 2000
+    path = packed(tmp_path / "bad.tar.zst", **{"hauswart-lab/zeros": entry})
+    with pytest.raises(SourceError, match="holds too much"):
+        dataset.unpack(path, tmp_path / "in")
+    assert not (tmp_path / "in").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no zstd at all", zstandard.compress(b"no tar" * 1000)])
+def test_what_is_no_data_set_is_said(tmp_path, content):
+    path = tmp_path / "bad.tar.zst"
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match=r"no data set|index\.json"):
+        dataset.unpack(path, tmp_path / "in")
+
+
+def test_cut_file_is_said(runs, tmp_path):
+    out = tmp_path / "set.tar.zst"
+    dataset.publish([runs / NAME / "1-0"], {NAME: SCENARIO}, out)
+    out.write_bytes(out.read_bytes()[:-40])
+    with pytest.raises(SourceError, match="no data set"):
+        dataset.unpack(out, tmp_path / "in")
