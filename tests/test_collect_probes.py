@@ -22,7 +22,7 @@ from daemon.collectors.probes import (
     parse_servers,
 )
 from daemon.errors import ConfigError
-from daemon.messages import Event, Sample
+from daemon.messages import Event, Sample, Stamp
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -190,3 +190,41 @@ def test_gateway_that_stops_answering_is_not_ok(tmp_path):
         select.select([collector.fileno()], [], [], min(0.2, collector.interval_s))
     assert [sample.values["probe.gateway_ok"] for sample in seen] == [1.0, 0.0]
     collector.close()
+
+
+def test_failure_is_confirmed_within_seconds_and_not_only_after_the_interval(tmp_path):
+    """With a probe every 30 s nobody waits half a minute longer to hear what two seconds can tell."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        probe = DnsProbe("example.org", resolv(tmp_path, "127.0.0.1"), sock.getsockname()[1])
+        probe.try_s = 0.1
+        collector = ProbeCollector([probe], 30.0)
+        collector.open()
+        at, verdicts = 1000.0, []
+        while at < 1012.0:
+            found = collector.read(Stamp("boot", at, at))
+            verdicts += [(at, one.values["probe.dns_ok"]) for one in found]
+            at += 0.25
+        collector.close()
+    assert [ok for _, ok in verdicts] == [
+        0.0,
+        0.0,
+    ]  # confirmed, and then left alone until the interval is over
+    first, second = (t for t, _ in verdicts)
+    assert 2.0 <= second - first <= 4.0
+    assert 30.0 - 13.0 < collector.interval_s <= 30.0
+
+
+def test_confirmation_ends_with_the_first_answer(tmp_path, server):
+    port, replies = server
+    replies.extend([lambda query: answer(query, 2)] * 3)
+    probe = DnsProbe("example.org", resolv(tmp_path, "127.0.0.1"), port)
+    collector = ProbeCollector([probe], 30.0)
+    collector.open()
+    seen, end = [], time.monotonic() + 6.0
+    while time.monotonic() < end and len(seen) < 2:
+        seen += collector.read(now())
+        select.select([collector.fileno()], [], [], min(0.2, collector.interval_s))
+    collector.close()
+    assert [one.values["probe.dns_ok"] for one in seen] == [0.0, 1.0]
+    assert probe.failures == 0

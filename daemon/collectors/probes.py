@@ -19,6 +19,8 @@ from daemon.errors import ConfigError
 from daemon.messages import Event, Observation, Sample, Stamp
 
 _TRIES = 3
+CONFIRMED = 2  # failures in a row are told; the second one is looked for sooner than after a whole interval,
+CONFIRM_S = 2.0  # but not so soon that a name server's restart looks like an outage
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
 _TCP_PORT = 9  # discard: closed nearly everywhere, and a refusal is a sign of life
 _GATEWAY_FLAGS = 0x3  # RTF_UP | RTF_GATEWAY, include/uapi/linux/route.h
@@ -196,6 +198,8 @@ class Probe:
         self._sent = 0.0
         self._tries = 0
         self.busy = False  # whether a verdict is still awaited
+        self.due = 0.0  # when to ask next
+        self.failures = 0  # in a row
         self.refusal = ""
 
     def send(self, number: int) -> Attempt | None:
@@ -290,7 +294,6 @@ class ProbeCollector:
         self.interval_s: float | None = 0.5
         self._probes = probes
         self._every_s = interval_s
-        self._next_at = 0.0
         self._answered: set[str] = set()
         self._told: set[str] = set()
         self._epoll: select.epoll | None = None
@@ -306,9 +309,9 @@ class ProbeCollector:
 
     def read(self, now: Stamp) -> list[Observation]:
         """Begin what is due, look after what is under way."""
-        if now.mono >= self._next_at:
-            self._next_at = now.mono + self._every_s
-            for probe in self._probes:
+        for probe in self._probes:
+            if not probe.busy and now.mono >= probe.due:
+                probe.due = now.mono + self._every_s
                 probe.begin(now.mono)
         values: dict[str, float] = {}
         events: list[Observation] = []
@@ -316,9 +319,8 @@ class ProbeCollector:
             if probe.busy:
                 self._step(probe, now, values, events)
         self._watch()
-        self.interval_s = (
-            0.5 if any(probe.busy for probe in self._probes) else max(0.5, self._next_at - now.mono)
-        )
+        waits = [0.5 if probe.busy else probe.due - now.mono for probe in self._probes]
+        self.interval_s = max(0.5, min(waits, default=self._every_s))
         return [*events, *([Sample(now, self.name, values)] if values else [])]
 
     def _step(self, probe: Probe, now: Stamp, values: dict[str, float], events: list[Observation]) -> None:
@@ -326,6 +328,9 @@ class ProbeCollector:
         answer = probe.step(mono)
         if answer is None:
             return
+        probe.failures = 0 if answer else probe.failures + 1
+        if 0 < probe.failures < CONFIRMED:
+            probe.due = min(probe.due, mono + CONFIRM_S)
         if answer:
             self._answered.add(probe.metric)
             values[f"{probe.metric}_s"] = max(0.0, mono - probe.begun)

@@ -271,7 +271,7 @@ def dns(_view: View, label: str, ok: float) -> Breach | None:
     """Names do not resolve."""
     if ok >= 0.5:
         return None
-    text = "The name probe has failed several times in a row."
+    text = "The name probe has failed twice in a row, with three questions each time."
     return _probe("probe.dns_ok", label, text, {DNS: 0.9})
 
 
@@ -279,12 +279,12 @@ def gateway(_view: View, label: str, ok: float) -> Breach | None:
     """The gateway does not answer."""
     if ok >= 0.5:
         return None
-    text = "The gateway has not answered several times in a row."
+    text = "The gateway has not answered twice in a row, to three questions each time."
     return _probe("probe.gateway_ok", label, text, {DOWN: 0.4, LOSS: 0.4})
 
 
 def _probe(family: str, label: str, text: str, hints: dict[FaultClass, float]) -> Breach:
-    """Three failures: one lost datagram is no fault."""
+    """Two failures of three questions each: neither a lost datagram nor a restart is a fault."""
     return Breach(
         f"{family}.level",
         label,
@@ -293,9 +293,9 @@ def _probe(family: str, label: str, text: str, hints: dict[FaultClass, float]) -
         [host_subject()],
         hints,
         text,
-        {"failures_count": 3.0},
+        {"failures_count": 2.0},
         ref=family,
-        sustain_n=3,
+        sustain_n=2,
         sustain_s=0.0,
         clear_s=0.0,
         stale_s=600.0,

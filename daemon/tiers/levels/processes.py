@@ -17,7 +17,8 @@ LIMIT = "proc.limit.level"
 GROWTH = 100.0  # processes within 10 s; a pod or a pool of workers starts with some tens
 GROWTH_A_CORE = 6.0  # a parallel build runs about four a job (make, sh, driver, compiler)
 # Judgement: a compiler takes milliseconds, so a build stays below some hundred a second for each core.
-WILD, WILD_TIMES, WILD_S = 500.0, 20.0, 8.0
+WILD, WILD_TIMES = 500.0, 20.0
+WILD_COUNT, WILD_S = 4000.0, 3.0  # so many were started: the wilder it is, the sooner one can be sure of it
 COUNT_LEAST = 20.0  # children or namesakes that make a suspect
 KERNEL_PARENTS = ("1/", "2/")  # init adopts every orphan, kthreadd owns every kernel thread
 
@@ -72,7 +73,8 @@ def churn(view: View, label: str, forks: float) -> Breach | None:
         subjects, lead = cpu_blame(view)
         wild = lead is None or lead.name not in BATCH_TOOLS
     text = f"{quantity(forks)} processes a second are started, usually {quantity(usual)}{said}."
-    wild = wild and view.conditions.held_s(CHURN, label, view.t) > WILD_S
+    held_s = view.conditions.held_s(CHURN, label, view.t)
+    wild = wild and held_s >= WILD_S and held_s * forks >= WILD_COUNT
     return Breach(
         CHURN,
         label,
@@ -83,7 +85,7 @@ def churn(view: View, label: str, forks: float) -> Breach | None:
         text,
         _values(view, view.get("proc.total")) | children,
         ref="proc.forks",
-        sustain_s=5.0,
+        sustain_s=WILD_S if wild else 5.0,
     )
 
 
