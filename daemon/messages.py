@@ -109,7 +109,7 @@ class Snapshot(Struct, frozen=True, tag="snapshot"):
     """The processes that matter (top by cpu, rss, io, descriptors, age) and counts by parent and socket.
 
     `counts` is keyed like metrics: `children{PID/name}`, `name{python3}`, `socket{tcp/SYN_RECV}`,
-    `peer{192.0.2.7}` (connections by remote address).
+    `peer{192.0.2.7}` (connections by remote address), `backlog{web.service}` (connections in a full queue).
     """
 
     at: Stamp

@@ -648,6 +648,14 @@ def test_first_flood_of_half_open_connections_opens(counts):
     assert finding.subjects[0].name == "192.0.2.7"
 
 
+def test_server_that_accepts_nobody_in_time_is_named_with_its_unit(host):
+    host.counts |= {"backlog{legacy.service}": 9.0}
+    host.run(10, lambda values, _: values.update({"net.listen_drops": 30.0}))
+    finding = first(host, "net.listen_drops.level", 4)
+    assert finding.subjects[0].name == "legacy.service"
+    assert "legacy.service is full, 9 wait" in finding.evidence[0].text
+
+
 def test_usual_number_of_half_open_connections_is_no_flood(host):
     host.counts |= {"socket{tcp/SYN_RECV}": 100.0}
     host.run(120)

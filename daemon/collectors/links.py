@@ -13,20 +13,17 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from daemon.collectors.kernel_files import Note, event_of, printable
+from daemon.collectors.netlink import DONE, ERROR, attributes, messages, request
 from daemon.errors import SourceError
 from daemon.messages import Event, Observation, Stamp
 
 # include/uapi/linux/netlink.h, rtnetlink.h, if_link.h, if.h
 _ROUTE, _GROUP_LINK = 0, 1
-_ERROR, _DONE = 2, 3
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
-_REQUEST, _DUMP = 0x01, 0x300
 _NAME, _MASTER, _INFO = 3, 10, 18
 _INFO_KIND = 1
 _UP, _LOWER_UP = 0x1, 0x10000
-_HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")
-_ATTRIBUTE = struct.Struct("=HH")
 _RECEIVE_BYTES = 65536
 _BUFFER_BYTES = 1 << 20  # unused buffer costs nothing; a burst of container links fits
 _MAX_LINKS = 4096
@@ -52,17 +49,6 @@ class LinkMessage(NamedTuple):
     link: Link | None
 
 
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and payload of each attribute; stops at the first one whose length is a lie."""
-    offset = 0
-    while offset + 4 <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, offset)
-        if length < 4 or offset + length > len(data):
-            return
-        yield kind & 0x3FFF, data[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
-
-
 def _parse_link(data: bytes) -> Link | None:
     if len(data) < _LINK.size:
         return None
@@ -70,13 +56,13 @@ def _parse_link(data: bytes) -> Link | None:
     if family != socket.AF_UNSPEC:  # AF_BRIDGE tells of bridge ports, not of links
         return None
     name, kind, master = "", "", 0
-    for attribute, payload in _attributes(data[_LINK.size :]):
+    for attribute, payload in attributes(data[_LINK.size :]):
         if attribute == _NAME:
             name = printable(payload.rstrip(b"\0"), 64)
         elif attribute == _MASTER and len(payload) == 4:
             master = int.from_bytes(payload, "little" if struct.pack("=H", 1)[0] else "big")
         elif attribute == _INFO:
-            for inner, text in _attributes(payload):
+            for inner, text in attributes(payload):
                 if inner == _INFO_KIND:
                     kind = printable(text.rstrip(b"\0"), 32)
     state = "admin-down" if not flags & _UP else "up" if flags & _LOWER_UP else "down"
@@ -85,18 +71,13 @@ def _parse_link(data: bytes) -> Link | None:
 
 def parse(data: bytes) -> Iterator[LinkMessage]:
     """The link messages of one datagram; a malformed one ends it, one of another kind is skipped."""
-    offset = 0
-    while offset + _HEADER.size <= len(data):
-        length, kind, _, sequence, _ = _HEADER.unpack_from(data, offset)
-        if length < _HEADER.size or offset + length > len(data):
-            return
+    for kind, sequence, payload in messages(data):
         if kind in (_NEWLINK, _DELLINK):
-            link = _parse_link(data[offset + _HEADER.size : offset + length])
+            link = _parse_link(payload)
             if link:
                 yield LinkMessage(kind, sequence, link)
-        elif kind in (_DONE, _ERROR):
+        elif kind in (DONE, ERROR):
             yield LinkMessage(kind, sequence, None)
-        offset += (length + 3) & ~3
 
 
 class LinkCollector:
@@ -135,8 +116,7 @@ class LinkCollector:
         self._sequence += 1
         self._dumped = set()
         body = _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
-        header = _HEADER.pack(_HEADER.size + len(body), _GETLINK, _REQUEST | _DUMP, self._sequence, 0)
-        self._socket.send(header + body)
+        self._socket.send(request(_GETLINK, self._sequence, body))
 
     def fileno(self) -> int | None:
         """Readable when a link changed."""

@@ -88,13 +88,19 @@ class ProcessCollector:
     name = "processes"
 
     def __init__(
-        self, proc: Path, jumps: Jumps, snapshot_interval_s: float = 10.0, address: Callable[[str], str] = str
+        self,
+        proc: Path,
+        jumps: Jumps,
+        snapshot_interval_s: float = 10.0,
+        address: Callable[[str], str] = str,
+        queues: Callable[[], dict[str, float]] = dict,
     ) -> None:
         self.interval_s: float | None = 1.0
         self._proc = proc
         self._jumps = jumps
         self._every_s = snapshot_interval_s
         self._address = address
+        self._queues = queues  # what tells of full listen queues
         self._scanner = Scanner(proc)
         self._pass: Iterator[None] | None = None
         self._result: Snapshot | None = None
@@ -160,6 +166,7 @@ class ProcessCollector:
             connections = Connections(self._address)
             yield from scan(self._proc, connections)
             counts.update(connections.counts())
+            counts.update(self._queues())
         elif self._jumps.established is not None:
             counts["socket{tcp/ESTABLISHED}"] = self._jumps.established
         processes = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from daemon.collectors.context import ContextCollector
@@ -13,6 +14,7 @@ from daemon.collectors.journal import JournalCollector
 from daemon.collectors.jumps import Jumps
 from daemon.collectors.kernel import KernelCollector
 from daemon.collectors.links import LinkCollector
+from daemon.collectors.listeners import full_queues
 from daemon.collectors.probes import DnsProbe, GatewayProbe, Probe, ProbeCollector
 from daemon.collectors.sessions import SessionCollector
 from daemon.collectors.snapshots import ProcessCollector
@@ -31,7 +33,7 @@ def build(settings: Settings, positions: Mapping[str, str]) -> list[Collector]:
     host = HostCollector(readers_of(proc, sys, smart=collect.smart), jumps, collect.interval_s)
     return [
         host,
-        ProcessCollector(proc, jumps, collect.snapshot_interval_s, address),
+        ProcessCollector(proc, jumps, collect.snapshot_interval_s, address, partial(full_queues, sys)),
         *([LinkCollector()] if collect.network != "off" else []),
         *([DeviceCollector(proc, sys, clean_text=hide)] if collect.devices != "off" else []),
         *(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from daemon.messages import Subject
 from daemon.tiers.conditions import Breach
-from daemon.tiers.view import View, host_subject
+from daemon.tiers.view import View, host_subject, unit_subject
 from daemon.tiers.wording import percent, quantity
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
@@ -115,8 +115,11 @@ def listen_drops(view: View, label: str, rate: float) -> Breach | None:
         return None
     flood = view.get("net.syn_received") >= 4.0 * max(10.0, view.level("net.syn_received", 0.0))
     subjects, said = peers(view)
-    text = f"{quantity(rate)} connections a second are turned away because a listen queue is full{said}."
     hints = {FLOOD: 0.8} if flood or subjects else {FLOOD: 0.5, HUNG: 0.4}
+    waiting, unit = max(((count, unit) for unit, count in view.counts("backlog")), default=(0.0, ""))
+    where = f"the listen queue of {unit} is full, {waiting:.0f} wait" if unit else "a listen queue is full"
+    subjects += [unit_subject(unit, 0.8 if subjects else 1.0)] if unit else []
+    text = f"{quantity(rate)} connections a second are turned away because {where}{said}."
     values = {"drops_per_s": rate} | _connections(view)
     return Breach(
         rule,
