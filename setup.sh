@@ -11,7 +11,7 @@ peers="netdata prometheus prometheus-node-exporter monit"
 case $what in
     test) packages="$packages $container kmod systemd-journal-remote nix-bin" ;;
     vm) packages="$packages $virtual" ;;
-    lab) packages="$packages $container $virtual make curl openssl nftables sudo openssh-client openssh-server sshpass nginx-light redis-server dnsmasq-base logrotate" ;;
+    lab) packages="$packages $container $virtual make curl openssl nftables sudo openssh-client openssh-server sshpass nginx-light redis-server redis-tools dnsmasq-base logrotate rsync cron borgbackup nix-bin" ;;
     bench) packages="$packages iproute2 stress-ng netdata prometheus-node-exporter" ;;
     peers) packages="$packages $container curl procps $peers" ;;
 esac

@@ -7,9 +7,12 @@ from functools import partial
 
 import pytest
 
+from daemon import config as configuration
+from daemon.errors import ConfigError
+from daemon.settings import Settings
 from tests.fixtures import lab_runs
 from tests.fixtures.lab_runs import said, verdict
-from tests.lab import report, tables
+from tests.lab import days, report, tables
 from tests.lab.scenario import Run, find
 from tests.lab.score import by_class, figures, interval, percentile, poisson_upper
 from tests.lab.verdict import _of_others, is_drowned, judge
@@ -181,3 +184,22 @@ def test_damaged_recording_is_said(recording):
     path = next((folder / "telemetry").iterdir())
     path.write_bytes(path.read_bytes()[:40] + b"\x00" * 40 + path.read_bytes()[80:])
     assert judged(folder).damage
+
+
+# --- quiet days as replay -----------------------------------------------------------------------------------
+
+
+def test_days_count_what_was_said_in_the_time_that_was_watched(recording, tmp_path):
+    settings = configuration.load(recording() / "hauswart.toml")
+    day = days.replayed(tmp_path / "service-crash/segmentation-fault/1-0", settings, {})
+    assert day.watched_s == pytest.approx(59.0)
+    assert [(one.fault_class, one.culprits[0]) for one in day.said] == [("service-crash", "unit:web.service")]
+    found = days.summary([day, day])
+    assert found["incidents"] == 2
+    assert found["a_day"] == pytest.approx(2 * 86400 / 118)
+    assert "service-crash" in days.text(found)
+
+
+def test_a_folder_without_telemetry_is_no_quiet_day(tmp_path):
+    with pytest.raises(ConfigError, match="holds no telemetry"):
+        days.replayed(tmp_path, Settings(), {})

@@ -5,6 +5,7 @@
     record [NAME ...]  play scenarios and keep each run's telemetry; goes on where it was interrupted
     score [NAME ...]   replay what was recorded and say how right it was
     report [NAME ...]  the same as one HTML page
+    days DIR ...       replay what a host's daemon recorded while nothing was wrong: false incidents a day
     publish [NAME ...] pack what was recorded as one file for others, with labels and a data card
     freeze             put new scenarios on one side of the split
 
@@ -54,6 +55,10 @@ def parser() -> argparse.ArgumentParser:
             verb.add_argument("--json", action="store_true")
         else:
             verb.add_argument("--out", type=Path, default=Path("lab-report.html"))
+    quiet_days = _verb(verbs, "days", commands.score_days, names=False)
+    quiet_days.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a state directory")
+    quiet_days.add_argument("--no-models", action="store_true", help="the baselines alone")
+    quiet_days.add_argument("--json", action="store_true")
     publish = _verb(verbs, "publish", commands.publish_runs)
     publish.add_argument("--out", type=Path, default=Path(dataset.ROOT + dataset.SUFFIX))
     publish.add_argument("--host", action="store_true", help="also recordings of the machine itself")
@@ -96,7 +101,7 @@ def _verb(verbs, name: str, function, *, names: bool = True) -> argparse.Argumen
 
 def main(argv: list[str]) -> int:
     """Do what the command line asks for."""
-    verbs = {"try", "list", "record", "score", "report", "publish", "freeze"}
+    verbs = {"try", "list", "record", "score", "report", "days", "publish", "freeze"}
     if not argv or (argv[0] not in verbs and argv[0] not in {"-h", "--help"}):
         argv = ["try", *argv]
     options = parser().parse_args(argv)

@@ -18,8 +18,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from daemon import config as configuration
 from daemon.command.replay import scorers
 from daemon.errors import ConfigError, HauswartError
+from daemon.replay import Ask
+from daemon.settings import Settings
 from daemon.stages.top import writer
-from tests.lab import dataset, peers, report, runner, split, tables
+from daemon.status import ModelTier
+from daemon.tiers.top import Write
+from tests.lab import dataset, days, peers, report, runner, split, tables
 from tests.lab.comparison import compare
 from tests.lab.recording import RecordingError, Watch, is_current, record
 from tests.lab.scenario import Run, Scenario, find, load_noise, missing_programs, runs
@@ -107,6 +111,19 @@ def score_runs(options: argparse.Namespace) -> int:
     return 0
 
 
+def score_days(options: argparse.Namespace) -> int:
+    """Replay what hosts recorded on quiet days; the figures go to standard output."""
+    with _models(wanted=not options.no_models) as (settings, ask, _), _progress() as bar:
+        task = bar.add_task("replaying", total=len(options.folders))
+        found = []
+        for folder in options.folders:
+            found.append(days.replayed(folder, settings, ask))
+            bar.advance(task)
+    summed = days.summary(found)
+    print(json.dumps(summed, indent=1) if options.json else days.text(summed))
+    return 0
+
+
 def report_runs(options: argparse.Namespace) -> int:
     """Replay, score and write the page."""
     options.out.write_text(report.page(verdicts_of(options)), encoding="utf-8")
@@ -161,19 +178,24 @@ def _usable(runs_folder: Path, wanted: dict[str, Scenario]) -> list[Path]:
 
 
 def _judged(folders: list[Path], wanted: dict[str, Scenario], options: argparse.Namespace) -> list[Verdict]:
-    # The models are the shipped ones, whatever is installed on this machine.
-    with tempfile.TemporaryDirectory() as state, _progress() as bar:
+    with _models(wanted=not options.no_models) as (_, ask, write), _progress() as bar:
+        task = bar.add_task("replaying", total=len(folders))
+        found = []
+        for folder in folders:
+            found.append(judge(folder, wanted[_name(folder)], ask, write))
+            bar.advance(task)
+    return found
+
+
+@contextlib.contextmanager
+def _models(*, wanted: bool) -> Iterator[tuple[Settings, dict[ModelTier, Ask], Write | None]]:
+    """Default settings and the models to ask: the shipped ones, whatever is installed on this machine."""
+    with tempfile.TemporaryDirectory() as state:
         settings = configuration.load(_empty(Path(state)), state_dir=Path(state))
-        with scorers(settings, wanted=not options.no_models) as models:
+        with scorers(settings, wanted=wanted) as models:
             ask = {tier: one.ask_now for tier, one in models.items() if tier != "top"}
             speaks = models and models["top"].state != "off"
-            task = bar.add_task("replaying", total=len(folders))
-            found = []
-            for folder in folders:
-                scenario = wanted[_name(folder)]
-                found.append(judge(folder, scenario, ask, writer(models["top"]) if speaks else None))
-                bar.advance(task)
-    return found
+            yield settings, ask, writer(models["top"]) if speaks else None
 
 
 def _flaw(scenario: Scenario, folder: Path) -> str:

@@ -150,8 +150,8 @@ def judge(
     second, _ = _replay(folder, run, ask, end)
     live = [msgspec.convert(one["incident"], Incident) for one in run["live"]]
     began = times["began"]["wall"] - zero
-    told = _told(first, zero)
-    lived = _told([one for one in live if one.opened_at <= end], zero)
+    told = as_said(first, zero)
+    lived = as_said([one for one in live if one.opened_at <= end], zero)
     others = [one for one in told if _of_others(one, run, label)]
     checked, wrong = _check_advice(folder, first, run, live, write)
     return Verdict(
@@ -171,7 +171,7 @@ def judge(
         live=[one for one in lived if one.opened_s >= began and not _of_others(one, run, label)],
         advice_checked=checked,
         advice_violations=wrong,
-        same_twice=told == _told(second, zero),
+        same_twice=told == as_said(second, zero),
         damage=notes,
         losses=run["losses"],
         ambient_cores=run["ambient_cores"],
@@ -185,7 +185,7 @@ def _beyond(folder: Path, run: dict[str, Any], label: Run, ask: Mapping[ModelTie
     if "lingered" not in run["times"]:
         return {}
     zero, end, last = (run["times"][name]["wall"] for name in ("effect", "ended", "lingered"))
-    told = _told(_replay(folder, run, ask, last)[0], zero)
+    told = as_said(_replay(folder, run, ask, last)[0], zero)
     kept = [one for one in told if one.opened_s > end - zero and not _of_others(one, run, label)]
     return {"later": kept, "lingered_s": last - zero}
 
@@ -221,7 +221,8 @@ def _replay(
     return [one for one in replay.incidents.values() if one.state != "merged"], segments.notes
 
 
-def _told(incidents: list[Incident], zero: float) -> list[Said]:
+def as_said(incidents: list[Incident], zero: float) -> list[Said]:
+    """Incidents as far as they are scored, in order, with times after `zero` (Unix seconds)."""
     kept = sorted(
         (one for one in incidents if one.state != "merged"), key=lambda one: (one.opened_at, one.id)
     )

@@ -1,0 +1,90 @@
+"""Quiet days as replay: what is said of telemetry that a host recorded while nothing was wrong with it.
+
+Any daemon keeps such telemetry in its state directory. Whether nothing was wrong is for its owner to say, so
+each incident is listed. Habits are learned as live; what they silence is no news.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from daemon.errors import ConfigError
+from daemon.messages import Incident, Sample
+from daemon.replay import Ask, Replay
+from daemon.settings import Settings
+from daemon.status import ModelTier
+from daemon.store.segments import SegmentReader, segment_paths
+from tests.lab.score import DAY_S, poisson_upper
+from tests.lab.verdict import Said, as_said
+
+HOLE_S = 30.0  # between two samples: the daemon did not run
+
+
+@dataclass(frozen=True)
+class Day:
+    """A recording, however long; the incidents' times are seconds after its beginning."""
+
+    folder: str
+    watched_s: float
+    said: list[Said]
+    notes: list[str]
+
+
+def replayed(folder: Path, settings: Settings, ask: Mapping[ModelTier, Ask]) -> Day:
+    """What the daemon says of a folder of segments, or of a state directory with one; raises ConfigError."""
+    inner = folder / "telemetry"
+    paths = segment_paths(inner if inner.is_dir() else folder)
+    if not paths:
+        raise ConfigError(f"{folder} holds no telemetry", hint="give a state directory of hauswart")
+    replay, segments = Replay(settings, ask), SegmentReader(paths)
+    watched_s, began, last = 0.0, 0.0, None
+    for batch in segments:
+        replay.feed(batch)
+        replay.middle.learned()
+        for one in batch:
+            if not isinstance(one, Sample) or one.source != "host":
+                continue
+            began = began or one.at.wall
+            if last is not None and last.boot == one.at.boot and 0.0 < one.at.mono - last.mono <= HOLE_S:
+                watched_s += one.at.mono - last.mono
+            last = one.at
+    told: list[Incident] = [one for one in replay.incidents.values() if not one.quieted]
+    return Day(str(folder), watched_s, as_said(told, began), segments.notes)
+
+
+def summary(days: Sequence[Day]) -> dict[str, Any]:
+    """Incidents a day, and the 95 % limits that this little time leaves (Poisson)."""
+    watched = sum(one.watched_s for one in days) / DAY_S
+    every = sum(len(one.said) for one in days)
+    loud = sum(said.loud for one in days for said in one.said)
+    return {
+        "host_days": round(watched, 3),
+        "incidents": every,
+        "above_warning": loud,
+        "a_day": every / watched if watched else None,
+        "upper_a_day": poisson_upper(every) / watched if watched else None,
+        "days": [asdict(one) for one in days],
+    }
+
+
+def text(found: Mapping[str, Any]) -> str:
+    """The same to read."""
+    lines = []
+    for day in found["days"]:
+        lines.append(f"{day['folder']}: {day['watched_s'] / 3600:.1f} hours, {len(day['said'])} incidents")
+        for said in day["said"]:
+            who = ", ".join(said["culprits"][:2])
+            lines.append(
+                f"  after {said['opened_s'] / 3600:.2f} h: {said['fault_class']} {said['severity']}"
+                f" {who}: {said['text']}"
+            )
+        lines += [f"  {note}" for note in day["notes"]]
+    if found["a_day"] is not None:
+        lines.append(
+            f"{found['host_days']} host-days: {found['incidents']} incidents ({found['above_warning']} above"
+            f" warning), {found['a_day']:.2f} a day, at most {found['upper_a_day']:.1f} (95 %)"
+        )
+    return "\n".join(lines)
