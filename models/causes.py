@@ -81,6 +81,7 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
         _F.DEPENDENCY_FAILED: Effect(0.5, _SHARED),
     },
     _F.FILESYSTEM_CORRUPT: {
+        _F.DISK_FULL: Effect(0.6, _APART),  # whose free blocks are not trusted any more has none
         _F.SERVICE_CRASH: Effect(0.5, _SHARED),
         _F.DEPENDENCY_FAILED: Effect(0.6, _SHARED),
         _F.SERVICE_HUNG: Effect(0.3, _SHARED),

@@ -580,6 +580,25 @@ def test_damaged_frames_and_retransmissions_speak_for_packet_loss(host):
         assert finding.subjects[0].name == "eth0"
 
 
+@pytest.mark.parametrize(("sent", "again", "within_s"), [(40.0, 8.0, 4), (400.0, 32.0, 4)])
+def test_lossy_link_is_seen_in_seconds_however_well_it_went_before(host, sent, again, within_s):
+    host.extra |= {"net.tcp_out_segments": 1400.0, "net.tcp_retransmits": 0.0}
+    host.run(60)
+    host.extra |= {"net.tcp_out_segments": sent, "net.tcp_retransmits": again}
+    host.run(12)
+    assert leading(first(host, "net.tcp_retransmits.level", within_s + 2)) is FaultClass.PACKET_LOSS
+
+
+@pytest.mark.parametrize("lossy_s", [1, 2])
+def test_one_overrun_buffer_is_no_lossy_link(host, lossy_s):
+    def burst(values, step):
+        values |= {"net.tcp_out_segments": 60.0 if step > lossy_s else 900.0}
+        values["net.tcp_retransmits"] = 200.0 if step <= lossy_s else 0.0
+
+    host.run(20, burst)
+    assert host.take("net.tcp_retransmits.level") == []
+
+
 def test_a_loop_that_starts_programs_without_end_is_a_storm_and_a_build_is_none(host):
     def change(values, step):
         values |= {"proc.forks": 900.0, "cpu.busy": 0.9}

@@ -333,6 +333,15 @@ def test_what_ended_long_ago_draws_nothing_into_an_incident_that_lasts():
     ]
 
 
+def test_file_system_without_trusted_free_blocks_is_corrupt_and_not_full_besides():
+    host = Host().play(
+        find(10, "known.ext4-error", "device:loop3", {CORRUPT: 0.9}),
+        find(12, "fs.used.level", "mount:/srv/data", {FULL: 0.9}),
+        until=60,
+    )
+    assert host.only.fault_class == CORRUPT
+
+
 def test_two_open_incidents_that_turn_out_one_are_merged():
     host = Host().play(
         find(10, "known.unit-failed", "unit:app.service", {CRASH: 0.75}, score=0.65),

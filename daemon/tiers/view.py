@@ -5,6 +5,7 @@ Holds the state that rules share; knows no thresholds.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from daemon.messages import Process, Snapshot, Stamp, Subject
@@ -15,6 +16,7 @@ from models.windows import Trend
 
 SNAPSHOT_FRESH_S = 25.0  # two of the default intervals and a late one
 MEMORY_MAX = 2048
+READINGS_MAX = 64
 OWN = "hauswart"  # the service prefix; such units raise nothing but stage-health findings
 # Scopes and services that only hold a session: their processes say more than they do.
 _HOLDERS = ("session-", "user@", "init.", "user-", "system.", "-.")
@@ -36,6 +38,7 @@ class View:
         self.known_full: set[str] = set()
         self._memory: dict[str, Trend] = {}
         self._levels: dict[str, float] = {}
+        self._readings: dict[str, deque[tuple[float, float]]] = {}
         self._began: dict[str, float] = {}  # first reading of a kind
 
     def reach(self, at: Stamp, t: float) -> None:
@@ -88,6 +91,18 @@ class View:
         before = self._levels.get(name, value)
         self._levels[name] = before + gain * (value - before)
         return self._levels[name]
+
+    def mean(self, name: str, value: float, span_s: float) -> float:
+        """The mean over the last `span_s` seconds of a number that is no metric of its own."""
+        readings = self._readings.get(name)
+        if readings is None:
+            if len(self._readings) >= MEMORY_MAX:
+                self._readings.pop(next(iter(self._readings)))
+            readings = self._readings[name] = deque(maxlen=READINGS_MAX)
+        readings.append((self.t, value))
+        while readings[0][0] <= self.t - span_s:
+            readings.popleft()
+        return sum(one for _, one in readings) / len(readings)
 
     def forget(self, name: str) -> None:
         """A metric is gone."""

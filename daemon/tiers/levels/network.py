@@ -12,6 +12,7 @@ LOSS, FLOOD = FaultClass.PACKET_LOSS, FaultClass.CONNECTION_FLOOD
 DOWN, DNS, HUNG = FaultClass.LINK_DOWN, FaultClass.NAME_RESOLUTION, FaultClass.SERVICE_HUNG
 
 COUNTS_LEAST = 6  # a minute of snapshots
+LOSS_S = 3.0  # of repeated segments
 
 
 def errors(view: View, label: str, rate: float) -> Breach | None:
@@ -47,15 +48,18 @@ def _lossy(
 def retransmits(view: View, label: str, rate: float) -> Breach | None:
     """Much of what is sent by TCP must be sent again."""
     rule = "net.tcp_retransmits.level"
-    # Both smoothed over about five seconds: a stalled sender sends in bursts.
-    again = view.smooth("retransmits", rate, 0.2)
-    sent = view.smooth("out_segments", view.get("net.tcp_out_segments"), 0.2)
+    # Over the last seconds, as a stalled sender sends in bursts; no longer, as what went well before the loss
+    # would hide it for just as long.
+    again = view.mean("retransmits", rate, LOSS_S)
+    sent = view.mean("out_segments", view.get("net.tcp_out_segments"), LOSS_S)
     opened = view.conditions.opened(rule, label)
     ratio = min(1.0, again / sent) if sent > 0 else 0.0
     # 2 a second: a single connection to a host that does not answer repeats itself at most once a second.
     if again < (0.5 if opened else 2.0) or ratio < (0.03 if opened else 0.05):
         return None
-    gross = ratio >= 0.2 and again >= 5.0  # nobody waits five seconds for such a link to recover
+    if not opened and rate < 1.0:
+        return None  # one overrun buffer, repeated within a second or two
+    gross = ratio >= 0.2 and again >= 5.0  # nobody waits for such a link to recover
     severity, score = (Severity.ERROR, 0.7) if gross else (Severity.WARNING, 0.6)
     text = f"{percent(ratio)} of the TCP segments sent are repetitions ({quantity(again)} a second)."
     values = {"retransmit_ratio": ratio, "rate_per_s": again}
@@ -69,7 +73,7 @@ def retransmits(view: View, label: str, rate: float) -> Breach | None:
         text,
         values,
         "net.tcp_retransmits",
-        sustain_s=2.0 if gross else 5.0,
+        sustain_s=2.0 if gross else 3.0,
     )
 
 
