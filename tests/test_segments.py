@@ -25,7 +25,7 @@ from daemon.store.segments import (
     SegmentReader,
     SegmentWriter,
     read_segments,
-    read_values,
+    read_series,
     segment_paths,
 )
 
@@ -314,9 +314,9 @@ def test_directory_that_cannot_be_written_stops_nothing(tmp_path):
 
 def test_values_around_an_incident_come_from_the_segments_that_overlap(tmp_path):
     recorded(tmp_path, 300)
-    found = read_values(tmp_path, ["cpu.busy", "no.such"], T0 + 10, T0 + 12)
-    assert found == {"cpu.busy": [0.01, 0.011, 0.012], "no.such": []}
-    assert read_values(tmp_path / "absent", ["cpu.busy"], 0, 1) == {"cpu.busy": []}
+    found = read_series(tmp_path, ["cpu.busy", "no.such"], T0 + 10, T0 + 12)
+    assert found == {"cpu.busy": ([T0 + 10, T0 + 11, T0 + 12], [0.01, 0.011, 0.012]), "no.such": ([], [])}
+    assert read_series(tmp_path / "absent", ["cpu.busy"], 0, 1) == {"cpu.busy": ([], [])}
 
 
 def test_missing_segment_is_said(tmp_path):

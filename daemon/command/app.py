@@ -9,7 +9,18 @@ from typing import Annotated, Any
 
 import typer
 
-from daemon.command import advise, configure, history, host, installing, live, models, replay, run
+from daemon.command import (
+    advise,
+    configure,
+    history,
+    host,
+    installing,
+    live,
+    models,
+    replay,
+    report,
+    run,
+)
 from daemon.command.session import Session
 from daemon.errors import HauswartError, MissingDependencyError
 
@@ -47,7 +58,7 @@ def _root(
     context.obj = Session(config=config, state_dir=state_dir)
 
 
-for module in (run, history, live, advise, replay, models, host, installing, configure):
+for module in (run, history, report, live, advise, replay, models, host, installing, configure):
     module.register(app)
 for entry in entry_points(group="hauswart.commands"):
     app.add_typer(entry.load(), name=entry.name)

@@ -15,7 +15,7 @@ from daemon.messages import Advice, Incident
 from daemon.status import running_stages
 from daemon.store.documents import incident_document
 from daemon.store.reader import StoreReader
-from daemon.store.segments import read_values
+from daemon.store.segments import read_series
 from models.taxonomy import FaultClass, Severity
 
 PLOT_MARGIN_S = 300.0
@@ -128,8 +128,8 @@ def metric_plots(session: Session, incident: Incident) -> dict[str, list[float]]
     if not names:
         return {}
     end = (incident.closed_at or incident.updated_at) + PLOT_MARGIN_S
-    found = read_values(session.settings.state / "telemetry", names, incident.opened_at - PLOT_MARGIN_S, end)
-    return {name: values for name, values in found.items() if len(values) > 1}
+    found = read_series(session.settings.state / "telemetry", names, incident.opened_at - PLOT_MARGIN_S, end)
+    return {name: values for name, (_, values) in found.items() if len(values) > 1}
 
 
 def _advice(reader: StoreReader, incident: Incident, lang: str) -> Advice | None:

@@ -24,7 +24,7 @@ MAX_WINDOW_BYTES = 8 << 20  # what the zstd program uses up to level 19
 MAX_NOTES = 100
 MAX_PLOT_VALUES = 100_000
 STEP_BYTES = 512  # 512 bytes of zstd unfold to 16 MiB at the very worst (4 bytes a block of 128 KiB)
-__all__ = ["SegmentReader", "SegmentWriter", "read_segments", "read_values", "segment_paths", "total_bytes"]
+__all__ = ["SegmentReader", "SegmentWriter", "read_segments", "read_series", "segment_paths", "total_bytes"]
 
 _MAGIC = b"\x28\xb5\x2f\xfd"
 
@@ -198,18 +198,22 @@ def read_segments(
             tell(note)
 
 
-def read_values(directory: Path, names: Sequence[str], start: float, end: float) -> dict[str, list[float]]:
-    """Values of metrics between two times (Unix seconds) from the segments that may hold them."""
-    found = {name: array("d") for name in names}
+Course = tuple[list[float], list[float]]  # Unix seconds, values
+
+
+def read_series(directory: Path, names: Sequence[str], start: float, end: float) -> dict[str, Course]:
+    """The courses of metrics between two times (Unix seconds) from the segments that may hold them."""
+    found = {name: (array("d"), array("d")) for name in names}
     for batch in SegmentReader(_overlapping(directory, start, end)):
         for one in batch:
             if not isinstance(one, Sample) or not start <= one.at.wall <= end:
                 continue
-            for name in names:
+            for name, (times, values) in found.items():
                 value = one.values.get(name)
-                if value is not None and len(found[name]) < MAX_PLOT_VALUES:
-                    found[name].append(value)
-    return {name: list(values) for name, values in found.items()}
+                if value is not None and len(values) < MAX_PLOT_VALUES:
+                    times.append(one.at.wall)
+                    values.append(value)
+    return {name: (list(times), list(values)) for name, (times, values) in found.items()}
 
 
 def _overlapping(directory: Path, start: float, end: float) -> list[Path]:

@@ -1,0 +1,1 @@
+"""What a person looks at in a browser or reads in a ticket: incidents with evidence, plots and words."""

@@ -1,0 +1,71 @@
+"""The words around an incident in English and German, and times as a page shows them."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from daemon.advice.formats import Lang, write
+from daemon.store.rows import Change, Revision
+from models.metrics import METRICS, split
+
+_FILE = Path(__file__).with_name("words.toml")
+_FORMATS = {"ratio": "percent", "bytes": "memory", "bytes/s": "memory", "s": "duration", "1/s": "rate"}
+
+
+@cache
+def _table() -> dict[str, Any]:
+    return tomllib.loads(_FILE.read_text("utf-8"))
+
+
+class Words:
+    """One language's words; `words("since")` is the word, with its numbers and names put in place."""
+
+    def __init__(self, lang: str) -> None:
+        self.lang: Lang = "de" if lang == "de" else "en"
+
+    def __call__(self, name: str, **values: object) -> str:
+        """A word of the table; raises KeyError for one that is not there."""
+        return _table()[name][self.lang].format(**values)
+
+    def clock(self, at: float | None, *, date: bool = True) -> str:
+        """Local time to the second, with its date."""
+        if at is None:
+            return ""
+        moment = datetime.fromtimestamp(min(max(at, 0.0), 253402300799.0), UTC).astimezone()
+        day = f"{moment:%d.%m.%Y}" if self.lang == "de" else f"{moment:%Y-%m-%d}"
+        return f"{day} {moment:%H:%M:%S}" if date else f"{moment:%H:%M:%S}"
+
+    def lasted(self, seconds: float) -> str:
+        """A duration."""
+        return write(max(0.0, seconds), "duration", self.lang)
+
+    def value(self, name: str, value: float) -> str:
+        """A metric's value with its unit."""
+        known = METRICS.get(split(name)[0])
+        unit = known.unit if known else ""
+        text = write(value, _FORMATS.get(unit, "number"), self.lang)
+        return f"{text}/s" if unit == "bytes/s" else text
+
+    def steps(self, revisions: list[Revision]) -> Iterator[tuple[float, str]]:
+        """When something changed and what; steps that only added findings are left out."""
+        for one in revisions:
+            changes = [self._change(change) for change in one.changes if change.field != "findings_count"]
+            opened = any(change.field == "state" and not change.before for change in one.changes)
+            if one.revision <= 1 or opened:
+                yield one.at, self("step_opened", what=one.fault_class, severity=self(one.severity))
+            elif changes:
+                yield one.at, ", ".join(changes)
+
+    def _change(self, change: Change) -> str:
+        if change.field == "state":
+            return self(f"state_{change.after}")
+        before, after = change.before or "-", change.after or "-"
+        if change.field == "severity":
+            before, after = (self(one) if one in _table() else one for one in (before, after))
+        named = f"change_{change.field}"
+        return f"{self(named) if named in _table() else change.field}: {before} → {after}"
