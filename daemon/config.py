@@ -69,6 +69,7 @@ class _Sources(BaseSettings):
     models: plain.Models = plain.Models()
     notify: plain.Notify = plain.Notify()
     metrics: plain.Metrics = plain.Metrics()
+    web: plain.Web = plain.Web()
 
     @classmethod
     def settings_customise_sources(

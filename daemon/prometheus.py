@@ -6,15 +6,13 @@ The server lives on a stage's poll loop, never blocks, and answers nothing but `
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
-import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from daemon.errors import ConfigError, LockedError
+from daemon.listening import listen_on
 from daemon.status import Status
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -184,79 +182,6 @@ def _flow_families(statuses: Sequence[Status]) -> list[Family]:
 # --- server ----------------------------------------------------------------------------------------------
 
 
-def listen_on(listen: str) -> socket.socket:
-    """A listening socket for `unix:/path` or `127.0.0.1:port`; ConfigError for anything but loopback."""
-    if listen.startswith("unix:"):
-        return _listen_unix(Path(listen.removeprefix("unix:")))
-    host, colon, port = listen.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
-    if not colon or not port.isascii() or not port.isdigit() or not 0 <= int(port) < 65536:
-        raise ConfigError(f"metrics.listen {listen!r} is not an address", hint="unix:/path or 127.0.0.1:9469")
-    if not _is_loopback(family, bare):
-        raise ConfigError(
-            f"metrics.listen {listen!r} is not loopback",
-            hint="use unix:/path or 127.0.0.1:port, and a proxy that checks who asks",
-        )
-    server = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind(("127.0.0.1" if bare == "localhost" else bare, int(port)))
-        server.listen(MAX_CONNECTIONS)
-    except OSError as error:
-        server.close()
-        raise ConfigError(
-            f"metrics.listen {listen!r}: {error.strerror}", hint="choose another port"
-        ) from error
-    return server
-
-
-def _is_loopback(family: int, host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        packed = socket.inet_pton(family, host)
-    except OSError:
-        return False
-    return packed == socket.inet_pton(socket.AF_INET6, "::1") if len(packed) == 16 else packed[0] == 127
-
-
-def _listen_unix(path: Path) -> socket.socket:
-    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        _remove_stale(path)
-        before = os.umask(0o117)  # the owner's group may scrape
-        try:
-            server.bind(str(path))
-        finally:
-            os.umask(before)
-        server.listen(MAX_CONNECTIONS)
-    except (OSError, ValueError) as error:
-        server.close()
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ConfigError(f"metrics.listen unix:{path}: {reason}", hint="choose another path") from error
-    except LockedError:
-        server.close()
-        raise
-    return server
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove the socket of a process that is gone; never anything else."""
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            return
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
-    raise LockedError(f"metrics.listen unix:{path} is served by another process", hint="choose another path")
-
-
 @dataclass
 class _Connection:
     peer: socket.socket
@@ -271,7 +196,7 @@ class MetricsServer:
     def __init__(self, listen: str, render: Callable[[], str], poller: Poller) -> None:
         self.counters = {"requests": 0, "refused": 0, "timeouts": 0}
         self._render, self._poller = render, poller
-        self._server = listen_on(listen)
+        self._server = listen_on(listen, key="metrics.listen")
         self._path = Path(listen.removeprefix("unix:")) if listen.startswith("unix:") else None
         self._connections: dict[int, _Connection] = {}
         poller.register(self._server.fileno(), _READ)

@@ -133,6 +133,25 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class Web:
+    """The operator's page: where it listens, and who may look and answer.
+
+    Without `auth` it serves this host's own users alone: loopback or a unix socket.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    listen: str = "127.0.0.1:8470"  # or `unix:/path`
+    idle_s: Annotated[float, Ge(5.0)] = 300.0  # without a request, then it ends; its socket starts it again
+    auth: Literal["off", "password", "header"] = "off"
+    password_file: str = ""  # one line; the unit gives it as the credential hauswart.web
+    header: str = "X-Remote-User"  # set by a reverse proxy, which must strip what clients send
+    operators: list[str] = field(default_factory=list)  # who may answer; empty is everybody let in
+    hosts: list[str] = field(default_factory=list)  # further names that it is called by in a browser
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything; `state_dir` outlives reboots, `runtime_dir` holds sockets, locks and status files."""
 
@@ -147,6 +166,7 @@ class Settings:
     models: Models = field(default_factory=Models)
     notify: Notify = field(default_factory=Notify)
     metrics: Metrics = field(default_factory=Metrics)
+    web: Web = field(default_factory=Web)
 
     @property
     def state(self) -> Path:

@@ -9,8 +9,8 @@ import subprocess
 import pytest
 
 from daemon.command.app import main
-from daemon.command.models import qualities
 from daemon.messages import Line, Stamp
+from daemon.serving import qualities
 from daemon.store.segments import SegmentWriter
 from models import shelf
 from models.bundle import TIERS

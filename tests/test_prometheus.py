@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.errors import ConfigError, LockedError
+from daemon.listening import listen_on
 from daemon.prometheus import (
     CONTENT_TYPE,
     MAX_CONNECTIONS,
@@ -25,7 +26,6 @@ from daemon.prometheus import (
     MetricsServer,
     exposition,
     families_of,
-    listen_on,
 )
 from daemon.status import Flow, Latency, Status
 
@@ -126,7 +126,7 @@ def test_any_label_and_number_stay_well_formed(pairs):
 )
 def test_anything_but_loopback_or_a_socket_is_a_configuration_error(listen):
     with pytest.raises(ConfigError) as caught:
-        listen_on(listen).close()
+        listen_on(listen, key="metrics.listen").close()
     assert caught.value.hint
 
 
@@ -184,7 +184,7 @@ def test_scrape_over_a_unix_socket_that_a_dead_process_left(tmp_path):
             peer.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
             assert peer.recv(100).startswith(b"HTTP/1.1 200 OK")
         with pytest.raises(LockedError):
-            listen_on(f"unix:{path}")
+            listen_on(f"unix:{path}", key="metrics.listen")
     assert not path.exists()
 
 
@@ -192,7 +192,7 @@ def test_file_in_the_way_of_the_socket_is_not_removed(tmp_path):
     path = tmp_path / "metrics"
     path.write_text("precious")
     with pytest.raises(ConfigError):
-        listen_on(f"unix:{path}")
+        listen_on(f"unix:{path}", key="metrics.listen")
     assert path.read_text() == "precious"
 
 

@@ -15,12 +15,13 @@ import typer
 from msgspec.structs import replace
 from rich.table import Table
 
+from daemon import answers
+from daemon.answers import new_silence
 from daemon.command import times
 from daemon.command.session import Session, console, operator, print_json, session_of
 from daemon.errors import ConfigError, HauswartError
 from daemon.messages import Incident, KeepFeedback, KeepSilence
-from daemon.silences import after_verdict, parse_recurring
-from models.digest import blake2b
+from daemon.silences import parse_recurring
 from models.taxonomy import FaultClass
 
 
@@ -60,21 +61,14 @@ def feedback(
 
 
 def keep_verdict(session: Session, incident: Incident, given: KeepFeedback) -> str:
-    """Keep a verdict and what follows from it at once: a bad one quiets its like, a good one ends that."""
-    session.keep(given)
+    """Keep a verdict and what follows from it at once; what was done, in words."""
+    followed = answers.keep_verdict(session.settings, incident, given)
     said = f"kept: {given.verdict} for incident {incident.id}"
-    with session.reader() as reader:
-        known = [one for one in reader.silences() if one.incident_id == incident.id and not one.cancelled]
-        findings = reader.findings(incident.id) if given.verdict == "bad" and not known else []
-    if given.verdict == "bad" and not known:
-        silence = after_verdict(incident, findings, given.user, given.at)
-        session.keep(silence)
-        whom = f"{silence.fault_class}" + (f" of {silence.unit}" if silence.unit else "")
-        said += f"; {whom} is quiet on this host from now on (undo: hauswart silence remove {silence.id})"
-    elif given.verdict == "good":
-        for silence in known:
-            session.keep(replace(silence, user=given.user, cancelled=True))
-            said += f"; silence {silence.id} ended"
+    if (made := followed.made) is not None:
+        whom = f"{made.fault_class}" + (f" of {made.unit}" if made.unit else "")
+        said += f"; {whom} is quiet on this host from now on (undo: hauswart silence remove {made.id})"
+    for silence in followed.ended:
+        said += f"; silence {silence.id} ended"
     return said
 
 
@@ -134,6 +128,7 @@ def silence_add(
         parse_recurring(recurring)
     now = time.time()
     kept = new_silence(
+        user=operator(),
         fault_class=fault_class or "",
         unit=unit,
         start=now,
@@ -143,23 +138,6 @@ def silence_add(
     )
     session_of(context).keep(kept)
     sys.stdout.write(f"silence {kept.id}: {describe(kept, now)}\n")
-
-
-def new_silence(
-    *, fault_class: str, unit: str, start: float, end: float | None, recurring: str = "", reason: str = ""
-) -> KeepSilence:
-    """A silence with an id of its own."""
-    digest = blake2b(f"{fault_class}|{unit}|{start}|{recurring}".encode(), digest_size=3).hexdigest()
-    return KeepSilence(
-        id=digest,
-        fault_class=fault_class,
-        unit=unit,
-        start=start,
-        end=end,
-        recurring=recurring,
-        reason=reason,
-        user=operator(),
-    )
 
 
 def silence_list(

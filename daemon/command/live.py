@@ -17,10 +17,11 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from daemon.answers import new_silence
 from daemon.command import render
-from daemon.command.advise import give_feedback, keep_verdict, new_silence
+from daemon.command.advise import give_feedback, keep_verdict
 from daemon.command.history import metric_plots
-from daemon.command.session import Session, session_of
+from daemon.command.session import Session, operator, session_of
 from daemon.errors import ConfigError, HauswartError
 from daemon.messages import Advice, Incident
 from daemon.status import StageView, running_stages
@@ -123,7 +124,12 @@ def snooze(session: Session, view: View, incident: Incident) -> None:
     now = time.time()
     unit = incident.culprits[0].name if incident.culprits else ""
     kept = new_silence(
-        fault_class=incident.fault_class, unit=unit, start=now, end=now + SNOOZE_S, reason="snoozed"
+        fault_class=incident.fault_class,
+        unit=unit,
+        start=now,
+        end=now + SNOOZE_S,
+        user=operator(),
+        reason="snoozed",
     )
     session.keep(kept)
     view.message = f"snoozed for 1 h: {incident.fault_class} of {unit or 'the host'}"

@@ -14,13 +14,11 @@ from daemon.command.session import Session, console, print_json, session_of
 from daemon.errors import BundleError, ConfigError, HauswartError, NoBundleError
 from daemon.journal import Journal
 from daemon.message_ids import MessageId
-from daemon.settings import Models
+from daemon.serving import described, look, serving, trust_of
 from models import shelf
 from models.bundle import TIERS, Bundle
-from models.shelf import Choice, Trust
+from models.shelf import Choice
 
-# Of the manifest's figures, those that say most in a line, in this order.
-QUALITIES = ("macro_f1", "auc_pr", "culprit_top1", "own_text", "perplexity", "accuracy")
 SHOWN_EXAMPLES = 10
 SHOWN_TEXT = 100
 
@@ -43,7 +41,7 @@ def register(app: typer.Typer) -> None:
 def list_(context: typer.Context, *, as_json: Json = False) -> None:
     """Exit code 4 where a bundle that should serve is damaged or may not."""
     session = session_of(context)
-    rows = [_row(session, tier) for tier in TIERS]
+    rows = [serving(session.settings, tier) for tier in TIERS]
     if as_json:
         print_json(rows)
     else:
@@ -68,7 +66,7 @@ def verify(
         found = [_whole(choice.bundle) for choice in _serving(session)]
     for one in found:
         if as_json:
-            print_json(_described(one))
+            print_json(described(one))
         else:
             signed = f", signed by {one.signer}" if one.signer else ""
             size = f"{one.size_bytes / 1e6:.1f} MB"
@@ -225,11 +223,6 @@ def _pair(session: Session, first: Path, second: Path | None) -> tuple[Bundle, B
 # --- what is said of bundles --------------------------------------------------------------------------------
 
 
-def trust_of(models: Models) -> Trust:
-    """Who may sign, by the settings."""
-    return Trust(Path(models.allowed_signers) if models.allowed_signers else None, models.signature_required)
-
-
 def _whole(bundle: Bundle) -> Bundle:
     """The bundle, if its model also loads and answers."""
     from models.runtime import probe  # noqa: PLC0415  # half a second
@@ -244,72 +237,16 @@ def _known(tier: str) -> str:
     return tier
 
 
-def _look(session: Session, tier: str) -> Choice:
-    models = session.settings.models
-    return shelf.look(tier, getattr(models, tier), session.settings.state, trust_of(models))
-
-
 def _serving(session: Session) -> Iterator[Choice]:
     """What serves; a bundle that should and may not is an error, one that is not there is none."""
     for tier in TIERS:
         try:
-            choice = _look(session, tier)
+            choice = look(session.settings, tier)
         except NoBundleError:
             continue
         if choice.refused:
             raise BundleError(choice.refused[0], hint=f"the {choice.source} bundle serves instead")
         yield choice
-
-
-def _row(session: Session, tier: str) -> dict[str, Any]:
-    state = session.settings.state
-    row: dict[str, Any] = {"tier": tier, "serving": None, "why": "", "refused": []}
-    try:
-        choice = _look(session, tier)
-        row |= {"serving": _described(choice.bundle), "why": choice.source, "refused": list(choice.refused)}
-    except NoBundleError:
-        row["why"] = "off" if getattr(session.settings.models, tier) == "off" else "none"
-    except BundleError as error:
-        row |= {"why": "refused", "refused": [str(error)]}
-    row["installed"] = [path.name for path in shelf.installed(tier, state)]
-    row["candidates"] = sorted(path.name for path in shelf.candidates(tier, state).glob("[!.]*"))
-    return row
-
-
-def _described(bundle: Bundle) -> dict[str, Any]:
-    manifest = bundle.manifest
-    return {
-        "name": bundle.name,
-        "tier": manifest.tier,
-        "version": manifest.version,
-        "directory": str(bundle.directory),
-        "bytes": bundle.size_bytes,
-        "memory_mib": manifest.memory_mib,
-        "architecture": bundle.config.architecture,
-        "licence": manifest.licence,
-        "signer": bundle.signer,
-        "quality": qualities(manifest.metrics),
-        "created": manifest.created,
-        "recipe": manifest.recipe,
-    }
-
-
-def qualities(metrics: dict[str, Any]) -> dict[str, float]:
-    """The figures that say most, of what ships: a table's last row, else the last part that has them.
-
-    What training said comes first, so that what was measured on the packed model overrides it.
-    """
-    ordered = sorted(metrics, key=lambda name: name != "training")
-    parts = [metrics, *(metrics[name] for name in ordered if isinstance(metrics[name], dict))]
-    tables = [part["table"] for part in parts if isinstance(part.get("table"), list) and part["table"]]
-    shipped = [rows[-1].get("quality") for rows in tables if isinstance(rows[-1], dict)]
-    parts += [quality for quality in shipped if isinstance(quality, dict)]
-    found = {}
-    for name in QUALITIES:
-        values = [part[name] for part in parts if isinstance(part.get(name), int | float)]
-        if values:
-            found[name] = float(values[-1])
-    return found
 
 
 def _record(message_id: MessageId, text: str, tier: str, bundle: str) -> None:
@@ -323,7 +260,7 @@ def _tell(session: Session, tier: str, bundle: Bundle | None, done: str, *, as_j
     pinned = getattr(session.settings.models, tier)
     if as_json:
         print_json(
-            {"tier": tier, "bundle": _described(bundle) if bundle else None, "pinned": pinned != "auto"}
+            {"tier": tier, "bundle": described(bundle) if bundle else None, "pinned": pinned != "auto"}
         )
         return
     name = bundle.name if bundle else "what ships"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import os
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,14 +14,11 @@ import typer
 from rich.console import Console
 
 from daemon import config as configuration
-from daemon.bus import RecordsClient
-from daemon.errors import HauswartError, LockedError
+from daemon.answers import keep
+from daemon.errors import HauswartError
 from daemon.messages import Record
 from daemon.settings import Settings
 from daemon.store.reader import StoreReader
-from daemon.store.writer import StoreWriter
-
-ASK_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -47,23 +43,8 @@ class Session:
         return StoreReader(self.store_path)
 
     def keep(self, record: Record) -> None:
-        """Have the daemon keep a record; without a daemon, write it here. Returns when it is committed."""
-        folder = self.store_path.parent
-        if folder.exists() and not os.access(folder, os.W_OK):  # a member of the group may only ask
-            self._ask(record)
-            return
-        try:
-            with StoreWriter(self.store_path) as writer:
-                writer.keep(record)
-        except LockedError:
-            self._ask(record)
-
-    def _ask(self, record: Record) -> None:
-        client = RecordsClient(self.settings.runtime)
-        try:
-            client.keep(record, ASK_TIMEOUT_S)
-        finally:
-            client.close()
+        """Have the daemon keep a record; see `daemon.answers.keep`."""
+        keep(self.settings, record)
 
 
 def session_of(context: typer.Context) -> Session:
