@@ -20,6 +20,7 @@ from daemon.command import (
     replay,
     report,
     run,
+    web,
 )
 from daemon.command.session import Session
 from daemon.errors import HauswartError, MissingDependencyError
@@ -58,7 +59,7 @@ def _root(
     context.obj = Session(config=config, state_dir=state_dir)
 
 
-for module in (run, history, report, live, advise, replay, models, host, installing, configure):
+for module in (run, history, report, live, web, advise, replay, models, host, installing, configure):
     module.register(app)
 for entry in entry_points(group="hauswart.commands"):
     app.add_typer(entry.load(), name=entry.name)

@@ -32,6 +32,23 @@ class Words:
         """A word of the table; raises KeyError for one that is not there."""
         return _table()[name][self.lang].format(**values)
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a word."""
+        return name in _table()
+
+    def metric(self, name: str) -> str:
+        """A metric's name for people, else as it is."""
+        known = f"metric_{name.replace('.', '_')}"
+        return self(known) if self.has(known) else name
+
+    def share(self, ratio: float) -> str:
+        """A part of one in percent."""
+        return write(max(0.0, ratio), "percent", self.lang)
+
+    def memory(self, size: float) -> str:
+        """Bytes as a person reads them."""
+        return write(size, "memory", self.lang)
+
     def clock(self, at: float | None, *, date: bool = True) -> str:
         """Local time to the second, with its date."""
         if at is None:
