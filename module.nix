@@ -20,6 +20,7 @@ let
     "hauswart-notify"
     "hauswart-retrain"
     "hauswart-switch"
+    "hauswart-web"
   ];
   group = "hauswart";
   stages = [
@@ -193,6 +194,33 @@ in
       };
     };
 
+    web = {
+      enable = lib.mkEnableOption ''
+        the operator's page. It is started when somebody looks and ends by itself when nobody does. Without a
+        password every user of this host may look and answer'';
+
+      listen = mkOption {
+        type = types.singleLineStr;
+        default = "127.0.0.1:8470";
+        example = "/run/hauswart-web.sock";
+        description = ''
+          Where systemd listens for it, as {manpage}`systemd.socket(5)` describes ListenStream=: loopback, or a unix
+          socket for a reverse proxy. Anything else demands {option}`services.hauswart.web.passwordFile` or
+          `settings.web.auth = "header"`.
+        '';
+      };
+
+      passwordFile = mkOption {
+        type = types.nullOr types.externalPath;
+        default = null;
+        example = "/run/secrets/hauswart-web";
+        description = ''
+          A file with the page's password in one line, for root's eyes only: systemd hands it to the page as a
+          credential, and it does not enter the Nix store.
+        '';
+      };
+    };
+
     readers = {
       kernelLog = mkOption {
         type = types.bool;
@@ -284,6 +312,7 @@ in
 
     services.hauswart.settings = {
       models = lib.mapAttrs (tier: bundle: toString (bundleDirectory tier bundle)) pinned;
+      web.auth = mkIf (cfg.web.passwordFile != null) "password";
       notify.hook = mkIf (cfg.notify.hook != [ ]) cfg.notify.hook;
       collect = {
         kernel_log = mkIf cfg.readers.kernelLog "on";
@@ -311,6 +340,11 @@ in
     systemd.timers.hauswart-retrain = mkIf cfg.retrain.enable (dropIn {
       wantedBy = [ "hauswart.target" ];
       timerConfig.OnCalendar = instead cfg.retrain.schedule;
+    });
+
+    systemd.sockets.hauswart-web = mkIf cfg.web.enable (dropIn {
+      wantedBy = [ "sockets.target" ];
+      listenStreams = instead cfg.web.listen;
     });
 
     systemd.slices.hauswart = dropIn { sliceConfig = cfg.limits; };
@@ -348,6 +382,12 @@ in
 
       (mkIf (cfg.notify.targetsFile != null) {
         hauswart-notify.serviceConfig.LoadCredential = instead "hauswart.targets:${cfg.notify.targetsFile}";
+      })
+
+      (mkIf (cfg.web.passwordFile != null) {
+        hauswart-web = dropIn {
+          serviceConfig.LoadCredential = instead "hauswart.web:${cfg.web.passwordFile}";
+        };
       })
 
       (mkIf cfg.retrain.enable {

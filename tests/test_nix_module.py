@@ -11,6 +11,7 @@ import pytest
 from daemon import config
 from daemon.command.configure import _as_toml
 from daemon.notify.channels import CREDENTIAL
+from daemon.web.serve import CREDENTIAL as PAGE_CREDENTIAL
 from tests.fixtures.nixos import LIBS, ROOT, TIMEOUT_S, host, needs_nix
 
 pytestmark = needs_nix
@@ -24,6 +25,9 @@ EVERYTHING = """{
   retrain.schedule = "Sun 04:00";
   notify.targetsFile = "/run/secrets/targets";
   notify.hook = [ "/bin/tell" "me" ];
+  web.enable = true;
+  web.listen = "/run/hauswart-web.sock";
+  web.passwordFile = "/run/secrets/page";
   readers.kernelLog = true;
   readers.dnsProbe = "example.org";
   readers.gatewayProbe = true;
@@ -211,6 +215,18 @@ def test_targets_reach_the_notifying_stage_as_the_credential_that_it_reads():
     assert "/run/secrets/targets" not in json.dumps(found["settings"])
 
 
+def test_page_listens_where_it_is_told_and_asks_for_its_password():
+    found = host(EVERYTHING)
+    socket = found["units"]["hauswart-web.socket"]
+    assert socket["Socket"]["ListenStream"] == ["", "/run/hauswart-web.sock"]
+    assert socket["wantedBy"] == shipped("hauswart-web.socket")["Install"]["WantedBy"]
+    given = found["units"]["hauswart-web.service"]["Service"]["LoadCredential"]
+    assert given == ["", f"{PAGE_CREDENTIAL}:/run/secrets/page"]
+    assert shipped("hauswart-web.service")["Service"]["LoadCredential"] == [PAGE_CREDENTIAL]
+    assert found["settings"]["web"] == {"auth": "password"}
+    assert "hauswart-web.socket" not in host("{ enable = true; }")["units"]
+
+
 def test_only_changed_settings_reload_each_stage():
     units = host("{ enable = true; }")["units"]
     wanted = " ".join(shipped("hauswart.target")["Unit"]["Wants"]).split()
@@ -250,7 +266,7 @@ def test_systemd_understands_the_units_with_all_drop_ins(tmp_path):
     units = [
         str(path)
         for path in tmp_path.glob("*.*")
-        if path.suffix in {".service", ".slice", ".timer", ".target"}
+        if path.suffix in {".service", ".slice", ".socket", ".timer", ".target"}
     ]
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *units],
@@ -268,7 +284,7 @@ def test_systemd_understands_the_units_with_all_drop_ins(tmp_path):
 def rendered(unit):
     """A unit's text as NixOS writes it."""
     lines = []
-    for section in ("Unit", "Service", "Slice", "Timer"):
+    for section in ("Unit", "Service", "Slice", "Socket", "Timer"):
         lines += [f"[{section}]"] if unit[section] else []
         for key, value in unit[section].items():
             for one in value if isinstance(value, list) else [value]:

@@ -91,6 +91,7 @@ def test_systemd_finds_nothing_to_complain_of(rendered):
         ("notify", 1.5),
         ("retrain", 0.5),
         ("switch", 0.5),
+        ("web", 0.5),
     ],
 )
 def test_exposure_is_no_more_than_promised(rendered, unit, most):

@@ -33,6 +33,8 @@ learn_s = 5.0
 idle_s = 5.0
 [metrics]
 listen = "unix:/run/hauswart/metrics/metrics.sock"
+[web]
+idle_s = 6.0
 """
 # So that a hung stage is noticed within the patience of a test.
 HASTE = "[Service]\nWatchdogSec=4s\n"
@@ -323,6 +325,28 @@ def test_operator_in_the_group_reads_and_answers_and_others_do_not(host):
     for command in ("incidents", f"feedback {incident} bad"):
         with pytest.raises(ContainerError):
             host.run(f"cd / && runuser -u mallory -- {PROGRAM} {command}")
+
+
+def test_page_is_started_by_a_look_answers_confined_and_ends_when_nobody_looks(host):
+    ask = "curl -s -m 20 -c /tmp/jar -b /tmp/jar http://127.0.0.1:8470"
+    assert host.show("hauswart-web.socket", "ActiveState") == "inactive"  # it is for the operator to enable
+    host.run("systemctl start hauswart-web.socket")
+    assert host.show("hauswart-web", "ActiveState") == "inactive"
+    assert "<html lang" in host.run(f"{ask}/")
+    proc = host.proc("web")
+    assert CONFINED.items() <= proc.items()
+    assert host.run(f"ps -o user:20= -p {host.pid('web')}").strip() == "hauswart-web"
+    links = host.run(f"nsenter -t {host.pid('web')} -n ip -o link")
+    assert re.findall(r"^\d+: (\S+?)[:@]", links, re.MULTILINE) == ["lo"]
+    one = host.about("loop.service")[0]["id"]
+    assert "loop.service" in host.run(f"{ask}/incidents/{one}")
+    token = host.run("grep -o 'hauswart_token.*' /tmp/jar").split()[1]
+    form = f"-H 'Origin: http://127.0.0.1:8470' -d token={token} -d verdict=acknowledge"
+    assert "said=kept" in host.run(f"{ask}/incidents/{one}/verdict -D - {form}")
+    assert '"values":[' in host.run(f"{ask}/series?name=cpu.busy").replace(" ", "")
+    assert host.wait(lambda: host.show("hauswart-web", "ActiveState") == "inactive", 30)
+    assert "<html lang" in host.run(f"{ask}/")
+    host.run("systemctl stop hauswart-web.socket hauswart-web.service")
 
 
 def test_hung_stage_is_killed_by_its_watchdog_and_comes_back(host):

@@ -12,7 +12,7 @@ import daemon
 
 UNITS = Path(daemon.__file__).parent / "units"
 PROGRAM = "@hauswart@"  # in the units, where the program's absolute path belongs
-UNIT_SUFFIXES = {".service", ".timer", ".target", ".slice"}
+UNIT_SUFFIXES = {".service", ".socket", ".timer", ".target", ".slice"}
 TARGET, TIMER = "hauswart.target", "hauswart-retrain.timer"
 CONFIG = Path("etc/hauswart/hauswart.toml")
 RECEIPT = Path("var/lib/hauswart/installed.json")  # what was written, to take away that and nothing else
@@ -42,6 +42,9 @@ DEFAULT_CONFIG = """\
 # floor = "error"                        # info, warning, error or critical
 # hook = ["/usr/local/bin/on-incident"]  # gets the incident as JSON on standard input
 # Apprise URLs hold credentials: one a line in /etc/credstore/hauswart.targets (root's, mode 0600).
+
+# [web]
+# auth = "password"                      # for `systemctl enable --now hauswart-web.socket`, on 127.0.0.1:8470
 
 # [metrics]
 # listen = "unix:/run/hauswart/metrics/metrics.sock"  # or 127.0.0.1:9111; Prometheus text
