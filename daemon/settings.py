@@ -117,6 +117,7 @@ class Notify:
     hook: list[str] = field(default_factory=list)  # argv; the incident arrives as JSON on its standard input
     targets: list[str] = field(default_factory=list)  # Apprise URLs
     targets_file: str = ""  # a file with one Apprise URL a line, for credentials
+    alertmanager: str = ""  # the address of a Prometheus Alertmanager, e.g. http://127.0.0.1:9093
     floor: Literal["info", "warning", "error", "critical"] = "warning"
     per_hour: Annotated[int, Ge(1)] = 12  # more than this go into a digest
     digest_s: Seconds = 3600.0

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
 import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from shutil import which
+from urllib.request import urlopen
 
 import msgspec
 import pytest
 
 from daemon.errors import ConfigError
 from daemon.messages import Advice, Culprit, Evidence, KeepSilence
+from daemon.notify.alertmanager import alerts
 from daemon.notify.channels import BACKOFF_S, TIMEOUT_S, Channel, Post, channels_of, letter
 from daemon.notify.planner import ADVICE_WAIT_S, Planner, State
 from daemon.notify.wording import compose, compose_digest
 from daemon.settings import Metrics, Notify, Settings
+from daemon.store.documents import incident_document
 from daemon.store.rows import Delivery
 from models.taxonomy import FaultClass, Severity, SubjectKind
 from tests.fixtures.incidents import make_incident
@@ -331,11 +337,12 @@ class Inbox(HTTPServer):
     """A real HTTP server on loopback that keeps what it is sent."""
 
     def __init__(self, status=200):
-        self.letters = []
+        self.letters, self.paths = [], []
         inbox = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
+                inbox.paths.append(self.path)
                 inbox.letters.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
                 self.send_response(status)
                 self.end_headers()
@@ -379,6 +386,96 @@ def test_failure_of_a_target_says_why_without_its_credentials(office):
     office.post.add(hook_letter(unknown), office.now())
     ((_, outcome),) = office.work()
     assert outcome == (False, True, "Apprise does not understand the target", outcome.output)
+
+
+def alert_letter(url, **changes):
+    (channel,) = channels_of(Notify(alertmanager=url))
+    document = incident_document(incident(**changes), None)
+    return letter(channel, [("i1", 1)], document, title="t", body="b", severity="error", facts={})
+
+
+def test_alertmanager_gets_one_alert_an_incident_that_ends_when_it_is_over(office):
+    inbox = Inbox()
+    url = f"http://user:hunter2@127.0.0.1:{inbox.server_port}/am/"
+    office.post.add(alert_letter(url), office.now())
+    office.work()
+    office.post.add(alert_letter(url, state="closed", closed_at=T0 + 50), office.now())
+    office.work(lambda one: len(one.outcomes) == 2)
+    inbox.shutdown()
+    assert all(outcome.ok for _, outcome in office.outcomes)
+    assert inbox.paths == ["/am/api/v2/alerts"] * 2
+    (firing,), (resolved,) = inbox.letters
+    assert firing["labels"] == resolved["labels"]  # else it would never be resolved
+    assert firing["labels"]["alertname"].startswith("Hauswart")
+    assert firing["annotations"] == {"summary": "t", "description": "b", "severity": "error"}
+    assert datetime.fromisoformat(firing["endsAt"]) > datetime.now(UTC) + timedelta(days=6)
+    assert datetime.fromisoformat(resolved["endsAt"]).timestamp() == T0 + 50
+
+
+@pytest.mark.parametrize(("status", "final"), [(500, False), (429, False), (400, True)])
+def test_alertmanager_that_refuses_is_asked_again_only_if_that_may_help(office, status, final):
+    inbox = Inbox(status)
+    office.post.add(alert_letter(f"http://user:hunter2@127.0.0.1:{inbox.server_port}"), office.now())
+    office.work(lambda one: one.said or one.outcomes)
+    inbox.shutdown()
+    said = office.outcomes[0][1].error if final else office.said[0]
+    assert f"answered {status}" in said
+    assert "hunter2" not in said
+
+
+def test_digest_is_an_alert_for_each_of_its_incidents():
+    documents = [incident_document(incident(name), None) for name in ("i1", "i2")]
+    found = alerts({"document": {"digest": documents}, "title": "2 incidents"}, datetime.now(UTC))
+    assert [one["labels"]["incident"] for one in found] == ["i1", "i2"]
+
+
+def test_alertmanager_must_be_http():
+    with pytest.raises(ConfigError, match="no http address"):
+        channels_of(Notify(alertmanager="127.0.0.1:9093"))
+
+
+@pytest.mark.skipif(not which("prometheus-alertmanager"), reason="needs prometheus-alertmanager")
+def test_real_alertmanager_fires_and_resolves(office, tmp_path):
+    (tmp_path / "am.yml").write_text("route: {receiver: none}\nreceivers: [{name: none}]\n")
+    port = free_port()
+    server = subprocess.Popen(
+        ["prometheus-alertmanager", f"--config.file={tmp_path}/am.yml", f"--storage.path={tmp_path}/am",
+         f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="],
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+
+    def active():
+        with urlopen(f"{url}/api/v2/alerts?active=true") as answer:
+            return json.load(answer)
+
+    try:
+        wait_for(lambda: reached(url))
+        now = time.time()
+        office.post.add(alert_letter(url, opened_at=now - 9), office.now())
+        office.work()
+        assert [one["labels"]["fault_class"] for one in active()] == [incident().fault_class.value]
+        over = {"state": "closed", "opened_at": now - 9, "closed_at": now - 1}
+        office.post.add(alert_letter(url, **over), office.now())
+        office.work(lambda one: len(one.outcomes) == 2)
+        assert active() == []
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def reached(url):
+    try:
+        with urlopen(f"{url}/-/ready"):
+            return True
+    except OSError:
+        return False
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def test_resident_modules_do_not_import_apprise():

@@ -1,4 +1,4 @@
-"""How the operator is reached: the hook program and Apprise targets, each message in a child process.
+"""How the operator is reached: hook, Apprise targets and Alertmanager, each message in a child process.
 
 Nothing here waits: a child is started, polled and, past its time, killed with all it started.
 """
@@ -43,6 +43,7 @@ class Channel:
     name: str
     argv: tuple[str, ...] = field(repr=False)
     url: str = field(default="", repr=False)
+    whole: bool = False  # it reads the incident itself beside title and text
 
 
 class Outcome(NamedTuple):
@@ -67,6 +68,8 @@ def channels_of(settings: Notify) -> list[Channel]:
     """The configured channels; raises ConfigError, which never quotes a target."""
     found = [Channel("hook", tuple(settings.hook))] if settings.hook else []
     urls = [*settings.targets, *_read_targets(settings.targets_file), *_read_targets(_credential())]
+    if settings.alertmanager:
+        found.append(_alertmanager(settings.alertmanager))
     argv = (sys.executable, "-P", "-m", "daemon.notify.send")
     for number, url in enumerate(urls, 1):
         scheme, colon, _ = url.partition("://")
@@ -77,6 +80,13 @@ def channels_of(settings: Notify) -> list[Channel]:
         short = blake2b(url.encode(errors="surrogateescape"), digest_size=2).hexdigest()
         found.append(Channel(f"{scheme[:32]}-{short}", argv, url))
     return found
+
+
+def _alertmanager(url: str) -> Channel:
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError("notify.alertmanager is no http address", hint="http://127.0.0.1:9093")
+    argv = (sys.executable, "-P", "-m", "daemon.notify.alertmanager")
+    return Channel("alertmanager", argv, url, whole=True)
 
 
 def _credential() -> str:
@@ -109,7 +119,9 @@ def letter(
     facts: dict[str, str],
 ) -> Letter:
     """What a channel's child reads: the document for the hook, title and text for an Apprise target."""
-    request = {"url": channel.url, "title": title, "body": body, "severity": severity}
+    request: dict[str, Any] = {"url": channel.url, "title": title, "body": body, "severity": severity}
+    if channel.whole:
+        request["document"] = document
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HAUSWART_")}
     if not channel.url:
         facts = facts | {"title": title, "text": body, "severity": severity}
