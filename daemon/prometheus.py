@@ -19,8 +19,11 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MAX_REQUEST_BYTES = 8192
 MAX_CONNECTIONS = 16
 TIMEOUT_S = 5.0
+BUDGET_CPU, BUDGET_MEMORY, BUDGET_LATENCY = 0.01, 70.0 * (1 << 20), 5.0
 STALE_S = 60.0  # a stage whose status is older is not up
 _READ, _WRITE = 1, 2  # zmq.POLLIN and zmq.POLLOUT
+
+_ALONE = {"off", "absent", "broken"}  # states of a model that leave the tier to its baseline
 
 Labels = Mapping[str, str]
 
@@ -106,6 +109,8 @@ def families_of(
         ),
         *_stage_families(statuses, wall),
         *_flow_families(statuses),
+        *_model_families(statuses),
+        *_budget_families(),
     ]
 
 
@@ -127,6 +132,12 @@ def _stage_families(statuses: Sequence[Status], wall: float) -> list[Family]:
         Family("hauswart_stage_up", "gauge", "Whether the stage runs and reports.", each(up)),
         Family(
             "hauswart_stage_cpu_seconds_total", "counter", "CPU time of the stage.", each(lambda s: s.cpu_s)
+        ),
+        Family(
+            "hauswart_stage_cpu_ratio",
+            "gauge",
+            "Share of one core that the stage used lately.",
+            each(lambda s: s.cpu_ratio),
         ),
         Family(
             "hauswart_stage_memory_bytes",
@@ -176,6 +187,62 @@ def _flow_families(statuses: Sequence[Status]) -> list[Family]:
             [(labels, float(flow.gap)) for labels, flow in flows],
         ),
         Family("hauswart_frames_dropped_total", "counter", "Frames dropped by reason.", drops),
+    ]
+
+
+def _model_families(statuses: Sequence[Status]) -> list[Family]:
+    models = [({"tier": one.stage}, one.model) for one in statuses if one.model is not None]
+    latency: list[tuple[Labels, float]] = []
+    for labels, model in models:
+        if model.latency is not None:
+            latency += [
+                ({**labels, "quantile": "0.5"}, model.latency.p50_s),
+                ({**labels, "quantile": "0.95"}, model.latency.p95_s),
+            ]
+    questions: list[tuple[Labels, float]] = [
+        ({**labels, "result": result}, float(model.counters.get(result, 0)))
+        for labels, model in models
+        for result in ("answered", "failed", "fallback")
+    ]
+    return [
+        Family(
+            "hauswart_model_up",
+            "gauge",
+            "Whether a tier has a model that can be asked; without one its baseline speaks alone.",
+            [(labels, float(model.state not in _ALONE)) for labels, model in models],
+        ),
+        Family(
+            "hauswart_model_questions_total",
+            "counter",
+            "Questions to a tier's model by what became of them; fallback: the baseline spoke alone.",
+            questions,
+        ),
+        Family(
+            "hauswart_model_latency_seconds",
+            "gauge",
+            "From question to answer, a start of the model included, over the last minutes.",
+            latency,
+        ),
+        Family(
+            "hauswart_model_memory_bytes",
+            "gauge",
+            "The most memory (PSS) that a tier's model was seen to take.",
+            [(labels, float(model.pss_bytes)) for labels, model in models],
+        ),
+    ]
+
+
+def _budget_families() -> list[Family]:
+    """What all stages together may cost on a quiet host, so that a rule can compare."""
+    return [
+        Family("hauswart_budget_cpu_ratio", "gauge", "Share of a core on a quiet host.", [({}, BUDGET_CPU)]),
+        Family("hauswart_budget_memory_bytes", "gauge", "Memory on a quiet host.", [({}, BUDGET_MEMORY)]),
+        Family(
+            "hauswart_budget_latency_seconds",
+            "gauge",
+            "From observation to done, p95.",
+            [({}, BUDGET_LATENCY)],
+        ),
     ]
 
 

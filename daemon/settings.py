@@ -126,11 +126,15 @@ class Notify:
 
 @dataclass(frozen=True)
 class Metrics:
-    """The Prometheus text endpoint: "" is off, `unix:/path` or `127.0.0.1:port`."""
+    """What hauswart tells of itself and its incidents as numbers: to who asks, and to whom it is sent."""
 
     __pydantic_config__ = _STRICT
 
-    listen: str = ""
+    listen: str = ""  # the Prometheus text endpoint: "" is off, `unix:/path` or `127.0.0.1:port`
+    otlp: str = (
+        ""  # an OpenTelemetry collector, e.g. http://127.0.0.1:4318: metrics, incidents as log records
+    )
+    otlp_interval_s: Annotated[float, Ge(5.0)] = 60.0
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,18 @@ from urllib.request import urlopen
 
 import msgspec
 import pytest
+from google.protobuf.json_format import ParseDict
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from daemon.errors import ConfigError
 from daemon.messages import Advice, Culprit, Evidence, KeepSilence
 from daemon.notify.alertmanager import alerts
 from daemon.notify.channels import BACKOFF_S, TIMEOUT_S, Channel, Post, channels_of, letter
+from daemon.notify.otlp import content_of
 from daemon.notify.planner import ADVICE_WAIT_S, Planner, State
 from daemon.notify.wording import compose, compose_digest
+from daemon.prometheus import Family
 from daemon.settings import Metrics, Notify, Settings
 from daemon.store.documents import incident_document
 from daemon.store.rows import Delivery
@@ -476,6 +481,43 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def test_incident_is_a_log_record_of_opentelemetrys_schema(office):
+    inbox = Inbox()
+    channel = next(iter(channels_of(Notify(), f"http://127.0.0.1:{inbox.server_port}")))
+    document = incident_document(incident(), None) | {"notice": {"reason": "worse"}}
+    one = letter(channel, [("i1", 1)], document, title="t", body="b", severity="error", facts={})
+    office.post.add(one, office.now())
+    office.work()
+    inbox.shutdown()
+    assert inbox.paths == ["/v1/logs"]
+    request = ParseDict(inbox.letters[0], ExportLogsServiceRequest())
+    (record,) = request.resource_logs[0].scope_logs[0].log_records
+    assert record.body.string_value == "t\nb"
+    assert (record.severity_number, record.event_name) == (17, "hauswart.incident.worse")
+    assert record.time_unix_nano == int((T0 + 1) * 1e9)
+    facts = {one.key: one.value.string_value for one in record.attributes}
+    assert facts["hauswart.incident"] == "i1"
+    service = {one.key: one.value.string_value for one in request.resource_logs[0].resource.attributes}
+    assert service["service.name"] == "hauswart"
+
+
+def test_families_are_metrics_of_opentelemetrys_schema():
+    families = [
+        Family("a_total", "counter", "Counted.", [({"stage": "low"}, 7.0)]),
+        Family("b_ratio", "gauge", "Measured.", [({}, 0.5), ({"x": "y"}, float("nan")), ({}, None)]),
+        Family("none", "gauge", "Nothing to tell.", []),
+    ]
+    path, body = content_of({"families": json.loads(msgspec.json.encode(families[:1] + families[2:]))}, T0)
+    assert path == "/v1/metrics"
+    request = ParseDict(json.loads(json.dumps(body)), ExportMetricsServiceRequest())
+    (counted,) = request.resource_metrics[0].scope_metrics[0].metrics
+    assert (counted.name, counted.sum.is_monotonic) == ("a_total", True)
+    assert counted.sum.data_points[0].as_double == 7.0
+    _, body = content_of({"families": [list(families[1])]}, T0)
+    gauge = ParseDict(body, ExportMetricsServiceRequest()).resource_metrics[0].scope_metrics[0].metrics[0]
+    assert [one.as_double for one in gauge.gauge.data_points] == [0.5]
 
 
 def test_resident_modules_do_not_import_apprise():

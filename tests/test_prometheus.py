@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 import select
 import socket
+import subprocess
 import threading
 import time
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
+from shutil import which
 
 import pytest
+import yaml
 import zmq
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,8 +32,9 @@ from daemon.prometheus import (
     exposition,
     families_of,
 )
-from daemon.status import Flow, Latency, Status
+from daemon.status import Flow, Latency, ModelStatus, Status
 
+EXPORTS = Path(__file__).parents[1] / "daemon/exports"
 NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 LABEL = r'[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\\\|\\"|\\n)*"'
 UNESCAPE = {"\\\\": "\\", '\\"': '"', "\\n": "\n"}
@@ -94,6 +100,58 @@ def test_everything_is_told_in_well_formed_text():
     assert samples["hauswart_observations_gap_total", journal] == 2
     dropped = (("stage", "low"), ("edge", "low"), ("reason", "malformed"))
     assert samples["hauswart_frames_dropped_total", dropped] == 3
+
+
+def everything():
+    """All families of a daemon with a model, as samples."""
+    flows = {"low": {"journal": Flow(10, 8, 2)}}
+    counters, pace = {"answered": 5, "fallback": 1}, Latency(9, 0.002, 0.01, 0.1)
+    model = ModelStatus("ready", "low-2", 7, 40 << 20, 1.0, pace, counters)
+    latency = Latency(4, 0.01, 0.2, 0.3)
+    low = status(cpu_ratio=0.002, flows=flows, latency=latency, drops={"low": {"malformed": 3}}, model=model)
+    top = status(stage="top", model=ModelStatus("broken"))
+    counts = {("disk-full", "error"): 1}
+    return parse(exposition(families_of([low, top], counts, counts, wall=1010.0)))
+
+
+def test_models_are_told_and_the_budgets_beside_them():
+    samples = everything()
+    assert samples["hauswart_model_up", (("tier", "low"),)] == 1
+    assert samples["hauswart_model_up", (("tier", "top"),)] == 0
+    assert samples["hauswart_model_questions_total", (("tier", "low"), ("result", "fallback"))] == 1
+    assert samples["hauswart_model_latency_seconds", (("tier", "low"), ("quantile", "0.95"))] == 0.01
+    assert samples["hauswart_stage_cpu_ratio", (("stage", "low"),)] == 0.002
+    assert samples["hauswart_budget_memory_bytes", ()] == 70 << 20
+
+
+def expressions():
+    """Every expression of the shipped rules and of the dashboard."""
+    rules = yaml.safe_load((EXPORTS / "prometheus-rules.yml").read_text())
+    found = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    dashboard = json.loads((EXPORTS / "grafana-dashboard.json").read_text())
+    return found + [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+
+
+def test_rules_and_dashboard_ask_only_for_what_is_told():
+    told = {name for name, _ in everything()}
+    labels = {name for _, pairs in everything() for name, _ in pairs} | {"instance"}
+    asked = expressions()
+    assert len(asked) > 15
+    for one in asked:
+        assert set(re.findall(r"hauswart_\w+", one)) <= told, one
+        for grouped in re.findall(r"by \(([^)]*)\)", one):
+            assert {name.strip() for name in grouped.split(",")} <= labels, one
+
+
+@pytest.mark.skipif(not which("promtool"), reason="needs promtool (package prometheus)")
+def test_prometheus_takes_the_rules():
+    done = subprocess.run(
+        ["promtool", "check", "rules", EXPORTS / "prometheus-rules.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @given(

@@ -64,12 +64,15 @@ class Letter(NamedTuple):
     environment: dict[str, str]
 
 
-def channels_of(settings: Notify) -> list[Channel]:
-    """The configured channels; raises ConfigError, which never quotes a target."""
+def channels_of(settings: Notify, otlp: str = "") -> list[Channel]:
+    """The configured channels, an OpenTelemetry collector too; raises ConfigError, which quotes no target."""
     found = [Channel("hook", tuple(settings.hook))] if settings.hook else []
     urls = [*settings.targets, *_read_targets(settings.targets_file), *_read_targets(_credential())]
-    if settings.alertmanager:
-        found.append(_alertmanager(settings.alertmanager))
+    for name, key, url in (
+        ("alertmanager", "notify.alertmanager", settings.alertmanager),
+        ("otlp", "metrics.otlp", otlp),
+    ):
+        found += [over_http(name, url, key)] if url else []
     argv = (sys.executable, "-P", "-m", "daemon.notify.send")
     for number, url in enumerate(urls, 1):
         scheme, colon, _ = url.partition("://")
@@ -82,11 +85,11 @@ def channels_of(settings: Notify) -> list[Channel]:
     return found
 
 
-def _alertmanager(url: str) -> Channel:
+def over_http(name: str, url: str, key: str) -> Channel:
+    """A channel whose sender, `daemon.notify.NAME`, posts JSON; raises ConfigError."""
     if not url.startswith(("http://", "https://")):
-        raise ConfigError("notify.alertmanager is no http address", hint="http://127.0.0.1:9093")
-    argv = (sys.executable, "-P", "-m", "daemon.notify.alertmanager")
-    return Channel("alertmanager", argv, url, whole=True)
+        raise ConfigError(f"{key} is no http address", hint="http://127.0.0.1:PORT")
+    return Channel(name, (sys.executable, "-P", "-m", f"daemon.notify.{name}"), url, whole=True)
 
 
 def _credential() -> str:
@@ -122,12 +125,17 @@ def letter(
     request: dict[str, Any] = {"url": channel.url, "title": title, "body": body, "severity": severity}
     if channel.whole:
         request["document"] = document
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HAUSWART_")}
+    environment = child_environment()
     if not channel.url:
         facts = facts | {"title": title, "text": body, "severity": severity}
         environment |= {f"HAUSWART_{name.upper()}": value.replace("\0", "") for name, value in facts.items()}
     content = msgspec.json.encode(request if channel.url else document)
     return Letter(channel, tuple(about), content, environment)
+
+
+def child_environment() -> dict[str, str]:
+    """What a sender inherits: nothing of our own settings."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("HAUSWART_")}
 
 
 class Post:

@@ -9,14 +9,17 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import msgspec
 
 from daemon.bus import LOOK_EVERY_S, RecordsClient, WakeListener, Wire
 from daemon.errors import HauswartError
 from daemon.message_ids import MessageId
 from daemon.messages import Advice, KeepDelivery, KeepFinding
-from daemon.notify.channels import Channel, Letter, Outcome, Post, channels_of, letter
+from daemon.notify.channels import Channel, Letter, Outcome, Post, channels_of, child_environment, letter
 from daemon.notify.planner import HOUR_S, MISSED_S, Notice, Planner, State
-from daemon.prometheus import MetricsServer, exposition, families_of
+from daemon.prometheus import Family, MetricsServer, exposition, families_of
 from daemon.settings import Settings
 from daemon.stages.health import find_crash
 from daemon.stages.life import Life, Report
@@ -58,6 +61,8 @@ class NotifyStage:
         self._trouble = ""
         self._rendered = (float("-inf"), "")
         self._server: MetricsServer | None = None
+        self._collector = next((one for one in channels if one.name == "otlp"), None)
+        self._push_s = 0.0  # when to send metrics next
         if life.died is not None:
             self._unkept.append(KeepFinding(find_crash(life.stage, life.died)))
         life.listen(listener.socket, wanted=True)
@@ -97,6 +102,8 @@ class NotifyStage:
         if self._channels and now_s >= self._look_s and not self._life.stopping:
             self._looked_s = now_s
             self._attempt(self._look)
+        if self._collector is not None and now_s >= self._push_s:
+            self._push(self._collector, now_s)
         self._post.step(time.monotonic())
         if self._unkept and now_s >= self._keep_s:
             self._keep_all()
@@ -107,6 +114,7 @@ class NotifyStage:
         waits = [self._look_s - now_s if self._channels else LOOK_EVERY_S]
         waits += [] if posting_s is None else [posting_s]
         waits += [self._keep_s - now_s] if self._unkept else []
+        waits += [self._push_s - now_s] if self._collector is not None else []
         waits += [1.0] if self._server is not None and self._server.busy else []
         return max(0.0, min(waits))
 
@@ -225,7 +233,17 @@ class NotifyStage:
             self._rendered = (now_s, self._exposition())
         return self._rendered[1]
 
+    def _push(self, collector: Channel, now_s: float) -> None:
+        """Send the metrics; what is still on its way to the collector is overtaken."""
+        self._push_s = now_s + self._life.settings.metrics.otlp_interval_s
+        request = {"url": collector.url, "families": self._families()}
+        channel = replace(collector, name="otlp-metrics")
+        self._post.add(Letter(channel, (), msgspec.json.encode(request), child_environment()), now_s)
+
     def _exposition(self) -> str:
+        return exposition(self._families())
+
+    def _families(self) -> list[Family]:
         statuses = [one for stage in STAGES if (one := read_status(self._life.runtime, stage)) is not None]
         try:
             counts = self._reader.open_counts(), self._reader.opened_counts()
@@ -233,7 +251,7 @@ class NotifyStage:
             self._trouble = str(error)
             self._counts["failed"] += 1
             counts = {}, {}
-        return exposition(families_of(statuses, *counts, wall=time.time()))
+        return families_of(statuses, *counts, wall=time.time())
 
     def _report(self) -> Report:
         served = {} if self._server is None else {f"http/{k}": n for k, n in self._server.counters.items()}
@@ -251,7 +269,7 @@ class NotifyStage:
 
 def run(settings: Settings) -> None:
     """Be the notify stage until stopped."""
-    channels = channels_of(settings.notify)
+    channels = channels_of(settings.notify, settings.metrics.otlp)
     life = Life("notify", settings)
     if not channels and not settings.metrics.listen:
         life.ready("nothing to do: neither a hook nor targets nor an endpoint is configured")
