@@ -310,8 +310,12 @@ def test_doctor_reports_a_damaged_store(state, capsys):
 
 def test_config_show_hides_credentials(state, monkeypatch, capsys):
     monkeypatch.setenv("HAUSWART_NOTIFY__TARGETS", '["ntfy://user:secret@host/topic"]')
+    monkeypatch.setenv("HAUSWART_NOTIFY__ALERTMANAGER", "http://user:secret@host:9093")
+    monkeypatch.setenv("HAUSWART_METRICS__OTLP", "https://user:secret@host:4318/")
     assert run(state, "config", "show") == 0
-    assert "secret" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "secret" not in said
+    assert "https://***@host:4318/" in said
 
 
 def test_unknown_key_is_one_line_with_a_hint(state, tmp_path, capsys):

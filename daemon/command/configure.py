@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from daemon import config as configuration
 from daemon.command.session import print_json, session_of
 
 SECRET_KEYS = {"targets", "hook"}  # Apprise URLs and hook arguments may hold credentials
+_LOGIN = re.compile(r"//[^/]*@")  # of an address
 
 
 def register(app: typer.Typer) -> None:
@@ -56,7 +58,9 @@ def _without_secrets(values: dict[str, Any]) -> dict[str, Any]:
         key: [f"({len(value)} hidden)"] if key in SECRET_KEYS and value else value
         for key, value in values["notify"].items()
     }
-    return values | {"notify": notify}
+    notify["alertmanager"] = _LOGIN.sub("//***@", notify["alertmanager"])
+    metrics = values["metrics"] | {"otlp": _LOGIN.sub("//***@", values["metrics"]["otlp"])}
+    return values | {"notify": notify, "metrics": metrics}
 
 
 def _as_toml(values: dict[str, Any]) -> str:
