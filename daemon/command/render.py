@@ -18,18 +18,17 @@ MODEL_STATES = {"off": "switched off", "absent": "no bundle", "broken": "the mod
 BARS = "▁▂▃▄▅▆▇█"
 
 
-def incident_table(incidents: Sequence[Incident], lang: str, now: float, chosen: str = "") -> Table:
-    """The list of incidents; `chosen` is the id of the one under the cursor."""
+def incident_table(incidents: Sequence[Incident], lang: str, now: float) -> Table:
+    """The list of incidents."""
     table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
     for heading in ("", "id", "since", "severity", "what", "culprit"):
         table.add_column(heading, overflow="fold", no_wrap=heading not in {"what", "culprit"})
     for one in incidents:
         severity = Text(one.severity, style=STYLES[one.severity])
-        mark = ">" if one.id == chosen else ("●" if one.state == "open" else " ")
         culprit = one.culprits[0].name if one.culprits else ""
-        style = "reverse" if one.id == chosen else ("dim" if one.state != "open" else "")
         since = times.clock(one.opened_at, now)
-        table.add_row(mark, one.id, since, severity, Text(title(one, lang)), Text(culprit), style=style)
+        what, mark = Text(title(one, lang)), "●" if one.state == "open" else " "
+        table.add_row(mark, one.id, since, severity, what, Text(culprit), style="" if mark == "●" else "dim")
     return table
 
 
@@ -110,7 +109,7 @@ def model_table(stages: Sequence[StageView]) -> Table | None:
     return table
 
 
-def sparkline(values: Sequence[float], width: int = 60) -> str:
+def sparkline(values: Sequence[float], width: int = 44) -> str:
     """A line of block characters from the smallest to the largest value, one a bucket."""
     if not values:
         return ""
