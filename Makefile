@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-vm lint unit lab bench setup setup-test setup-vm setup-lab setup-bench setup-peers clean
+.PHONY: run test test-vm test-browser lint unit lab bench setup setup-test setup-vm setup-browser setup-lab setup-bench setup-peers clean
 
 run: setup
 	@exec $(BIN)/hauswart run $(ARGS)
@@ -21,6 +21,9 @@ unit:
 test-vm: setup-vm
 	$(BIN)/pytest -m vm tests/test_machine.py $(PYTEST_ARGS)
 
+test-browser: setup-browser
+	$(BIN)/pytest tests/test_browser.py $(PYTEST_ARGS)
+
 lab: setup-lab
 	$(BIN)/python -m tests.lab $(ARGS)
 
@@ -35,6 +38,9 @@ setup-test:
 
 setup-vm:
 	@sh setup.sh vm $(VENV)
+
+setup-browser:
+	@sh setup.sh browser $(VENV)
 
 setup-lab:
 	@sh setup.sh lab $(VENV)

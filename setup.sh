@@ -1,5 +1,5 @@
 #!/bin/sh
-# Sets up what one make target needs: setup.sh run|test|vm|lab|bench|peers VENV. Does nothing when it is there already.
+# Sets up what one make target needs: setup.sh run|test|vm|browser|lab|bench|peers VENV. Does nothing when it is there already.
 set -eu
 what=$1 venv=$2
 cd "$(dirname "$0")"
@@ -11,11 +11,12 @@ peers="netdata prometheus prometheus-node-exporter monit"
 case $what in
     test) packages="$packages $container curl kmod systemd-journal-remote nix-bin" ;;
     vm) packages="$packages $virtual" ;;
+    browser) packages="$packages chromium chromium-driver" ;;
     lab) packages="$packages $container $virtual make curl openssl nftables sudo openssh-client openssh-server sshpass nginx-light redis-server redis-tools dnsmasq-base logrotate rsync cron borgbackup nix-bin" ;;
     bench) packages="$packages iproute2 stress-ng netdata prometheus-node-exporter" ;;
     peers) packages="$packages $container curl procps $peers" ;;
 esac
-case $what in test|vm) extras="[dev]" ;; *) extras="" ;; esac
+case $what in test|vm) extras="[dev]" ;; browser) extras="[dev,browser]" ;; *) extras="" ;; esac
 if [ "$what" = vm ] && [ "$(id -u)" != 0 ]; then
     echo "setup: the virtual machine's image is built as root; run make test-vm as root" >&2
     exit 3

@@ -22,7 +22,7 @@ from daemon.settings import Web
 from daemon.store.reader import StoreReader
 from daemon.store.segments import SegmentWriter
 from daemon.store.writer import StoreWriter
-from daemon.web import lines, series
+from daemon.web import data, lines, series
 from daemon.web.serve import bound, password_of
 from models.taxonomy import Severity
 from tests.fixtures.web import Browser, served
@@ -232,6 +232,15 @@ def test_snooze_is_a_silence_with_an_end(browser, settings):
         made = next(one for one in reader.silences() if one.reason == "snoozed")
     assert made.end == pytest.approx(time.time() + 86400, abs=30)
     assert made.unit == "/srv"
+
+
+def test_models_page_has_cards_and_the_table_before_and_after(browser, tmp_path):
+    page = Page(browser.get("/models").text)
+    for text in ("Low tier", "Middle tier", "Top tier", "as shipped", "How it was made small", "as trained"):
+        assert text in page.said, text
+    assert data.shrinking(str(tmp_path)) == []
+    (tmp_path / "manifest.json").write_text('{"metrics": {"shrinking": {"table": [{"detail": 1}]}}}')
+    assert data.shrinking(str(tmp_path)) == []
 
 
 def test_roll_back_that_cannot_be_is_said(browser):

@@ -221,7 +221,13 @@ class Pages:
 
     def models(self, request: Request) -> Response:
         """What serves, how good it is, and what it cost to make it small."""
-        return self._page(request, "models.html", rows=data.models_of(self._settings), cards=_cards)
+        return self._page(
+            request,
+            "models.html",
+            rows=data.models_of(self._settings),
+            cards=_cards,
+            shrinking=data.shrinking,
+        )
 
     def feedback(self, request: Request) -> Response:
         """The verdicts given."""

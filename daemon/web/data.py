@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from daemon.advice.titles import title
@@ -13,7 +15,7 @@ from daemon.settings import Settings
 from daemon.silences import holds
 from daemon.status import StageView, running_stages
 from daemon.store.reader import StoreReader
-from models.bundle import TIERS
+from models.bundle import MANIFEST, TIERS
 from models.taxonomy import Severity
 
 LIKE_MAX = 5
@@ -104,6 +106,34 @@ def silences(reader: StoreReader, at: float) -> list[Quieted]:
 def models_of(settings: Settings) -> list[dict[str, Any]]:
     """What serves each tier, with its card's figures."""
     return [serving(settings, tier) for tier in TIERS]
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """One row of what shrinking a model did."""
+
+    detail: str
+    size_bytes: float
+    latency_ms: float
+    quality: float | None
+
+
+def shrinking(directory: str) -> list[Shrunk]:
+    """The table before and after, as the bundle's manifest has it; [] where there is none or it is odd."""
+    try:
+        manifest = json.loads((Path(directory) / MANIFEST).read_text("utf-8"))
+        table = manifest["metrics"]["shrinking"]["table"]
+        return [
+            Shrunk(str(row["detail"]), float(row["bytes"]), float(row["latency_ms"]), _quality(row))
+            for row in table
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _quality(row: dict[str, Any]) -> float | None:
+    found = row.get("quality", {}).get("macro_f1")
+    return float(found) if isinstance(found, int | float) else None
 
 
 def feedback(reader: StoreReader, limit: int = 200) -> list[tuple[KeepFeedback, str]]:
