@@ -11,6 +11,7 @@ from daemon.messages import (
     Advice,
     ContextNote,
     Culprit,
+    Event,
     Evidence,
     KeepAdvice,
     KeepFeedback,
@@ -133,6 +134,28 @@ def test_one_incident_is_reported_alone_and_an_unknown_one_is_named(state, capsy
     assert [attrs["id"] for tag, attrs in page.tags if tag == "section"] == ["zzz2345"]
     assert run(state, "nothere") == 1
     assert "no incident 'nothere'" in capsys.readouterr().err
+
+
+def test_what_changed_before_an_incident_is_told_with_it(state, capsys):
+    writer = SegmentWriter(state / "telemetry", 14, 512)
+    told = [
+        (-1500, "context", "update", "start", {"unit": "apt-daily.service"}),
+        (-3600, "device", "sdb", "add", {}),
+        (-700, "link", "eth<0>", "down", {}),
+        (60, "device", "sdc", "add", {}),
+    ]
+    for after, kind, name, action, attributes in told:
+        stamp = Stamp("b", 5000.0 + after, NOW - 600 + after)
+        writer.write([Event(stamp, "devices", kind, name, action, attributes)], stamp)
+    writer.close()
+    assert run(state, "abc2345") == 0
+    said = Page(capsys.readouterr().out).said
+    assert "activity: update began (apt-daily.service)" in said
+    assert "network: eth<0> down" in said
+    assert "sdb" not in said  # too long ago
+    assert "sdc" not in said  # afterwards
+    assert run(state, "abc2345", "--format", "md", "--lang", "de") == 0
+    assert "Netz: eth\\<0\\> getrennt" in capsys.readouterr().out
 
 
 def test_time_without_incidents_says_so_and_a_backward_one_is_refused(state, capsys):

@@ -50,7 +50,7 @@ def report(
             found = reader.incident(incident_id)
             if found is None:
                 raise HauswartError(f"no incident {incident_id!r}", hint="see `hauswart incidents --all`")
-            one = gather.tell(reader, telemetry, found, words)
+            one = gather.tell(reader, telemetry, found, words, alone=True)
             period = gather.Period(found.opened_at, found.closed_at or now, [one], 0)
         else:
             start, end = times.parse_when(since, now), times.parse_when(until, now)

@@ -12,11 +12,14 @@ from daemon.messages import Advice, Incident, KeepFeedback
 from daemon.pages.plots import Curve
 from daemon.pages.words import Words
 from daemon.store.reader import StoreReader
-from daemon.store.segments import read_series
+from daemon.store.segments import read_events, read_series
 from models.taxonomy import Severity
 
 MARGIN_S = 300.0  # of telemetry before and after an incident
 CURVES_MAX = 6
+BEFORE_S = 1800.0
+CHANGES_MAX = 12
+CHANGING = frozenset({"context", "session", "device", "link", "stage"})
 INCIDENTS_MAX = 200  # in one report
 
 
@@ -30,6 +33,7 @@ class Told:
     steps: Sequence[tuple[float, str]]
     curves: Sequence[Curve]
     feedback: Sequence[KeepFeedback]
+    changes: Sequence[tuple[float, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,10 @@ class Period:
         return sum(one.incident.state == "open" for one in self.told)
 
 
-def tell(reader: StoreReader, telemetry: Path, incident: Incident, words: Words) -> Told:
-    """Everything about one incident."""
+def tell(
+    reader: StoreReader, telemetry: Path, incident: Incident, words: Words, *, alone: bool = False
+) -> Told:
+    """Everything about one incident; `alone` also looks for what changed before it."""
     return Told(
         incident,
         title(incident, words.lang),
@@ -62,6 +68,7 @@ def tell(reader: StoreReader, telemetry: Path, incident: Incident, words: Words)
         list(words.steps(reader.revisions(incident.id))),
         curves(telemetry, incident),
         reader.feedback(incident.id),
+        changes(telemetry, incident, words) if alone else (),
     )
 
 
@@ -71,6 +78,14 @@ def period(reader: StoreReader, telemetry: Path, since: float, until: float, wor
     kept = [one for one in found if one.state != "merged"][::-1]
     told = [tell(reader, telemetry, one, words) for one in kept[-INCIDENTS_MAX:]]
     return Period(since, until, told, len(kept) - len(told))
+
+
+def changes(telemetry: Path, incident: Incident, words: Words) -> list[tuple[float, str]]:
+    """What changed on the host in the half hour before the first evidence, as far as it was recorded."""
+    until = min(incident.evidence_at, incident.opened_at)
+    found = read_events(telemetry, CHANGING, until - BEFORE_S, until)
+    told = ((one.at.wall, words.event(one)) for one in found)
+    return list({text: (at, text) for at, text in told}.values())[-CHANGES_MAX:]
 
 
 def curves(telemetry: Path, incident: Incident) -> list[Curve]:

@@ -10,10 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from daemon.advice.formats import Lang, write
+from daemon.messages import Event
 from daemon.store.rows import Change, Revision
 from models.metrics import METRICS, split
 
 _FILE = Path(__file__).with_name("words.toml")
+TOLD = (
+    "unit",
+    "generation",
+    "user",
+    "package",
+    "model",
+    "state",
+)  # attributes of an event that a person asks for
 _FORMATS = {"ratio": "percent", "bytes": "memory", "bytes/s": "memory", "s": "duration", "1/s": "rate"}
 
 
@@ -67,6 +76,15 @@ class Words:
         unit = known.unit if known else ""
         text = write(value, _FORMATS.get(unit, "number"), self.lang)
         return f"{text}/s" if unit == "bytes/s" else text
+
+    def event(self, event: Event) -> str:
+        """A change on the host in one line."""
+        kind = self(f"event_{event.kind}") if self.has(f"event_{event.kind}") else event.kind
+        action = self(f"action_{event.action}") if self.has(f"action_{event.action}") else event.action
+        named = [
+            event.attributes[name] for name in TOLD if event.attributes.get(name, event.name) != event.name
+        ]
+        return f"{kind}: {event.name} {action}" + (f" ({', '.join(named)})" if named else "")
 
     def steps(self, revisions: list[Revision]) -> Iterator[tuple[float, str]]:
         """When something changed and what; steps that only added findings are left out."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgpack
@@ -16,15 +16,24 @@ import zstandard
 
 from daemon import codec
 from daemon.errors import FrameError, SourceError
-from daemon.messages import Observation, Sample
+from daemon.messages import Event, Observation, Sample
 from daemon.store.telemetry import FRAME_RAW_BYTES, SegmentWriter, segment_name, segment_paths, total_bytes
 
 MAX_FRAME_RAW_BYTES = 8 * FRAME_RAW_BYTES
 MAX_WINDOW_BYTES = 8 << 20  # what the zstd program uses up to level 19
 MAX_NOTES = 100
 MAX_PLOT_VALUES = 100_000
+MAX_EVENTS = 1000
 STEP_BYTES = 512  # 512 bytes of zstd unfold to 16 MiB at the very worst (4 bytes a block of 128 KiB)
-__all__ = ["SegmentReader", "SegmentWriter", "read_segments", "read_series", "segment_paths", "total_bytes"]
+__all__ = [
+    "SegmentReader",
+    "SegmentWriter",
+    "read_events",
+    "read_segments",
+    "read_series",
+    "segment_paths",
+    "total_bytes",
+]
 
 _MAGIC = b"\x28\xb5\x2f\xfd"
 
@@ -214,6 +223,20 @@ def read_series(directory: Path, names: Sequence[str], start: float, end: float)
                     times.append(one.at.wall)
                     values.append(value)
     return {name: (list(times), list(values)) for name, (times, values) in found.items()}
+
+
+def read_events(directory: Path, kinds: Collection[str], start: float, end: float) -> list[Event]:
+    """The events of these kinds between two times (Unix seconds), at most MAX_EVENTS of them."""
+    found: list[Event] = []
+    for batch in SegmentReader(_overlapping(directory, start, end)):
+        found += [
+            one
+            for one in batch
+            if isinstance(one, Event) and one.kind in kinds and start <= one.at.wall <= end
+        ]
+        if len(found) > MAX_EVENTS:
+            break
+    return found[:MAX_EVENTS]
 
 
 def _overlapping(directory: Path, start: float, end: float) -> list[Path]:

@@ -167,7 +167,7 @@ class Pages:
                 return self._missing(request)
             if found.id != request.path_params["id"]:
                 return RedirectResponse(f"/incidents/{found.id}")
-            told = gather.tell(reader, self._telemetry, found, words)
+            told = gather.tell(reader, self._telemetry, found, words, alone=True)
             others = data.alike(reader, found, words.lang)
             quieted = next((one for one in reader.silences() if one.id == found.quieted), None)
         return self._page(
@@ -182,7 +182,7 @@ class Pages:
             found = self._find(reader, request)
             if found is None:
                 return self._missing(request)
-            told = gather.tell(reader, self._telemetry, found, words)
+            told = gather.tell(reader, self._telemetry, found, words, alone=True)
         period = gather.Period(found.opened_at, found.closed_at or at, [told], 0)
         text = report.page(period, words, host=_host(), at=at)
         name = f'attachment; filename="hauswart-{found.id}.html"'
