@@ -80,7 +80,8 @@ def _ask(family: int) -> list[tuple[int, int]]:
 def _named(sys: Path, groups: set[int]) -> dict[int, str]:
     """The units of control groups; a group's number is the inode of its directory."""
     tree = Layout(sys).unified
-    waiting, named, visited = [str(tree)] if tree else [], {}, 0
+    waiting, visited = [str(tree)] if tree else [], 0
+    named: dict[int, str] = {}
     while waiting and groups - named.keys() and visited < _MAX_DIRECTORIES:
         path = waiting.pop()
         visited += 1

@@ -54,7 +54,7 @@ def check(
 
 
 def _without_secrets(values: dict[str, Any]) -> dict[str, Any]:
-    notify = {
+    notify: dict[str, Any] = {
         key: [f"({len(value)} hidden)"] if key in SECRET_KEYS and value else value
         for key, value in values["notify"].items()
     }

@@ -56,7 +56,7 @@ class Watch(App[None]):
         Binding("q", "quit", "Quit"),
         Binding("n", "view('now')", "Now"),
         Binding("h", "view('history')", "History"),
-        Binding("escape", "back", "Back"),
+        Binding("escape", "leave", "Back"),
         Binding("j", "move(1)", "Down"),
         Binding("k", "move(-1)", "Up"),
         Binding("slash", "search", "Search"),
@@ -177,7 +177,7 @@ class Watch(App[None]):
         self._table_of(view).focus()
         self.look()
 
-    def action_back(self) -> None:
+    def action_leave(self) -> None:
         """From an incident or the search to the list."""
         self.action_view(self._from if self.view == ONE else self.view)
 

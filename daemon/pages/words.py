@@ -39,7 +39,7 @@ class Words:
 
     def __call__(self, name: str, **values: object) -> str:
         """A word of the table; raises KeyError for one that is not there."""
-        return _table()[name][self.lang].format(**values)
+        return str(_table()[name][self.lang]).format(**values)
 
     def has(self, name: str) -> bool:
         """Whether there is such a word."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs, quote, urlencode
 
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
@@ -40,7 +40,12 @@ SEARCH_MAX = 200
 SNOOZE_S = 3600.0
 SPANS = {"15m": 900.0, "1h": 3600.0, "6h": 21600.0, "24h": 86400.0}
 LANGUAGE = "hauswart_lang"
-VERDICTS = {"good": "good", "bad": "bad", "acknowledge": "acknowledged", "edit": "edited"}
+VERDICTS: dict[str, Literal["good", "bad", "acknowledged", "edited"]] = {
+    "good": "good",
+    "bad": "bad",
+    "acknowledge": "acknowledged",
+    "edit": "edited",
+}
 _SAID = re.compile(r"[a-z_]{1,40}")
 Page = Callable[[Request], Response]
 
@@ -264,11 +269,16 @@ class Pages:
         )
         if verdict == "edited" and improved in {"", original.strip()}:
             return self._back(found, "unchanged")
-        edited = verdict == "edited"
         given = KeepFeedback(
-            found.id, verdict, _visitor(request).name, time.time(), lang,  # type: ignore[arg-type] - of VERDICTS
-            original if edited else "", improved if edited else "", form.get("comment", "")[:2000].strip(),
-        )  # fmt: skip
+            incident_id=found.id,
+            verdict=verdict,
+            user=_visitor(request).name,
+            at=time.time(),
+            lang=lang,
+            original=original if verdict == "edited" else "",
+            improved=improved if verdict == "edited" else "",
+            comment=form.get("comment", "")[:2000].strip(),
+        )
         followed = answers.keep_verdict(self._settings, found, given)
         return self._back(found, "kept_silent" if followed.made else "kept")
 

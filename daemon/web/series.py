@@ -60,7 +60,9 @@ def band(
     times: Sequence[float], values: Sequence[float], floor: float
 ) -> tuple[list[float | None], list[float | None]]:
     """What was usual before each value, as the low tier's baseline learns it."""
-    baseline, low, high, last = Baseline(floor), [], [], None
+    baseline, last = Baseline(floor), None
+    low: list[float | None] = []
+    high: list[float | None] = []
     for t, value in zip(times, values, strict=True):
         if baseline.seen < 10:
             low.append(None)
