@@ -1,6 +1,6 @@
 """The page in a real browser, as a user has it: each page in both themes and languages, by mouse and keys.
 
-With `HAUSWART_SCREENSHOTS=DIR` each page is also kept as a picture, to be looked at.
+With `SCREENSHOTS=DIR` each page is also kept as a picture, to be looked at.
 """
 
 import contextlib
@@ -118,7 +118,7 @@ class Page:
         ]
 
     def keep(self, name):
-        if folder := os.environ.get("HAUSWART_SCREENSHOTS"):
+        if folder := os.environ.get("SCREENSHOTS"):
             Path(folder).mkdir(parents=True, exist_ok=True)
             height = self.js("return document.documentElement.scrollHeight")
             width = self.js("return innerWidth")
@@ -173,7 +173,7 @@ def test_page_fits_a_phone(page, path):
         page.open(path)
         drawn(page)
         name = path.strip("/").replace("/", "-") or "now"
-        if folder := os.environ.get("HAUSWART_SCREENSHOTS"):
+        if folder := os.environ.get("SCREENSHOTS"):
             page.chrome.save_screenshot(f"{folder}/{name}-phone.png")
         assert page.js("return document.documentElement.scrollWidth") <= 390
     finally:

@@ -18,7 +18,7 @@ from daemon.messages import (
     Sample,
     Stamp,
 )
-from daemon.pages.plots import POINTS_MAX, Curve, svg, thinned
+from daemon.pages.plots import POINTS_MAX, Curve, figure, thinned
 from daemon.pages.report import fenced, markdown
 from daemon.pages.words import Words, _table
 from daemon.store.segments import SegmentWriter
@@ -214,13 +214,13 @@ def test_plot_keeps_every_peak_and_names_itself():
     kept = thinned(times, values)
     assert len(kept) <= POINTS_MAX + 2
     assert max(value for _, value in kept) == 0.97
-    drawn = svg(Curve("fs.used{<b>}", times, values, (NOW + 3000, NOW + 3500)), Words("de"))
+    drawn = figure(Curve("fs.used{<b>}", times, values, (NOW + 3000, NOW + 3500)), Words("de"))
     assert "<b>" not in drawn
     assert "97 %" in drawn
 
 
 def test_flat_curve_is_drawn():
-    assert "polyline" in svg(Curve("cpu.busy", [NOW, NOW + 1], [0.5, 0.5], (NOW, NOW)), Words("en"))
+    assert "polyline" in figure(Curve("cpu.busy", [NOW, NOW + 1], [0.5, 0.5], (NOW, NOW)), Words("en"))
 
 
 def test_report_of_many_incidents_says_how_many_are_missing(tmp_path, capsys, monkeypatch):

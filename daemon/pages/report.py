@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from daemon.pages.gather import Period
-from daemon.pages.plots import svg
+from daemon.pages.plots import figure
 from daemon.pages.words import Words
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -45,7 +45,8 @@ def _values(found: Period, words: Words, host: str, at: float) -> dict[str, Any]
     style = (TEMPLATES / "style.css").read_text("utf-8")
     return {
         "period": found, "w": words, "host": host, "at": at, "version": version("hauswart"),
-        "style": style, "plot": lambda curve: svg(curve, words),
+        "style": style,
+        "level": 3, "plot": lambda curve: figure(curve, words),
     }  # fmt: skip
 
 

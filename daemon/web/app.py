@@ -23,7 +23,7 @@ from daemon import answers
 from daemon.errors import HauswartError
 from daemon.messages import Incident, KeepFeedback
 from daemon.pages import gather, report
-from daemon.pages.plots import svg
+from daemon.pages.plots import figure
 from daemon.pages.words import Words
 from daemon.serving import trust_of
 from daemon.settings import Settings
@@ -176,8 +176,8 @@ class Pages:
             others = data.alike(reader, found, words.lang)
             quieted = next((one for one in reader.silences() if one.id == found.quieted), None)
         return self._page(
-            request, "one_incident.html", one=told, others=others, quieted=quieted,
-            plot=lambda curve: svg(curve, words),
+            request, "one_incident.html", one=told, others=others, quieted=quieted, level=2,
+            plot=lambda curve: figure(curve, words),
         )  # fmt: skip
 
     def report(self, request: Request) -> Response:

@@ -51,7 +51,9 @@ def course(telemetry: Path, name: str, since: float, until: float) -> Course:
     if family is None:
         raise ConfigError(f"no metric is called {name[:80]!r}", hint="choose one of the list")
     with _reading:
-        times, values = read_series(telemetry, [name], since, until)[name]
+        found = read_series(telemetry, [name], since, until)[name]
+    ordered = sorted(zip(*found, strict=True))  # a clock that was set back, or a boot before
+    times, values = [t for t, _ in ordered], [value for _, value in ordered]
     low, high = band(times, values, FLOORS[family.unit])
     return thinned(Course(name, family.unit, times, values, low, high))
 
@@ -69,7 +71,7 @@ def band(
             high.append(None)
         else:
             reach = BAND * baseline.scale
-            low.append(baseline.level - reach)
+            low.append(max(0.0, baseline.level - reach) if baseline.level > 0.0 else baseline.level - reach)
             high.append(baseline.level + reach)
         baseline.learn(value, t, max(0.1, t - last) if last is not None else 1.0)
         last = t

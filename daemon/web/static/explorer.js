@@ -5,7 +5,6 @@ const place = document.getElementById("explorer");
 const said = document.getElementById("explorer-said");
 let plot = null;
 
-
 // The names of light-dark() colours are resolved by the browser only in use.
 function used(name) {
   const probe = document.createElement("span");
@@ -21,20 +20,27 @@ function draw(found) {
   const lang = document.body.dataset.lang;
   const [ink, line, band] = [used("ink"), used("curve"), used("window")];
   const write = (value) => (value === null ? "" : written(value, found.unit, lang));
+  const clock = new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
   const axis = { stroke: ink, grid: { stroke: used("line"), width: 1 }, ticks: { stroke: used("line") } };
+  const bound = (arrow) => ({
+    label: `${place.dataset.usual} ${arrow}`, stroke: band, width: 1, points: { show: false }, value: (_, v) => write(v),
+  });
   plot = new uPlot(
     {
       width: place.clientWidth, height: Math.min(420, Math.max(240, place.clientWidth * 0.45)),
       series: [
-        { value: (_, t) => (t === null ? "" : new Date(t * 1000).toLocaleString(lang)) },
-        { label: place.dataset.value, stroke: line, width: 1.5, value: (_, v) => write(v) },
-        { label: `${place.dataset.usual} ↓`, stroke: band, width: 1, points: { show: false }, value: (_, v) => write(v) },
-        { label: `${place.dataset.usual} ↑`, stroke: band, width: 1, points: { show: false }, value: (_, v) => write(v) },
+        { label: place.dataset.time, value: (_, t) => (t === null ? "" : new Date(t * 1000).toLocaleString(lang)) },
+        bound("↓"),
+        bound("↑"),
+        { label: place.dataset.value, stroke: line, width: 1.5, value: (_, v) => write(v) }, // over the band
       ],
-      bands: [{ series: [3, 2], fill: band }],
-      axes: [axis, { ...axis, size: 80, values: (_, all) => all.map(write) }],
+      bands: [{ series: [2, 1], fill: band }],
+      axes: [
+        { ...axis, values: (_, all) => all.map((t) => clock.format(new Date(t * 1000))) },
+        { ...axis, size: 80, values: (_, all) => all.map(write) },
+      ],
     },
-    [found.times, found.values, found.low, found.high],
+    [found.times, found.low, found.high, found.values],
     place,
   );
 }
