@@ -3,10 +3,8 @@
 With `SCREENSHOTS=DIR` each page is also kept as a picture, to be looked at.
 """
 
-import contextlib
 import json
 import os
-import threading
 import time
 from pathlib import Path
 from shutil import which
@@ -282,32 +280,3 @@ def test_page_without_its_script_still_answers(chrome, settings):  # noqa: F811
             assert "Kept." in chrome.find_element("tag name", "main").text
     finally:
         chrome.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
-
-
-def test_fifty_looks_a_second_are_answered(settings):  # noqa: F811
-    """The load of a wall of screens: nobody waits longer than a second, everybody is answered."""
-    from tests.fixtures.web import Browser  # noqa: PLC0415
-
-    took, failed = [], []
-
-    def look(port, start):
-        browser = Browser(port)
-        for n in range(10):
-            time.sleep(max(0.0, start + n - time.monotonic()))
-            began = time.monotonic()
-            with contextlib.suppress(OSError):
-                if browser.get("/now").status == 200:
-                    took.append(time.monotonic() - began)
-                    continue
-            failed.append(n)
-
-    with served(settings) as port:
-        start = time.monotonic() + 0.5
-        threads = [threading.Thread(target=look, args=(port, start + n / 50)) for n in range(50)]
-        for one in threads:
-            one.start()
-        for one in threads:
-            one.join()
-    print(f"{len(took)} looks: p95 {sorted(took)[int(0.95 * len(took))] * 1000:.0f} ms")
-    assert failed == []
-    assert sorted(took)[int(0.95 * len(took))] < 1.0

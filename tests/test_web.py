@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,9 @@ from daemon.store.writer import StoreWriter
 from daemon.web import data, lines, series
 from daemon.web.serve import bound, password_of
 from models.taxonomy import Severity
+from tests.fixtures.live import append, live, logins
 from tests.fixtures.web import Browser, served
+from tests.lab.runner import wait_until
 from tests.test_pages import HOSTILE, Page, incident
 
 NOW = time.time()
@@ -490,3 +493,46 @@ def test_style_and_scripts_load_nothing_from_elsewhere():
         text = path.read_text()
         found = re.findall(r"""(?:src|href|url|import)\s*[=(:]?\s*["'(]?(https?:)?//[\w.]+""", text)
         assert not found, path
+
+
+# --- under load ---------------------------------------------------------------------------------------------
+
+
+def look_at(port, path, each_s, until):
+    """One looker, who asks again and again; gives how long each answer took, None where there was none."""
+    browser, took = Browser(port), []
+    while (began := time.monotonic()) < until:
+        try:
+            took.append(time.monotonic() - began if browser.get(path).status == 200 else None)
+        except OSError:
+            took.append(None)
+        time.sleep(max(0.0, each_s - (time.monotonic() - began)))
+    return took
+
+
+@pytest.mark.slow
+def test_fifty_looks_a_second_are_answered_and_the_tiers_go_on(tmp_path):
+    log = tmp_path / "auth.log"
+    log.touch()
+    with live(tmp_path, follow=[str(log)]) as found:
+        seen = configuration.load(tmp_path / "hauswart.toml", state_dir=found.state_dir)
+        time.sleep(6.0)  # past the learning
+        with served(seen) as port, ThreadPoolExecutor(50) as crowd:
+            until = time.monotonic() + 8.0
+            paths = ["/now"] * 40 + ["/", "/incidents"] * 5
+            lookers = [crowd.submit(look_at, port, path, 1.0, until) for path in paths]
+            time.sleep(3.0)
+            append(log, logins("192.0.2.7"))
+            began = time.monotonic()
+            assert wait_until(lambda: found.found("auth-bruteforce", "192.0.2.7"), 10)
+            delay_s = time.monotonic() - began
+            took = [one for looker in lookers for one in looker.result()]
+        lost = [flow.gap for stage in ("low", "middle") for edge in found.status(stage).flows.values()
+                for flow in edge.values()]  # fmt: skip
+    assert None not in took
+    p95 = sorted(took)[int(0.95 * len(took))]
+    print(f"{len(took)} looks: p95 {p95 * 1000:.0f} ms; an incident meanwhile after {delay_s:.1f} s")
+    assert len(took) > 300
+    assert p95 < 1.0
+    assert delay_s < 5.0  # the budget's p95
+    assert sum(lost) == 0
