@@ -19,7 +19,9 @@ GROWTH_A_CORE = 6.0  # a parallel build runs about four a job (make, sh, driver,
 # Judgement: a compiler takes milliseconds, so a build stays below some hundred a second for each core.
 WILD, WILD_TIMES = 500.0, 20.0
 WILD_COUNT, WILD_S = 4000.0, 3.0  # so many were started: the wilder it is, the sooner one can be sure of it
+NAMELESS = 4.0  # times as many, where nobody is seen to start them
 COUNT_LEAST = 20.0  # children or namesakes that make a suspect
+STARTER_CORES = 0.1  # to start a thousand processes a second takes a seventh of a core, the rest is theirs
 KERNEL_PARENTS = ("1/", "2/")  # init adopts every orphan, kthreadd owns every kernel thread
 
 
@@ -70,11 +72,12 @@ def churn(view: View, label: str, forks: float) -> Breach | None:
     subjects, said, children = suspects(view)
     wild = forks >= WILD and forks >= WILD_TIMES * usual
     if wild and not subjects:  # who ended already is in no snapshot; who starts them all is busy with it
-        subjects, lead = cpu_blame(view)
+        subjects, lead = cpu_blame(view, STARTER_CORES)
         wild = lead is None or lead.name not in BATCH_TOOLS
     text = f"{quantity(forks)} processes a second are started, usually {quantity(usual)}{said}."
     held_s = view.conditions.held_s(CHURN, label, view.t)
-    wild = wild and held_s >= WILD_S and held_s * forks >= WILD_COUNT
+    # In a container these are the whole machine's, and nobody in here may have started one of them.
+    wild = wild and held_s >= WILD_S and held_s * forks >= WILD_COUNT * (1.0 if subjects else NAMELESS)
     return Breach(
         CHURN,
         label,
