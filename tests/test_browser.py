@@ -6,6 +6,7 @@ With `SCREENSHOTS=DIR` each page is also kept as a picture, to be looked at.
 import json
 import os
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
 
@@ -18,12 +19,11 @@ from tests.fixtures.web import served
 from tests.test_web import NOW, PAGES, settings  # noqa: F401 - a fixture
 
 CHROMIUM, DRIVER = which("chromium"), which("chromedriver")
+READY = CHROMIUM and DRIVER and find_spec("selenium") and find_spec("axe_core_python")
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.timeout(180),
-    pytest.mark.skipif(
-        not (CHROMIUM and DRIVER), reason="needs chromium and chromium-driver: make test-browser"
-    ),
+    pytest.mark.skipif(not READY, reason="needs chromium, chromium-driver, selenium: make test-browser"),
 ]
 SHOWN = [path for path in PAGES if path != "/now"]
 FLAGS = (
