@@ -64,7 +64,8 @@ def state(tmp_path, monkeypatch):
     with StoreWriter(tmp_path / "store.db") as writer:
         writer.save([incident(), closed], [])
         for lang, text in (("en", "/srv is nearly full."), ("de", "/srv ist fast voll.")):
-            writer.keep(KeepAdvice("abc2345", 1, [Advice(text, lang, "catalogue", "du -xh /srv")]))
+            cited = {"/srv": "f1-1", "nobody": "gone"}
+            writer.keep(KeepAdvice("abc2345", 1, [Advice(text, lang, "catalogue", "du -xh /srv", cited)]))
         writer.keep(KeepFeedback("abc2345", "good", "anna", NOW - 500, comment="indeed"))
     writer = SegmentWriter(tmp_path / "telemetry", 14, 512)
     for second in range(0, 600, 10):
@@ -107,6 +108,14 @@ def test_report_holds_advice_evidence_context_plot_timeline_and_feedback(state, 
         assert said in page.said, said
     assert [tag for tag, _ in page.tags].count("section") == 2
     assert [tag for tag, _ in page.tags].count("polyline") >= 1
+
+
+def test_advice_is_told_with_what_it_rests_on(state, capsys):
+    run(state, "abc2345")
+    text = capsys.readouterr().out
+    assert "What it rests on" in text
+    assert re.search(r'<th scope="row">/srv</th><td>/srv is 99 % full: 1 MB of 100 MB free.</td>', text)
+    assert "nobody" not in text
 
 
 def test_report_loads_nothing_and_runs_nothing(state, capsys):

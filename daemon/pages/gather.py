@@ -35,6 +35,13 @@ class Told:
     feedback: Sequence[KeepFeedback]
     changes: Sequence[tuple[float, str]] = ()
 
+    @property
+    def sources(self) -> list[tuple[str, str]]:
+        """What the advice cites, number by number and name by name, with the evidence that says it."""
+        said = {piece.id: piece.text for piece in self.incident.evidence}
+        cited = self.advice.sources if self.advice else {}
+        return [(name, said[number]) for name, number in cited.items() if number in said]
+
 
 @dataclass(frozen=True)
 class Period:
