@@ -102,5 +102,6 @@ def curves(telemetry: Path, incident: Incident) -> list[Curve]:
         return []
     end = incident.closed_at or incident.updated_at
     found = read_series(telemetry, names, incident.opened_at - MARGIN_S, end + MARGIN_S)
-    window = (min(incident.evidence_at, incident.opened_at), end)
+    over = incident.closed_at or end + MARGIN_S  # what is open lasts to the edge of the plot
+    window = (min(incident.evidence_at, incident.opened_at), over)
     return [Curve(name, *found[name], window) for name in names if len(found[name][0]) > 1]
