@@ -581,6 +581,7 @@ def test_stage_tells_hook_and_metrics_and_does_not_repeat_itself_after_sigkill(t
     from daemon.settings import save_resolved  # noqa: PLC0415
     from daemon.store.reader import StoreReader  # noqa: PLC0415
 
+    collector = Inbox()
     state, runtime = tmp_path / "state", tmp_path / "run"
     state.mkdir()
     runtime.mkdir(mode=0o700)
@@ -589,7 +590,11 @@ def test_stage_tells_hook_and_metrics_and_does_not_repeat_itself_after_sigkill(t
         state_dir=str(state),
         runtime_dir=str(runtime),
         notify=Notify(hook=list(channel.argv)),
-        metrics=Metrics(listen=f"unix:{runtime}/metrics"),
+        metrics=Metrics(
+            listen=f"unix:{runtime}/metrics",
+            otlp=f"http://127.0.0.1:{collector.server_port}",
+            otlp_interval_s=5.0,
+        ),
     )
     save_resolved(settings, runtime / "resolved.json")
     environment = os.environ | {"PYTHONPATH": str(REPO)}
@@ -613,6 +618,8 @@ def test_stage_tells_hook_and_metrics_and_does_not_repeat_itself_after_sigkill(t
             )  # fmt: skip
             assert 'hauswart_incidents_open{fault_class="disk-full",severity="error"} 1' in scraped.stdout
             assert 'hauswart_stage_up{stage="notify"} 1' in scraped.stdout
+            wait_for(lambda: {"/v1/logs", "/v1/metrics"} <= set(collector.paths))
+            wait_for(lambda: collector.paths.count("/v1/metrics") > 1)  # again after the interval
             stage.kill()
             stage.wait()
             stage = subprocess.Popen(argv, env=environment)
@@ -622,7 +629,13 @@ def test_stage_tells_hook_and_metrics_and_does_not_repeat_itself_after_sigkill(t
         stage.terminate()
         assert stage.wait(10) == 0
         assert (tmp_path / "told").read_text() == "opened i1\nclosed i1\n"
+        told = [
+            one for one, path in zip(collector.letters, collector.paths, strict=True) if path == "/v1/logs"
+        ]
+        records = [one["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0] for one in told]
+        assert [one["eventName"].rpartition(".")[2] for one in records] == ["opened", "closed"]
     finally:
+        collector.shutdown()
         (state / "stop").touch()
         stage.kill()
         stage.wait()
