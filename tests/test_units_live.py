@@ -335,7 +335,7 @@ def test_page_is_started_by_a_look_answers_confined_and_ends_when_nobody_looks(h
     assert "<html lang" in host.run(f"{ask}/")
     proc = host.proc("web")
     assert CONFINED.items() <= proc.items()
-    assert host.run(f"ps -o user:20= -p {host.pid('web')}").strip() == "hauswart-web"
+    assert proc["Uid"].split()[0] == host.run("id -u hauswart-web").strip()
     links = host.run(f"nsenter -t {host.pid('web')} -n ip -o link")
     assert re.findall(r"^\d+: (\S+?)[:@]", links, re.MULTILINE) == ["lo"]
     one = host.about("loop.service")[0]["id"]
