@@ -15,8 +15,9 @@ import pytest
 from daemon.messages import Sample, Stamp
 from daemon.store.reader import StoreReader
 from daemon.store.segments import SegmentWriter
+from tests.fixtures.pages import NOW
 from tests.fixtures.web import served
-from tests.test_web import NOW, PAGES, settings  # noqa: F401 - a fixture
+from tests.test_web import PAGES, settings  # noqa: F401 - a fixture
 
 CHROMIUM, DRIVER = which("chromium"), which("chromedriver")
 READY = CHROMIUM and DRIVER and find_spec("selenium") and find_spec("axe_core_python")
@@ -260,7 +261,7 @@ def test_theme_is_chosen_and_stays(page):
 
 def test_first_page_shows_what_opens_without_being_loaded_again(page, settings):  # noqa: F811
     from daemon.store.writer import StoreWriter  # noqa: PLC0415
-    from tests.test_pages import incident  # noqa: PLC0415
+    from tests.fixtures.pages import incident  # noqa: PLC0415
 
     page.open("/")
     assert "1 open incident" in page.text

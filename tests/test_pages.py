@@ -1,18 +1,13 @@
 """Reports as an operator attaches them to a ticket: complete, in two languages, safe whatever a log said."""
 
-import html.parser
 import re
-import time
 
 import pytest
 
 from daemon.command.app import main
 from daemon.messages import (
     Advice,
-    ContextNote,
-    Culprit,
     Event,
-    Evidence,
     KeepAdvice,
     KeepFeedback,
     Sample,
@@ -23,34 +18,8 @@ from daemon.pages.report import fenced, markdown
 from daemon.pages.words import Words, _table
 from daemon.store.segments import SegmentWriter
 from daemon.store.writer import StoreWriter
-from models.taxonomy import Severity, SubjectKind
-from tests.fixtures.incidents import make_incident
-
-NOW = time.time()
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "</pre><img src=x onerror=alert(1)>",
-    '"><svg onload=alert(1)>',
-    "javascript:alert(1)",
-    "{{ 7 * 7 }} {% raw %}",
-    "</style><style>@import 'http://evil'</style>",
-    "[click](http://evil.example) ![x](http://evil.example/x.png)",
-    "``` \n# heading\n| a | b |",
-    "<!-- --><iframe src=//evil>",
-    "&lt;script&gt; &#60;b&#62;",
-]
-
-
-def incident(name="abc2345", text="/srv is 99 % full: 1 MB of 100 MB free.", **changes):
-    evidence = Evidence("f1-1", "metric", "fs.used{/srv}", NOW - 600, NOW - 600, text, {"used_ratio": 0.99})
-    context = ContextNote("backup", "nightly.service", NOW - 700, None, "lowered", f"a backup ran: {text}")
-    fields = {
-        "culprits": [Culprit(SubjectKind.MOUNT, "/srv", 1.0), Culprit(SubjectKind.UNIT, text, 0.5)],
-        "evidence": [evidence],
-        "context": [context],
-        "evidence_at": NOW - 601,
-    }
-    return make_incident(name, NOW - 600, **(fields | changes))
+from models.taxonomy import Severity
+from tests.fixtures.pages import HOSTILE, NOW, Page, incident
 
 
 @pytest.fixture
@@ -77,21 +46,6 @@ def state(tmp_path, monkeypatch):
 
 def run(state, *argv):
     return main(["--state-dir", str(state), "report", *argv])
-
-
-class Page(html.parser.HTMLParser):
-    """The tags with their attributes, and the text."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.said = [], ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.said += data
 
 
 def test_report_holds_advice_evidence_context_plot_timeline_and_feedback(state, capsys):

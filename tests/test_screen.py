@@ -12,7 +12,7 @@ from daemon.messages import Advice, KeepAdvice
 from daemon.store.reader import StoreReader
 from daemon.store.writer import StoreWriter
 from models.taxonomy import FaultClass, Severity
-from tests.test_pages import HOSTILE, incident
+from tests.fixtures.pages import HOSTILE, incident
 
 AT = time.time()
 SIZE = (80, 24)

@@ -27,11 +27,10 @@ from daemon.web import data, lines, series
 from daemon.web.serve import bound, password_of
 from models.taxonomy import Severity
 from tests.fixtures.live import append, live, logins
+from tests.fixtures.pages import HOSTILE, NOW, Page, incident
 from tests.fixtures.web import Browser, served
 from tests.lab.runner import wait_until
-from tests.test_pages import HOSTILE, Page, incident
 
-NOW = time.time()
 PAGES = ("/", "/now", "/incidents", "/incidents/abc2345", "/metrics", "/templates", "/silences", "/models",
          "/feedback")  # fmt: skip
 

@@ -28,6 +28,7 @@ STEP_BYTES = 512  # 512 bytes of zstd unfold to 16 MiB at the very worst (4 byte
 __all__ = [
     "SegmentReader",
     "SegmentWriter",
+    "overlapping",
     "read_events",
     "read_segments",
     "read_series",
@@ -213,7 +214,7 @@ Course = tuple[list[float], list[float]]  # Unix seconds, values
 def read_series(directory: Path, names: Sequence[str], start: float, end: float) -> dict[str, Course]:
     """The courses of metrics between two times (Unix seconds) from the segments that may hold them."""
     found = {name: (array("d"), array("d")) for name in names}
-    for batch in SegmentReader(_overlapping(directory, start, end)):
+    for batch in SegmentReader(overlapping(directory, start, end)):
         for one in batch:
             if not isinstance(one, Sample) or not start <= one.at.wall <= end:
                 continue
@@ -228,7 +229,7 @@ def read_series(directory: Path, names: Sequence[str], start: float, end: float)
 def read_events(directory: Path, kinds: Collection[str], start: float, end: float) -> list[Event]:
     """The events of these kinds between two times (Unix seconds), at most MAX_EVENTS of them."""
     found: list[Event] = []
-    for batch in SegmentReader(_overlapping(directory, start, end)):
+    for batch in SegmentReader(overlapping(directory, start, end)):
         found += [
             one
             for one in batch
@@ -239,7 +240,7 @@ def read_events(directory: Path, kinds: Collection[str], start: float, end: floa
     return found[:MAX_EVENTS]
 
 
-def _overlapping(directory: Path, start: float, end: float) -> list[Path]:
+def overlapping(directory: Path, start: float, end: float) -> list[Path]:
     """Segments last written after `start` whose name (the time of their first batch) is not after `end`."""
     latest = segment_name(end)
     try:

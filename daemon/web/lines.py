@@ -11,7 +11,7 @@ from pathlib import Path
 
 from daemon.messages import Line
 from daemon.replay import within
-from daemon.store.segments import SegmentReader, segment_paths
+from daemon.store.segments import SegmentReader, overlapping
 from models.templates import Miner, Template
 
 LINES_MAX = 50_000  # two seconds of mining; the newest are left out, so that what is old is not called new
@@ -81,7 +81,7 @@ def overview(telemetry: Path, since: float, until: float) -> Overview:
 def _listen(telemetry: Path, since: float, until: float) -> tuple[list[Heard], int, float]:
     miner, lines, began = Miner(), 0, until
     heard: dict[int, Heard] = {}
-    for batch in within(SegmentReader(_overlapping(telemetry, since)), since, until):
+    for batch in within(SegmentReader(overlapping(telemetry, since, until)), since, until):
         for one in batch:
             began = min(began, one.at.wall)
             if isinstance(one, Line) and lines < LINES_MAX:
@@ -100,7 +100,3 @@ def _hear(heard: dict[int, Heard], miner: Miner, line: Line) -> None:
     template = miner.add(line.text[:TEXT_MAX], unit)
     known = heard.setdefault(template.number, Heard(template, unit, line.text))
     known.take(Heard(template, unit, line.text, line.priority, line.at.wall, line.at.wall, 1))
-
-
-def _overlapping(telemetry: Path, since: float) -> list[Path]:
-    return [path for path in segment_paths(telemetry) if path.stat().st_mtime >= since]
