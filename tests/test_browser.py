@@ -12,7 +12,7 @@ from shutil import which
 
 import pytest
 
-from daemon.messages import Sample, Stamp
+from daemon.messages import Line, Sample, Stamp
 from daemon.store.reader import StoreReader
 from daemon.store.segments import SegmentWriter
 from tests.fixtures.pages import NOW
@@ -63,7 +63,11 @@ def page(chrome, settings):  # noqa: F811
             "psi.io.some": 0.01,
             "load.1": 0.5,
         }
-        writer.write([Sample(stamp, "host", values)], stamp)
+        words = "disk sdb has gone away" if second == 700 else f"served request {second} of /index.html"
+        spoken = (
+            [Line(stamp, "journal", words, 6, "web.service")] if second % 20 == 0 and second < 701 else []
+        )
+        writer.write([Sample(stamp, "host", values), *spoken], stamp)
     writer.close()
     with served(settings) as port:
         chrome.delete_all_cookies()
