@@ -152,6 +152,9 @@ def train_folder(
         card = make_card(tier, heads, sequence=length, **known)
         save_folder(adapters.merge(trainer.model, method), tokenizer, card, out)
         (out / "history.json").write_text(json.dumps(trainer.state.log_history), encoding="utf-8")
+    # Of several processes, one that ends with the group's threads alive aborts now and then (1 run of 12).
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
     return metrics
 
 
