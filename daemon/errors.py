@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from models.errors import (
     BundleError,
+    ChatError,
     ConfigError,
     HauswartError,
     IntegrityError,
@@ -19,6 +20,7 @@ from models.errors import (
 
 __all__ = [
     "BundleError",
+    "ChatError",
     "ConfigError",
     "FrameError",
     "HauswartError",

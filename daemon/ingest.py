@@ -39,6 +39,12 @@ def clean(raw: bytes | str) -> tuple[str, bool]:
     return text, cut
 
 
+def redact(text: str) -> str:
+    """The text without passwords, tokens and keys, uncut: for what goes to a served model."""
+    low = text.lower()
+    return _redact(text, low) if _suspicious(low) else text
+
+
 def _decode(raw: bytes | str) -> tuple[str, bool]:
     cut = False
     if isinstance(raw, bytes):

@@ -46,6 +46,26 @@ class ModelError(HauswartError):
     """A model that was loaded gives no usable answer, e.g. a score that is not a number."""
 
 
+class ChatError(HauswartError):
+    """A served model gave no answer.
+
+    `kind`: unreachable, slow, busy, failed (its own fault), key, refused (ours), broken, empty. `retry` says
+    whether asking again can help, `retry_after_s` when, if the server said so.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str,
+        retry: bool = False,
+        retry_after_s: float | None = None,
+        hint: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.kind, self.retry, self.retry_after_s = kind, retry, retry_after_s
+
+
 class LockedError(HauswartError):
     """Another process holds the lock."""
 

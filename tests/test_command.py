@@ -372,7 +372,9 @@ def read_until(descriptor: int, wanted: bytes, seconds: float = 15) -> bytes:
 
 
 @pytest.mark.parametrize("group", ["workshop", "academy"])
-def test_missing_training_package_is_named(state, capsys, group):
+def test_missing_training_package_is_named(state, capsys, group, monkeypatch):
+    left = [one for one in app.registered_groups if one.name != group]
+    monkeypatch.setattr(app, "registered_groups", left)
     assert main([group]) == 3
     assert "hauswart[training]" in capsys.readouterr().err
 

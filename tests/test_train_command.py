@@ -81,7 +81,7 @@ def test_host_without_the_training_packages_is_told_how_to_get_them(package, tmp
 
 
 def test_defect_of_our_own_modules_is_not_called_a_missing_package(monkeypatch):
-    monkeypatch.setattr("training.app.import_module", lambda _name: import_module("training.nowhere"))
+    monkeypatch.setattr("training.verbs.import_module", lambda _name: import_module("training.nowhere"))
     with pytest.raises(ModuleNotFoundError):
         main(["train", "report", "x"])
 

@@ -23,7 +23,7 @@ from daemon.settings import Settings
 from models import shelf
 from models.bundle import WORDING, Bundle, verify
 from models.lines import encode
-from training.app import missing
+from training.verbs import missing
 
 Row = dict[str, Any]
 Tell = Callable[[str], None]

@@ -1,0 +1,1 @@
+"""The academy: documents become a small specialist that answers, cites and knows its limits."""

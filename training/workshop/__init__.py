@@ -1,0 +1,1 @@
+"""The workshop: larger local language models, fine-tuned, exported, tuned, chosen."""
