@@ -24,6 +24,7 @@ from daemon.store.reader import StoreReader
 from daemon.store.segments import SegmentWriter
 from daemon.store.writer import StoreWriter
 from daemon.web import data, lines, series
+from daemon.web.guard import WRONG_AT_ONCE
 from daemon.web.serve import bound, password_of
 from models.taxonomy import Severity
 from tests.fixtures.live import append, live, logins
@@ -330,6 +331,21 @@ def test_password_is_asked_for_everywhere_and_checked(settings):
             assert Browser(port).get(path).status == 401
         assert Browser(port, **basic("anna", "wrong")).get("/").status == 401
         assert Browser(port, Authorization="Basic %%%").get("/").status == 401
+        assert Browser(port, **basic("anna", "correct horse")).get("/").status == 200
+
+
+def test_guesser_has_to_wait_and_only_few_guesses_are_looked_at(settings):
+    with served(replace(settings, web=Web(auth="password")), "correct horse") as port:
+        started = time.monotonic()
+        with ThreadPoolExecutor(WRONG_AT_ONCE) as pool:
+            guesses = [
+                pool.submit(Browser(port, **basic("eve", f"guess {n}")).get, "/")
+                for n in range(WRONG_AT_ONCE)
+            ]
+            time.sleep(0.4)
+            assert Browser(port, **basic("eve", "correct horse")).get("/").status == 429
+            assert {one.result().status for one in guesses} == {401}
+        assert time.monotonic() - started >= 1.0
         assert Browser(port, **basic("anna", "correct horse")).get("/").status == 200
 
 

@@ -6,6 +6,7 @@ form came from and the token in it are checked, whoever is logged in.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import secrets
@@ -28,6 +29,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 COOKIE = "hauswart_token"
 FIELD = "token"
 TOKEN_BYTES = 24
+WRONG_PASSWORD_S = 1.0
+WRONG_AT_ONCE = 5  # guesses a second: a password of six random letters lasts two years
 LOCAL_USER = "web"  # who answers where nobody has to say who they are
 _WRITING = {"POST", "PUT", "PATCH", "DELETE"}
 _POLICY = (
@@ -66,6 +69,7 @@ class Guard:
 
     def __init__(self, app: App, settings: Web, password: str = "") -> None:
         self._app, self._settings, self._password = app, settings, password
+        self._wrong = 0  # passwords whose answer is being held back
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or turn it away."""
@@ -74,13 +78,25 @@ class Guard:
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         try:
+            if self._wrong >= WRONG_AT_ONCE and "authorization" in headers:
+                raise Refusal(429, "Too many wrong passwords; try again in a second.")
             visitor = admit(headers, scope["method"], self._settings, self._password)
         except Refusal as refusal:
+            if refusal.status == 401 and "authorization" in headers:
+                await self._hold_back()
             await _refuse(refusal, _sealed(send))
             return
         scope.setdefault("state", {})["visitor"] = visitor
         fresh = _cookie(headers) != visitor.token
         await self._app(scope, receive, _sealed(send, visitor.token if fresh else ""))
+
+    async def _hold_back(self) -> None:
+        """Let whoever guesses wait; no more than some guesses a second are even looked at."""
+        self._wrong += 1
+        try:
+            await asyncio.sleep(WRONG_PASSWORD_S)
+        finally:
+            self._wrong -= 1
 
 
 def admit(headers: dict[str, str], method: str, settings: Web, password: str = "") -> Visitor:
