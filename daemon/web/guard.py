@@ -77,9 +77,10 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        if self._wrong >= WRONG_AT_ONCE and "authorization" in headers:
+            await _refuse(Refusal(429, "Too many wrong passwords; try again in a second."), _sealed(send))
+            return
         try:
-            if self._wrong >= WRONG_AT_ONCE and "authorization" in headers:
-                raise Refusal(429, "Too many wrong passwords; try again in a second.")
             visitor = admit(headers, scope["method"], self._settings, self._password)
         except Refusal as refusal:
             if refusal.status == 401 and "authorization" in headers:
