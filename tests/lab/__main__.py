@@ -22,6 +22,7 @@ from pathlib import Path
 
 from daemon.errors import HauswartError
 from tests.lab import commands, dataset
+from tests.lab.cases import KINDS
 from tests.lab.peers import WARM_S
 
 RECORDINGS = Path("lab-runs")
@@ -72,6 +73,9 @@ def parser() -> argparse.ArgumentParser:
     )
     case.add_argument(
         "--degraded", type=int, default=0, metavar="N", help="also N copies a way of which less is seen"
+    )
+    case.add_argument(
+        "--without", action="append", default=[], choices=KINDS, help="as of a host that has no such reader"
     )
     case.add_argument("--no-models", action="store_true", help="without what the low tier's model raises")
     case.set_defaults(frozen=False)  # nothing learns from those

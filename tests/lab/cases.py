@@ -17,7 +17,7 @@ import msgspec
 
 from daemon import config as configuration
 from daemon.errors import ConfigError
-from daemon.messages import Event, Finding, Incident, Stamp, Upward
+from daemon.messages import Event, Finding, Incident, Line, Observation, Sample, Snapshot, Stamp, Upward
 from daemon.replay import Ask, Replay, within
 from daemon.status import ModelTier
 from daemon.store.segments import SegmentReader, segment_paths
@@ -32,6 +32,7 @@ from training.sources.situations import row
 
 SOURCE = "lab"
 SUFFIXES = (".jsonl", ".parquet")
+KINDS = {"lines": Line, "samples": Sample, "snapshots": Snapshot, "events": Event}
 # The taxonomy's word for a harmless doing of whatever kind; the model then says nothing.
 HARMLESS = FaultClass.HEAVY_BUT_NORMAL_LOAD
 
@@ -56,22 +57,35 @@ class Watched(Replay):
                 self.told.setdefault(number, []).append((incident, upward[-1].at))
 
 
-def cases(folder: Path, scenario: Scenario, ask: Mapping[ModelTier, Ask]) -> Iterator[Case]:
+def cases(
+    folder: Path, scenario: Scenario, ask: Mapping[ModelTier, Ask], without: Iterable[str] = ()
+) -> Iterator[Case]:
     """Up to three views of each incident of a recorded run: as it opened, midway, and as it was told last.
 
-    `ask` may ask the low tier's model; what the middle tier's says would be in the answer's way.
+    `ask` may ask the low tier's model; what the middle tier's says would be in the answer's way. `without`
+    names kinds of observations that this host has no reader for (`KINDS`).
     """
+    missing = [KINDS[one] for one in without]
     run = json.loads((folder / "run.json").read_text())
     label = Run(scenario, run["seed"], run["number"], run["parameters"])
     times = {name: at["wall"] for name, at in run["times"].items()}
     replay = Watched(folder, {tier: one for tier, one in ask.items() if tier == "low"})
     for batch in within(SegmentReader(segment_paths(folder / "telemetry")), None, times["ended"]):
-        replay.feed(batch)
+        replay.feed([seen for one in batch if (seen := _unread(one, missing)) is not None])
     for number, told in replay.told.items():
         opened = [(one, at) for one, at in told if one.state == "open"]
         if opened and _is_about(replay.incidents[number], run, label):
             for incident, at in views(opened):
-                yield _case(replay, incident, at, label)
+                case = _case(replay, incident, at, label)
+                source = "-without-".join([SOURCE, *without])
+                yield msgspec.structs.replace(case, id="-".join([case.id, *without]), source=source)
+
+
+def _unread(one: Observation, missing: Sequence[type]) -> Observation | None:
+    """An observation on a host that lacks these readers; samples become empty, or time would not pass."""
+    if type(one) not in missing:
+        return one
+    return msgspec.structs.replace(one, values={}) if isinstance(one, Sample) else None
 
 
 def _is_about(incident: Incident, run: Mapping[str, Any], label: Run) -> bool:
@@ -120,7 +134,7 @@ def degraded(found: Iterable[Case], *, copies: int, seed: int = 1) -> Iterator[C
                 if less is not None and content not in known:
                     known.add(content)
                     yield msgspec.structs.replace(
-                        less, id=f"{case.id}.{way}{number}", source=f"{SOURCE}-{way}"
+                        less, id=f"{case.id}.{way}{number}", source=f"{case.source}-{way}"
                     )
 
 

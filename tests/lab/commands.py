@@ -155,7 +155,7 @@ def write_cases(options: argparse.Namespace) -> int:
     with _models(wanted=not options.no_models) as (_, ask, _write), _progress() as bar:
         task = bar.add_task("replaying", total=len(folders))
         for folder in folders:
-            found += cases.cases(folder, wanted[_name(folder)], ask)
+            found += cases.cases(folder, wanted[_name(folder)], ask, options.without)
             bar.advance(task)
     found += list(cases.degraded(found, copies=options.degraded))
     written = cases.write(found, options.out)
