@@ -107,10 +107,31 @@ def test_a_host_without_a_reader_has_no_findings_of_it(runs, tmp_path):
     assert case.source == "lab-without-samples"
 
 
-def test_another_suffix_is_refused_before_anything_is_replayed(runs, tmp_path, capsys):
-    code, _ = written(tmp_path, runs, out="cases.csv")
+@pytest.mark.parametrize(
+    ("out", "more", "said"),
+    [
+        ("cases.csv", [], ".jsonl or .parquet"),
+        ("nowhere/cases.jsonl", [], "does not exist"),
+        ("cases.jsonl", ["--degraded", "-1"], "no number of copies"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_anything_is_replayed(
+    runs, tmp_path, capsys, monkeypatch, out, more, said
+):
+    monkeypatch.setattr("tests.lab.cases.cases", None)
+    code, _ = written(tmp_path, runs, *more, out=out)
     assert code == ConfigError("").exit_code
-    assert ".jsonl or .parquet" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
+
+
+def test_copies_of_which_less_is_seen_say_something_new(tmp_path):
+    runs = recorded(tmp_path)
+    _, plain = written(tmp_path, runs)
+    before = plain.read_bytes()
+    _, more = written(tmp_path, runs, "--degraded", "3", out="more.jsonl")
+    assert more.read_bytes().startswith(before)
+    found = list(read_cases([more]))
+    assert len({msgspec.json.encode(one.findings) for one in found}) == len(found)
 
 
 # --- seeing less ------------------------------------------------------------------------------------------

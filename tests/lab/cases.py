@@ -31,7 +31,7 @@ from training.sources.episodes import views
 from training.sources.situations import row
 
 SOURCE = "lab"
-SUFFIXES = (".jsonl", ".parquet")
+SUFFIXES = {".jsonl": "cases", ".parquet": "rows"}
 KINDS = {"lines": Line, "samples": Sample, "snapshots": Snapshot, "events": Event}
 # The taxonomy's word for a harmless doing of whatever kind; the model then says nothing.
 HARMLESS = FaultClass.HEAVY_BUT_NORMAL_LOAD
@@ -155,6 +155,8 @@ def write(found: Sequence[Case], out: Path) -> int:
 
 
 def check(out: Path) -> None:
-    """Raise ConfigError for a file whose suffix says nothing, before hours are replayed."""
+    """Raise ConfigError for a file that cannot be written, before anything is replayed."""
     if out.suffix not in SUFFIXES:
         raise ConfigError(f"{out}: cases are {' or '.join(SUFFIXES)}", hint="--out lab-cases.jsonl")
+    if not out.parent.is_dir():
+        raise ConfigError(f"{out.parent} does not exist", hint="make it, or write elsewhere")

@@ -149,6 +149,8 @@ def publish_runs(options: argparse.Namespace) -> int:
 def write_cases(options: argparse.Namespace) -> int:
     """Replay the open recordings and write what training needs of them."""
     cases.check(options.out)
+    if options.degraded < 0:
+        raise ConfigError(f"--degraded {options.degraded} is no number of copies", hint="0 or more")
     wanted = {one.name: one for one in _scenarios(options)}
     folders = _usable(options.runs, wanted)
     found: list[Case] = []
@@ -159,8 +161,8 @@ def write_cases(options: argparse.Namespace) -> int:
             bar.advance(task)
     found += list(cases.degraded(found, copies=options.degraded))
     written = cases.write(found, options.out)
-    groups = len({one.group for one in found})
-    print(f"{options.out}: {written} of {groups} mechanisms, of {len(folders)} runs")
+    what, groups = cases.SUFFIXES[options.out.suffix], len({one.group for one in found})
+    print(f"{options.out}: {written} {what} of {groups} mechanisms, from {len(folders)} runs")
     return 0
 
 
