@@ -11,7 +11,7 @@ from models.taxonomy import FaultClass, Severity, SubjectKind
 from tests.fixtures import lab_runs
 from tests.lab import split
 from tests.lab.__main__ import main
-from tests.lab.cases import HARMLESS
+from tests.lab.cases import HARMLESS, degraded
 from tests.lab.scenario import find
 from training.rows import read_table
 from training.sources.cases import Case
@@ -115,23 +115,10 @@ def test_a_host_without_a_reader_has_no_findings_of_it(runs, tmp_path):
         ("cases.jsonl", ["--degraded", "-1"], "no number of copies"),
     ],
 )
-def test_what_cannot_be_written_is_said_before_anything_is_replayed(
-    runs, tmp_path, capsys, monkeypatch, out, more, said
-):
-    monkeypatch.setattr("tests.lab.cases.cases", None)
-    code, _ = written(tmp_path, runs, *more, out=out)
+def test_what_cannot_be_written_is_said_before_recordings_are_looked_for(tmp_path, capsys, out, more, said):
+    code, _ = written(tmp_path, tmp_path / "nowhere", *more, out=out)
     assert code == ConfigError("").exit_code
     assert said in capsys.readouterr().err
-
-
-def test_copies_of_which_less_is_seen_say_something_new(tmp_path):
-    runs = recorded(tmp_path)
-    _, plain = written(tmp_path, runs)
-    before = plain.read_bytes()
-    _, more = written(tmp_path, runs, "--degraded", "3", out="more.jsonl")
-    assert more.read_bytes().startswith(before)
-    found = list(read_cases([more]))
-    assert len({msgspec.json.encode(one.findings) for one in found}) == len(found)
 
 
 # --- seeing less ------------------------------------------------------------------------------------------
@@ -150,6 +137,17 @@ def test_less_is_seen_and_the_case_stays_one(some):
     for case in some:
         less = hushed(case, Random(1))
         assert less is None or len(less.findings) == len(case.findings)
+
+
+def test_copies_of_which_less_is_seen_say_something_new(some):
+    made = list(degraded(some, copies=3))
+    assert {one.source.rpartition("-")[2] for one in made} == {"thinned", "early", "hushed"}
+    for case in some:
+        seen = [
+            one.findings for one in [case, *made] if one.id == case.id or one.id.startswith(f"{case.id}.")
+        ]
+        assert len({msgspec.json.encode(one) for one in seen}) == len(seen)
+    assert made == list(degraded(some, copies=3))
 
 
 def test_early_is_within_a_second_of_the_first_strong_finding(some):
