@@ -62,6 +62,15 @@ def test_evaluate_scores_what_is_written(runs, tmp_path):
     assert (figures["n"], figures["accuracy"], figures["culprit_top1"]) == (1, 1.0, 1.0)
 
 
+def test_a_control_group_is_blamed_with_and_without_its_path(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "tests.lab.cases.Run.culprits", property(lambda _: ["host:", "unit:/system/web.service"])
+    )
+    _, out = written(tmp_path, runs)
+    [case] = read_cases([out])
+    assert case.culprits == [(SubjectKind.UNIT, "/system/web.service"), (SubjectKind.UNIT, "web.service")]
+
+
 def test_what_opens_in_a_harmless_doing_is_labelled_harmless(tmp_path):
     _, out = written(tmp_path, recorded(tmp_path, "benign/quiet"))
     [case] = read_cases([out])

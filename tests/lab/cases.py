@@ -17,10 +17,22 @@ import msgspec
 
 from daemon import config as configuration
 from daemon.errors import ConfigError
-from daemon.messages import Event, Finding, Incident, Line, Observation, Sample, Snapshot, Stamp, Upward
+from daemon.messages import (
+    Event,
+    Finding,
+    Incident,
+    Line,
+    Observation,
+    Sample,
+    Snapshot,
+    Stamp,
+    Subject,
+    Upward,
+)
 from daemon.replay import Ask, Replay, within
 from daemon.status import ModelTier
 from daemon.store.segments import SegmentReader, segment_paths
+from daemon.subjects import key
 from models.taxonomy import FaultClass, Severity, SubjectKind
 from tests.lab.scenario import Run, Scenario
 from tests.lab.verdict import as_said, of_others
@@ -103,7 +115,6 @@ def _case(replay: Watched, incident: Incident, at: Stamp, label: Run) -> Case:
     scenario, told = label.scenario, replay.findings
     held = sorted((told[one] for one in incident.finding_ids if one in told), key=lambda one: one.at.mono)
     fault = HARMLESS if scenario.benign else FaultClass(scenario.fault_class)
-    blamed = [(kind, name) for kind, _, name in (one.partition(":") for one in label.culprits)]
     severities = scenario.document.severity or [Severity.INFO]
     case = Case(
         id=f"{label.id}.{incident.id}.{incident.revision}",
@@ -113,13 +124,20 @@ def _case(replay: Watched, incident: Incident, at: Stamp, label: Run) -> Case:
         findings=held,
         fault_class=fault,
         severity=severities[0],
-        culprits=[(SubjectKind(kind), name) for kind, name in blamed if kind != SubjectKind.HOST],
+        culprits=[who for one in label.culprits for who in _who(one) if who[0] is not SubjectKind.HOST],
         events=[one for one in replay.events if one.at.mono <= at.mono],
         source=SOURCE,
         also=list(scenario.document.also),
         grades=severities[1:],
     )
     return as_seen(case)
+
+
+def _who(culprit: str) -> list[tuple[SubjectKind, str]]:
+    """A label's culprit as it stands, and as the daemon keeps it: a control group without its path."""
+    kind, _, name = culprit.partition(":")
+    bare = key(Subject(SubjectKind(kind), name))[1]
+    return [(SubjectKind(kind), one) for one in dict.fromkeys((name, bare))]
 
 
 def degraded(found: Iterable[Case], *, copies: int, seed: int = 1) -> Iterator[Case]:

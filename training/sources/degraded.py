@@ -11,7 +11,7 @@ from random import Random
 from msgspec.structs import replace
 
 from daemon.incidents.context import weak
-from daemon.messages import Finding
+from daemon.messages import Finding, Subject
 from daemon.subjects import key
 from models.taxonomy import FaultClass
 from training.sources.answers import looping
@@ -25,7 +25,7 @@ Degrade = Callable[[Case, Random], Case | None]
 def as_seen(case: Case) -> Case:
     """The case with an answer that its evidence bears: no loop before the third crash, nobody unnamed."""
     named = {key(subject) for one in case.findings for subject in one.subjects}
-    case = replace(case, culprits=[who for who in case.culprits if (who[0].value, who[1]) in named])
+    case = replace(case, culprits=[who for who in case.culprits if key(Subject(*who)) in named])
     if case.fault_class is FaultClass.CRASH_LOOP and not looping(case.findings):
         also = [one for one in case.also if one is not FaultClass.SERVICE_CRASH]
         return replace(case, fault_class=FaultClass.SERVICE_CRASH, also=[*also, FaultClass.CRASH_LOOP])
