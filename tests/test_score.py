@@ -15,7 +15,7 @@ from tests.fixtures.lab_runs import said, verdict
 from tests.lab import days, report, tables
 from tests.lab.scenario import Run, find
 from tests.lab.score import by_class, figures, interval, percentile, poisson_upper
-from tests.lab.verdict import _of_others, is_drowned, judge
+from tests.lab.verdict import is_drowned, judge, of_others
 
 
 def value(verdicts, name):
@@ -173,10 +173,10 @@ def test_others_load_is_shown_and_not_scored_where_nobody_inside_is_blamed():
     run = {"system": "container", "ambient_cores": 1.6}
     [scenario] = find(["service-crash/segmentation-fault"])
     label = Run(scenario, 1, 0, {"name": "web"})
-    assert _of_others(said("cpu-saturation", ["host:"]), run, label)
-    assert not _of_others(said("cpu-saturation", ["unit:web.service"]), run, label)
-    assert not _of_others(said("disk-full", ["host:"]), run, label)
-    assert not _of_others(said("cpu-saturation", ["host:"]), run | {"ambient_cores": 0.4}, label)
+    assert of_others(said("cpu-saturation", ["host:"]), run, label)
+    assert not of_others(said("cpu-saturation", ["unit:web.service"]), run, label)
+    assert not of_others(said("disk-full", ["host:"]), run, label)
+    assert not of_others(said("cpu-saturation", ["host:"]), run | {"ambient_cores": 0.4}, label)
 
 
 def test_damaged_recording_is_said(recording):

@@ -6,6 +6,7 @@
     score [NAME ...]   replay what was recorded and say how right it was
     report [NAME ...]  the same as one HTML page
     days DIR ...       replay what a host's daemon recorded while nothing was wrong: false incidents a day
+    cases [NAME ...]   replay the open ones and write their incidents with the answers, to learn from
     publish [NAME ...] pack what was recorded as one file for others, with labels and a data card
     freeze             put new scenarios on one side of the split
 
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from daemon.errors import HauswartError
 from tests.lab import commands, dataset
+from tests.lab.cases import KINDS
 from tests.lab.peers import WARM_S
 
 RECORDINGS = Path("lab-runs")
@@ -62,7 +64,22 @@ def parser() -> argparse.ArgumentParser:
     publish = _verb(verbs, "publish", commands.publish_runs)
     publish.add_argument("--out", type=Path, default=Path(dataset.ROOT + dataset.SUFFIX))
     publish.add_argument("--host", action="store_true", help="also recordings of the machine itself")
-    for verb in (record, publish):
+    case = _verb(verbs, "cases", commands.write_cases)
+    case.add_argument(
+        "--out",
+        type=Path,
+        default=Path("lab-cases.jsonl"),
+        help=".jsonl for `train evaluate`, .parquet for `train dataset --table`",
+    )
+    case.add_argument(
+        "--degraded", type=int, default=0, metavar="N", help="also N copies a way of which less is seen"
+    )
+    case.add_argument(
+        "--without", action="append", default=[], choices=KINDS, help="as of a host that has no such reader"
+    )
+    case.add_argument("--no-models", action="store_true", help="without what the low tier's model raises")
+    case.set_defaults(frozen=False)  # nothing learns from those
+    for verb in (record, publish, case):
         verb.add_argument("--runs", type=Path, default=RECORDINGS, metavar="DIR", help="where recordings lie")
     for verb in (verbs.choices["score"], verbs.choices["report"]):
         verb.add_argument(
@@ -101,7 +118,7 @@ def _verb(verbs, name: str, function, *, names: bool = True) -> argparse.Argumen
 
 def main(argv: list[str]) -> int:
     """Do what the command line asks for."""
-    verbs = {"try", "list", "record", "score", "report", "days", "publish", "freeze"}
+    verbs = {"try", "list", "record", "score", "report", "days", "cases", "publish", "freeze"}
     if not argv or (argv[0] not in verbs and argv[0] not in {"-h", "--help"}):
         argv = ["try", *argv]
     options = parser().parse_args(argv)

@@ -23,13 +23,14 @@ from daemon.settings import Settings
 from daemon.stages.top import writer
 from daemon.status import ModelTier
 from daemon.tiers.top import Write
-from tests.lab import dataset, days, peers, report, runner, split, tables
+from tests.lab import cases, dataset, days, peers, report, runner, split, tables
 from tests.lab.comparison import compare
 from tests.lab.recording import RecordingError, Watch, is_current, record
 from tests.lab.scenario import Run, Scenario, find, load_noise, missing_programs, runs
 from tests.lab.score import by_class, figures
 from tests.lab.systems import failures, obstacle
 from tests.lab.verdict import Verdict, is_drowned, judge
+from training.sources.cases import Case
 
 
 def attempt(options: argparse.Namespace) -> int:
@@ -142,6 +143,26 @@ def publish_runs(options: argparse.Namespace) -> int:
     index = dataset.publish(folders, wanted, options.out)
     size = options.out.stat().st_size / 1e6
     print(f"{options.out}: {index['runs']} runs of {index['mechanisms']} mechanisms, {size:.1f} MB")
+    return 0
+
+
+def write_cases(options: argparse.Namespace) -> int:
+    """Replay the open recordings and write what training needs of them."""
+    cases.check(options.out)
+    if options.degraded < 0:
+        raise ConfigError(f"--degraded {options.degraded} is no number of copies", hint="0 or more")
+    wanted = {one.name: one for one in _scenarios(options)}
+    folders = _usable(options.runs, wanted)
+    found: list[Case] = []
+    with _models(wanted=not options.no_models) as (_, ask, _write), _progress() as bar:
+        task = bar.add_task("replaying", total=len(folders))
+        for folder in folders:
+            found += cases.cases(folder, wanted[_name(folder)], ask, options.without)
+            bar.advance(task)
+    found += list(cases.degraded(found, copies=options.degraded))
+    written = cases.write(found, options.out)
+    what, groups = cases.SUFFIXES[options.out.suffix], len({one.group for one in found})
+    print(f"{options.out}: {written} {what} of {groups} mechanisms, from {len(folders)} runs")
     return 0
 
 

@@ -152,7 +152,7 @@ def judge(
     began = times["began"]["wall"] - zero
     told = as_said(first, zero)
     lived = as_said([one for one in live if one.opened_at <= end], zero)
-    others = [one for one in told if _of_others(one, run, label)]
+    others = [one for one in told if of_others(one, run, label)]
     checked, wrong = _check_advice(folder, first, run, live, write)
     return Verdict(
         id=str(folder.relative_to(folder.parents[2])),
@@ -168,7 +168,7 @@ def judge(
         before=[one for one in told if one.opened_s < began],
         during=[one for one in told if one.opened_s >= began and one not in others],
         ambient=[one for one in others if one.opened_s >= began],
-        live=[one for one in lived if one.opened_s >= began and not _of_others(one, run, label)],
+        live=[one for one in lived if one.opened_s >= began and not of_others(one, run, label)],
         advice_checked=checked,
         advice_violations=wrong,
         same_twice=told == as_said(second, zero),
@@ -186,7 +186,7 @@ def _beyond(folder: Path, run: dict[str, Any], label: Run, ask: Mapping[ModelTie
         return {}
     zero, end, last = (run["times"][name]["wall"] for name in ("effect", "ended", "lingered"))
     told = as_said(_replay(folder, run, ask, last)[0], zero)
-    kept = [one for one in told if one.opened_s > end - zero and not _of_others(one, run, label)]
+    kept = [one for one in told if one.opened_s > end - zero and not of_others(one, run, label)]
     return {"later": kept, "lingered_s": last - zero}
 
 
@@ -239,7 +239,7 @@ def as_said(incidents: list[Incident], zero: float) -> list[Said]:
     ]
 
 
-def _of_others(said: Said, run: dict[str, Any], label: Run) -> bool:
+def of_others(said: Said, run: dict[str, Any], label: Run) -> bool:
     """Whether an incident about load is about what else this machine did.
 
     A container's daemon sees no process outside, so who is blamed by name there is the run's own.

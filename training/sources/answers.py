@@ -78,7 +78,7 @@ class Answers:
         if best.answer.fault is F.UNKNOWN and not telling:
             return None
         fault = best.answer.fault
-        if fault is F.CRASH_LOOP and not _looping(findings):
+        if fault is F.CRASH_LOOP and not looping(findings):
             fault = F.SERVICE_CRASH
         named = {key(subject) for one in findings for subject in one.subjects}
         visible = tuple(who for who in best.answer.culprits if (who[0].value, who[1]) in named)
@@ -122,7 +122,7 @@ class Answers:
         return self._jumps[0] if self._jumps and finding.rule.startswith("clock") else None
 
 
-def _looping(findings: Sequence[Finding]) -> bool:
+def looping(findings: Sequence[Finding]) -> bool:
     """Whether what is seen amounts to a loop."""
     if any(one.hints.get(F.CRASH_LOOP, 0.0) >= 0.5 for one in findings):
         return True

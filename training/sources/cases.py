@@ -28,6 +28,7 @@ class Case(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `findings` and `events` (contexts and sessions) are the bus's own messages in the order of time, `at` is
     the moment of judgement. Any of `culprits` is right; none means that nobody is to blame but the host.
+    Beside `fault_class` and `severity`, those of `also` and `grades` are right, too.
     """
 
     id: str
@@ -40,6 +41,8 @@ class Case(msgspec.Struct, frozen=True, omit_defaults=True):
     culprits: list[tuple[SubjectKind, str]]
     events: list[Event] = []
     source: str = ""
+    also: list[FaultClass] = []
+    grades: list[Severity] = []
 
 
 def judged(case: Case) -> tuple[View, Verdict]:

@@ -223,7 +223,7 @@ def play(stage: Stage, mechanism: Mechanism, random: Random, name: str, split: S
     answers = Answers(symptoms, script.pieces)
     cases: list[Case] = []
     for told in played.revisions.values():
-        for incident, at in _views(told):
+        for incident, at in views(told):
             held = [played.findings[one] for one in incident.finding_ids if one in played.findings]
             answer = answers.of(held)
             if answer is not None:
@@ -254,7 +254,7 @@ def _play(stage: Stage, script: _Script, random: Random) -> _Played:
     return played
 
 
-def _views(told: list[tuple[Incident, Stamp]]) -> list[tuple[Incident, Stamp]]:
+def views(told: list[tuple[Incident, Stamp]]) -> list[tuple[Incident, Stamp]]:
     """An incident as it opened, in the middle of its life, and as it was told last."""
     places = dict.fromkeys((0, len(told) // 2, len(told) - 1))
     return [told[place] for place in places][:SHOTS]

@@ -2,9 +2,10 @@
 
 Reads JSON lines as `training.sources.cases.Case` has them: `id`, `group`, `split` (only "test" is scored
 where a file has any), `at`, `findings` and `events` (the bus's messages), and the answer: `fault_class`,
-`severity`, `culprits` ([kind, name], any of which is right; none where nobody is named). A case is judged as
-the daemon judges an open incident: by the baseline, and by the model where the baseline is unsure and the
-model is sure. `model_` figures are the model's own, asked about everything.
+`severity`, `culprits` ([kind, name], any of which is right; none where nobody is named), and where there are
+any the classes and severities that are right, too (`also`, `grades`). A case is judged as the daemon judges
+an open incident: by the baseline, and by the model where the baseline is unsure and the model is sure.
+`model_` figures are the model's own, asked about everything.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def run(request: Request) -> Outcome:
         Scored(row, verdict.score, one.case.fault_class.value)
         for row, (one, verdict) in enumerate(zip(seen, paths[""], strict=True))
     ]
-    truth = np.array([FAULTS.index(one.case.fault_class) for one in seen])
+    truth = right_faults(seen, paths[""])
     guess = np.array([one.fault for one in paths[""]])
     table = confusion(truth, guess, len(FAULTS))
     return Outcome(figures, scores, {"confusion": {"classes": list(FAULTS), "cells": table.tolist()}})
@@ -174,10 +175,22 @@ def _gain(one: Callable[[Array], float], other: Callable[[Array], float]) -> Cal
     return lambda weights: one(weights) - other(weights)
 
 
+def right_faults(seen: Sequence[Seen], judgements: Sequence[Judged]) -> Array:
+    """The right class of each case; what was said where that is right, too."""
+    pairs = zip(seen, judgements, strict=True)
+    told = ((one.case, FAULTS[verdict.fault]) for one, verdict in pairs)
+    return np.array([FAULTS.index(said if said in case.also else case.fault_class) for case, said in told])
+
+
+def _right_severity(one: Seen, verdict: Judged) -> int:
+    told = SEVERITIES[verdict.severity]
+    return SEVERITIES.index(told if told in one.case.grades else one.case.severity)
+
+
 def _measures(seen: Sequence[Seen], judgements: Sequence[Judged]) -> dict[str, Callable[[Array], float]]:
-    truth = np.array([FAULTS.index(one.case.fault_class) for one in seen])
+    truth = right_faults(seen, judgements)
     guess = np.array([one.fault for one in judgements])
-    grave = np.array([SEVERITIES.index(one.case.severity) for one in seen])
+    grave = np.array([_right_severity(*one) for one in zip(seen, judgements, strict=True)])
     graded = np.array([one.severity for one in judgements])
     blamed = np.array([bool(one.case.culprits) for one in seen], dtype=float)
     right = np.array(
