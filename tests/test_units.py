@@ -217,7 +217,7 @@ def test_catalogue_explains_each_message_and_no_other(name):
             f"HAUSWART_{field}"
             for field in (
                 *("INCIDENT", "CLASS", "SEVERITY", "CULPRIT", "ORIGIN", "STAGE", "TIER"),
-                *("BUNDLE", "CHAMPION", "SOURCE"),
+                *("BUNDLE", "CHAMPION", "SOURCE", "HOST", "BYTES", "SHA256", "OUTCOME"),
             )
         }
 
