@@ -4,6 +4,7 @@ import json
 import math
 import os
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from daemon import config
 from daemon.advice import served
 from daemon.advice.check import check_advice
+from daemon.command.checks import _served
 from daemon.command.configure import _as_toml
 from daemon.errors import ConfigError
 from daemon.inquiries import MAX_FRAME_BYTES, decode_request, read_key
@@ -21,6 +23,8 @@ from daemon.messages import Evidence, Incident
 from daemon.served import IDLE_S, QUEUE_MAX, ServedModel
 from daemon.settings import Served
 from tests.fixtures.chat import Reply, serve
+from tests.fixtures.live import append, live, logins
+from tests.lab.runner import wait_until
 
 FIXTURES = Path(__file__).parent / "fixtures/advice"
 EN = "The group /hwlab-memory hit its limit of 64 MiB, and the kernel killed a process that held 63.5 MiB."
@@ -420,3 +424,63 @@ def test_key_comes_from_the_file_or_the_unit_s_credential(tmp_path, monkeypatch)
     assert read_key(Served(key_file=str(tmp_path / "own"))) == "two"
     with pytest.raises(ConfigError, match="cannot be read"):
         read_key(Served(key_file="/nonexistent/key"))
+
+
+def test_doctor_says_whether_the_server_answers_and_the_unit_may_ask_it(tmp_path):
+    with serve([Reply()]) as server:
+        (fine,) = _served(Served(url=server.url), tmp_path)
+        (other,) = _served(Served(url=server.url, model="big"), tmp_path)
+    (down,) = _served(Served(url="http://127.0.0.1:1"), tmp_path)
+    assert [one.state for one in (fine, other, down)] == ["ok", "absent", "absent"]
+    assert "serves scripted" in fine.text
+    assert "is 'big'" in other.remedy
+    assert "cannot be reached" in down.text
+    assert server.asked == []  # nothing was told to anybody
+    (tmp_path / "hauswart-top.service").touch()
+    assert [one.state for one in _served(Served(url="http://127.0.0.1:1"), tmp_path)] == ["absent", "problem"]
+
+
+# --- the daemon ---------------------------------------------------------------------------------------------
+
+
+def cautious(gate):
+    """A model that writes what it was told, in both languages, as soon as the gate opens."""
+
+    def script(body):
+        gate.wait(20)
+        told = json.loads(
+            body["messages"][1]["content"].partition("<incident>")[2].rpartition("</incident>")[0]
+        )
+        en = f"Somebody tries passwords on this host, and the cause is {told['cause']['en']} as it seems."
+        de = f"Auf diesem Rechner probiert jemand Passwörter durch, und zwar ist es {told['cause']['de']}."
+        return Reply(answer(en, de, action=next(iter(told["actions"])), evidence=["E1"]))
+
+    return script
+
+
+def test_first_advice_waits_for_nobody_and_the_served_text_takes_its_place(tmp_path):
+    gate, log = threading.Event(), tmp_path / "auth.log"
+    log.touch()
+    with serve(cautious(gate)) as server:
+        environment = {"HAUSWART_TOP__SERVED__URL": server.url, "HAUSWART_LOG_LEVEL": "warning"}
+        with live(tmp_path, more_environment=environment, follow=[str(log)]) as found:
+            append(log, logins("203.0.113.9"))
+            assert wait_until(found.incidents, 20)
+            (incident,) = found.incidents()
+            assert wait_until(lambda: found.advice(incident.id) is not None, 20)
+            assert wait_until(lambda: server.asked, 20)
+            assert found.advice(incident.id).author == ""
+            gate.set()
+            assert wait_until(lambda: found.advice(incident.id).author, 20)
+            advice = found.advice(incident.id, "de")
+            assert "probiert jemand Passwörter durch" in advice.text
+            assert (advice.origin, advice.lang) == ("model", "de")
+            shown = json.loads(found.command("show", incident.id, "--json").stdout)["advice"]
+            assert shown["author"].startswith("scripted at 127.0.0.1:")
+            assert "scripted at 127.0.0.1:" in found.command("show", incident.id).stdout
+        said = (tmp_path / "daemon.log").read_text()
+    assert f"about incident {incident.id}: " in said  # the audit, whatever the level
+    assert "bytes of redacted evidence, outcome 200" in said
+    assert "203.0.113.9" not in "".join(line for line in said.splitlines() if "asked" in line)
+    counters = found.stages()["top"]["counters"]
+    assert counters["advised_by_served"] == counters["served/spoke"] >= 1
