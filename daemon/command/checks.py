@@ -197,7 +197,8 @@ def _served(settings: Served, units: Path) -> Iterator[Check]:
         remedy = "" if known else f"top.served.model is {settings.model!r}"
         yield Check("served model", "ok" if known else "absent", text, remedy)
     unit = units / "hauswart-top.service"
-    if unit.exists() and not (units / f"{unit.name}.d/served.conf").exists():
+    changes = (units / f"{unit.name}.d").glob("*.conf")
+    if unit.exists() and not any("PrivateNetwork=" in one.read_text(encoding="utf-8") for one in changes):
         remedy = "hauswart host install"
         yield Check("served model", "problem", "the top tier's unit may open no address", remedy)
 
