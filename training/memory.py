@@ -85,7 +85,8 @@ def estimate_bytes(
     if four_bits:
         weights = int((shape.parameters - embedding) * _FOUR_BITS_BYTES) + embedding * width
     adapters = 8 * shape.layers * shape.hidden * rank * _ADAPTER_BYTES
-    layers = shape.layers**0.5 * 2 if checkpointing else shape.layers
+    # With checkpoints a layer keeps its input, and one at a time is computed again.
+    layers = shape.layers / _KEPT_PER_LAYER + 1 if checkpointing else shape.layers
     kept = int(tokens * shape.hidden * layers * _KEPT_PER_LAYER * width)
     return weights + adapters + kept + tokens * shape.vocabulary * _LOGITS_BYTES
 
