@@ -447,3 +447,12 @@ def test_served_model_elsewhere_needs_consent(capsys):
 )
 def test_tokens_are_written_as_people_do(text, value):
     assert tokens("--tokens-in", text) == value
+
+
+def test_expected_speed_is_what_one_core_was_measured_to_reach(known):
+    """SmolLM2-135M in llama.cpp, a second of one core's time: 65 tokens written, 162 read."""
+    core = PLAIN._replace(bandwidth_gb_s=30.0, gflops=93.0)
+    model = named(known.model, "SmolLM2-135M")
+    found = fitting.fit(model, named(known.quantization, "Q4_K_M"), core, Effort(1024, 1))
+    assert found.answer_tokens_s == pytest.approx(65, rel=0.1)
+    assert found.prompt_tokens_s == pytest.approx(162, rel=0.1)

@@ -6,9 +6,9 @@ Answering: weights + KV cache + computation + runtime, where
   computation = a block of 512 tokens, some 24 hidden vectors of 32 bits for each
   runtime     = what a server holds beside, a card's driver included
 Training: `training.memory.estimate_bytes`, with checkpoints on a card, and the runtime.
-An answer's tokens come as fast as weights and cache are read from memory; a prompt as fast as it can be
-multiplied: 2 operations for each weight and token. Training takes 4 (frozen weights have no gradient of their
-own), and 6 where layers are computed again.
+An answer's tokens come as fast as weights and cache are read from memory, or are multiplied one token at a time,
+whichever is slower; a prompt's as fast as whole blocks are multiplied: 2 operations for each weight and token.
+Training takes 4 (frozen weights have no gradient of their own), and 6 where layers are computed again.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ HIDDEN_VECTORS, RUNTIME_BYTES = 24, 60e6
 GPU_RUNTIME_BYTES, TRAINING_RUNTIME_BYTES = 0.6e9, 1.6e9
 SPARE = 0.9  # of a card's or a host's memory; the rest is the desktop's, the system's, and fragments
 SYSTEM_BYTES = 1.5e9  # of the host's memory, for everything else on it
-# Of what memory and arithmetic could give: llama.cpp reads weights at half to four fifths of a processor's or
-# a card's bandwidth; a prompt reaches a third of the measured or listed arithmetic.
-READ_SHARE, MULTIPLY_SHARE = 0.6, 0.35
-TRAIN_SHARE = 0.3
+# Of what memory and arithmetic could give. A card reads weights at some 0.6 of its bandwidth. A processor's core
+# is limited by arithmetic: SmolLM2-135M in llama.cpp wrote 65 and read 162 tokens a second of CPU time (n=4)
+# beside 93 GFLOP/s, which is 0.19 and 0.47 of it; memory (30 GB/s) would have let it write three times as many.
+READ_SHARE, WRITE_SHARE, MULTIPLY_SHARE = 0.6, 0.19, 0.45
+TRAIN_SHARE = 0.3  # of a card's listed arithmetic, with frameworks as they are; a guess for a processor
 PREFERRED_BITS = 5.0  # below eight billion parameters, 4 bits cost one percent of perplexity; fewer cost more
 
 
@@ -121,8 +122,9 @@ def fit(
     elif model.context < effort.context:
         why_not = "context"
     read = weights + kv_bytes(model) * min(effort.context, model.context) / 2  # half full, on average
-    answer = machine.bandwidth_gb_s * 1e9 * READ_SHARE / read * factor.answer
-    prompt = machine.gflops * 1e9 * MULTIPLY_SHARE / (2.0 * model.parameters) * factor.prompt
+    multiplied = machine.gflops * 1e9 / (2.0 * model.parameters)  # tokens a second, at best
+    answer = min(machine.bandwidth_gb_s * 1e9 * READ_SHARE / read, multiplied * WRITE_SHARE) * factor.answer
+    prompt = multiplied * MULTIPLY_SHARE * factor.prompt
     # Conversations at a time share each reading of the weights, until arithmetic is the limit.
     return Fit(
         model,

@@ -78,6 +78,8 @@ def _against_local(plan: Plan) -> list[Reason]:
     if nearest is not None and not nearest.why_not:
         return []
     if nearest is None or nearest.why_not not in {"slow", "slow-wait", "training"}:
+        if any(one.why_not == "disk" for one in plan.candidates):
+            return [("reason_no_disk", {"gib": plan.machine.disk_gib})]
         return [
             ("reason_no_fit", {"least": plan.scenario.least_mmlu, "room": room_bytes(plan.machine) / GIB})
         ]
