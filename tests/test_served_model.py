@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import sys
 import threading
 import time
@@ -24,6 +25,7 @@ from daemon.served import IDLE_S, QUEUE_MAX, ServedModel
 from daemon.settings import Served
 from tests.fixtures.chat import Reply, serve
 from tests.fixtures.live import append, live, logins
+from tests.fixtures.served import serve_gguf, smollm2
 from tests.lab.runner import wait_until
 
 FIXTURES = Path(__file__).parent / "fixtures/advice"
@@ -438,6 +440,27 @@ def test_doctor_says_whether_the_server_answers_and_the_unit_may_ask_it(tmp_path
     assert server.asked == []  # nothing was told to anybody
     (tmp_path / "hauswart-top.service").touch()
     assert [one.state for one in _served(Served(url="http://127.0.0.1:1"), tmp_path)] == ["absent", "problem"]
+
+
+def test_real_server_holds_a_small_model_to_the_schema(incident, models, monkeypatch):
+    """What SmolLM2-135M writes is mostly nonsense, but in the form that was asked for; or it is refused."""
+    heard = []
+
+    def read(answer, asked, author, real=served.read):
+        heard.append((answer, author))
+        return real(answer, asked, author)
+
+    monkeypatch.setattr("daemon.served.served.read", read)
+    with serve_gguf(smollm2(), context=2048) as url:
+        options = {"timeout_s": 90.0, "max_tokens": 40, "parameters": {"temperature": 0.0}}
+        model = models(url, languages=["en"], **options)
+        model.want(incident)
+        told = hear(model, 100.0)
+    ((text, author),) = heard
+    assert re.match(r'\{\s*"en"\s*:\s*\{\s*"text"\s*:\s*"', text)
+    assert "at 127.0.0.1:" in author
+    assert model.counters["spoke"] + model.counters["refused"] == 1
+    assert all(check_advice(one, incident) == [] for better in told for one in better.advice)
 
 
 # --- the daemon ---------------------------------------------------------------------------------------------

@@ -210,7 +210,7 @@ def _offered(incident: Incident) -> dict[str, str]:
 
 def _as_data(document: Mapping[str, Any]) -> str:
     """JSON in which no text can end the block that it stands in."""
-    text = json.dumps(document, ensure_ascii=False, indent=1)
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))  # blanks are tokens, too
     return text.replace("<", "\\u003c").replace(">", "\\u003e")
 
 

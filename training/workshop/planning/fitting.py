@@ -6,9 +6,9 @@ Answering: weights + KV cache + computation + runtime, where
   computation = a block of 512 tokens, some 24 hidden vectors of 32 bits for each
   runtime     = what a server holds beside, a card's driver included
 Training: `training.memory.estimate_bytes`, with checkpoints on a card, and the runtime.
-An answer's tokens come as fast as weights and cache are read from memory, or are multiplied one token at a time,
-whichever is slower; a prompt's as fast as whole blocks are multiplied: 2 operations for each weight and token.
-Training takes 4 (frozen weights have no gradient of their own), and 6 where layers are computed again.
+An answer's tokens come as fast as weights and cache are read from memory, or are
+multiplied one at a time (the slower of both); a prompt's as blocks are multiplied: 2 operations for each weight and token. Training takes 4
+(frozen weights have no gradient of their own), and 6 where layers are computed again.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ HIDDEN_VECTORS, RUNTIME_BYTES = 24, 60e6
 GPU_RUNTIME_BYTES, TRAINING_RUNTIME_BYTES = 0.6e9, 1.6e9
 SPARE = 0.9  # of a card's or a host's memory; the rest is the desktop's, the system's, and fragments
 SYSTEM_BYTES = 1.5e9  # of the host's memory, for everything else on it
-# Of what memory and arithmetic could give. A card reads weights at some 0.6 of its bandwidth. A processor's core
-# is limited by arithmetic: SmolLM2-135M in llama.cpp wrote 65 and read 162 tokens a second of CPU time (n=4)
-# beside 93 GFLOP/s, which is 0.19 and 0.47 of it; memory (30 GB/s) would have let it write three times as many.
+# Of what memory and arithmetic could give. A card reads weights at some 0.6 of its bandwidth. A core is bound
+# by arithmetic: SmolLM2-135M in llama.cpp wrote 65 and read 162 tokens in a second of its time (n=4), beside
+# 93 GFLOP/s: 0.19 and 0.47 of it. Memory (30 GB/s) would have let it write three times as many.
 READ_SHARE, WRITE_SHARE, MULTIPLY_SHARE = 0.6, 0.19, 0.45
 TRAIN_SHARE = 0.3  # of a card's listed arithmetic, with frameworks as they are; a guess for a processor
 PREFERRED_BITS = 5.0  # below eight billion parameters, 4 bits cost one percent of perplexity; fewer cost more
