@@ -23,6 +23,7 @@ from daemon.advice.formats import Lang, parse
 from daemon.advice.subjects import SHOWN_LINE, display, escape
 from daemon.advice.titles import title
 from daemon.advice.tokens import scan
+from daemon.advice.vocabulary import known_share
 from daemon.messages import Advice, Evidence, Incident
 
 EVIDENCE_MAX = 12  # pieces told; an incident holds up to 256
@@ -36,6 +37,14 @@ _SHELL = frozenset([
     "sudo", "rm", "chmod", "chown", "curl", "wget", "mkfs", "dd", "iptables", "nft", "ufw", "setenforce",
     "useradd", "userdel", "usermod", "visudo", "eval", "base64", "nc", "ncat", "telnet",
 ])  # fmt: skip
+# What an explanation has no business to want of its reader.
+_LURES = frozenset([
+    "ignore", "disregard", "disable", "visit", "click", "download", "ignorieren", "ignoriere",
+    "deaktivieren", "deaktiviere", "besuchen", "besuche", "herunterladen", "abschalten", "ausschalten",
+])  # fmt: skip
+# Eleven plausible explanations had 0.59 to 0.93 of their words in common with the catalogue, invented stories
+# 0.0 to 0.67: this refuses the worst of them.
+_KNOWN_SHARE = 0.5
 # Function words that the other language does not have.
 _OF: Mapping[Lang, frozenset[str]] = {
     "en": frozenset([
@@ -274,6 +283,10 @@ def _unsound(advice: Advice, cited: Sequence[str], asked: Question) -> Iterator[
     words = [token.text.lower() for token in scan(text)]
     if shell := _SHELL.intersection(words):
         yield Violation(min(shell), "command is not in the allow-list")
+    if lures := _LURES.intersection(words):
+        yield Violation(min(lures), "wants something that is not for an explanation to want")
+    if known_share(text, lang) < _KNOWN_SHARE:
+        yield Violation(text[:20], "tells of something else")
     other: Lang = "de" if lang == "en" else "en"
     if sum(word in _OF[lang] for word in words) <= sum(word in _OF[other] for word in words):
         yield Violation(text[:20], f"is not written in {lang!r}")
