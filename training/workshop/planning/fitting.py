@@ -6,7 +6,7 @@ Answering: weights + KV cache + computation + runtime, where
   computation = a block of 512 tokens, some 24 hidden vectors of 32 bits for each
   runtime     = what a server holds beside, a card's driver included
 Training: `training.memory.estimate_bytes`, with checkpoints on a card, and the runtime.
-An answer's tokens come as fast as weights and cache are read from memory, or are multiplied one at a time (the
+An answer's tokens come as fast as weights and cache are read from memory or are multiplied one at a time (the
 slower of both); a prompt's as blocks are multiplied: 2 operations for a weight and token. Training takes 4
 (frozen weights have no gradient of their own), and 6 where layers are computed again.
 """
