@@ -7,9 +7,12 @@ in memory all at once. Other families and kinds are llama.cpp's own tools' busin
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from daemon.errors import ConfigError
 from training.vocabulary import write_vocabulary
@@ -26,9 +29,7 @@ def size_of(parameters: int, kind: str) -> int:
     return int(parameters * _BYTES_A_WEIGHT.get(kind, 2.0)) + (16 << 20)  # the vocabulary
 
 
-def convert(
-    folder: Path, out: Path, kind: str, *, name: str = "", tell: Tell = lambda _said: None
-) -> Path:
+def convert(folder: Path, out: Path, kind: str, *, name: str = "", tell: Tell = lambda _said: None) -> Path:
     """Write the model that lies in `folder` as `out`. Raises ConfigError for a family that is not known."""
     import gguf  # noqa: PLC0415  # only an export needs it
     from transformers import AutoConfig  # noqa: PLC0415  # seconds
@@ -49,7 +50,7 @@ def convert(
     try:
         _describe(writer, config, family, kind, name or folder.name)
         write_vocabulary(writer, load_tokenizer(folder), config.vocab_size)
-        _write_tensors(writer, folder, config, family, kind, tell)
+        _write_tensors(writer, folder, config, kind, tell)
         writer.close()
     except BaseException:
         writer.close()
@@ -99,26 +100,24 @@ def _describe(writer: Any, config: Any, family: str, kind: str, name: str) -> No
         writer.add_rope_dimension_count(width)
 
 
-def _write_tensors(writer: Any, folder: Path, config: Any, family: str, kind: str, tell: Tell) -> None:
+def _write_tensors(writer: Any, folder: Path, config: Any, kind: str, tell: Tell) -> None:
     """First what there will be, then one after the other."""
     import gguf  # noqa: PLC0415
 
-    architecture = gguf.MODEL_ARCH[family.upper()]
-    names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
+    family = FAMILIES[config.model_type]
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[family.upper()], config.num_hidden_layers)
     tied = bool(getattr(config, "tie_word_embeddings", False))
     plan = []
     for source, shape in _shapes(folder):
-        if tied and source == "lm_head.weight" or source.endswith("rotary_emb.inv_freq"):
+        if (tied and source == "lm_head.weight") or source.endswith("rotary_emb.inv_freq"):
             continue
         target = names.get_name(source, try_suffixes=(".weight", ".bias"))
         if target is None:
             raise ConfigError(f"the tensor {source} has no place in a file of the family {family}")
         stored = _kind_of(target, shape, kind)
-        size, block = gguf.GGML_QUANT_SIZES[stored][1], gguf.GGML_QUANT_SIZES[stored][0]
-        count = 1
-        for side in shape:
-            count *= side
-        writer.add_tensor_info(target, shape, _float32(), count // block * size, raw_dtype=stored)
+        block, size = gguf.GGML_QUANT_SIZES[stored]
+        stored_bytes = math.prod(shape) // block * size
+        writer.add_tensor_info(target, shape, np.dtype(np.float32), stored_bytes, raw_dtype=stored)
         plan.append((source, stored))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -128,12 +127,6 @@ def _write_tensors(writer: Any, folder: Path, config: Any, family: str, kind: st
         writer.write_tensor_data(gguf.quants.quantize(values, stored))
         if number % 100 == 99:
             tell(f"{number + 1} of {len(plan)} tensors written as {kind}")
-
-
-def _float32() -> Any:
-    import numpy as np  # noqa: PLC0415
-
-    return np.dtype(np.float32)
 
 
 def _kind_of(target: str, shape: list[int], kind: str) -> Any:

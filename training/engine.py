@@ -58,7 +58,9 @@ def open_engine(file: Path, *, context: int = 2048, threads: int = 0) -> Iterato
     """Serve a file. Raises HauswartError where nothing can, or where it refuses the file."""
     name = find_engine()
     if not name:
-        raise HauswartError("nothing here can serve a GGUF file", hint="install llama.cpp or pip install xllamacpp")
+        raise HauswartError(
+            "nothing here can serve a GGUF file", hint="install llama.cpp or pip install xllamacpp"
+        )
     count = threads or len(os.sched_getaffinity(0))
     with TemporaryDirectory(prefix="hauswart-engine-") as work:
         said, log = Path(work) / "address", Path(work) / "log"

@@ -1,7 +1,7 @@
 """The kinds of 4 to 6 bits that llama.cpp alone can write (q4_k_m and its like), from a file in F16.
 
-By `llama-quantize` on PATH, or by the library itself in a process of its own (llama-cpp-python, or the
-bindings llama-cpp-py-sync): `python -m training.quantizer F16 OUT KIND`.
+By `llama-quantize` on PATH, or by the library itself (llama-cpp-python) in a process of its own:
+`python -m training.quantizer F16 OUT KIND`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from daemon.errors import ConfigError, HauswartError
 
 # llama.h's numbers of file types.
 TYPES = {"q3_k_m": 12, "q4_k_s": 14, "q4_k_m": 15, "q5_k_s": 16, "q5_k_m": 17, "q6_k": 18}
-_MODULES = ("llama_cpp", "llama_cpp_py_sync")
+_MODULE = "llama_cpp"
 
 
 def find_quantizer() -> str:
     """What can write these kinds here; empty where nothing can."""
     if shutil.which("llama-quantize"):
         return "llama-quantize"
-    return next((one for one in _MODULES if find_spec(one)), "")
+    return _MODULE if find_spec(_MODULE) else ""
 
 
 def quantize(source: Path, out: Path, kind: str) -> str:
@@ -58,20 +58,13 @@ def types_of(file: Path) -> dict[str, int]:
 
 def main(source: str, out: str, kind: str) -> int:
     """Ask the library; its return code."""
-    if find_spec("llama_cpp"):
-        import ctypes  # noqa: PLC0415
+    import ctypes  # noqa: PLC0415
 
-        import llama_cpp  # noqa: PLC0415
+    import llama_cpp  # noqa: PLC0415
 
-        wanted = llama_cpp.llama_model_quantize_default_params()
-        wanted.ftype = TYPES[kind]
-        return int(llama_cpp.llama_model_quantize(source.encode(), out.encode(), ctypes.byref(wanted)))
-    from llama_cpp_py_sync._cffi_bindings import ffi, get_lib  # noqa: PLC0415
-
-    lib = get_lib()
-    chosen = ffi.new("llama_model_quantize_params *", lib.llama_model_quantize_default_params())
-    chosen.ftype = TYPES[kind]
-    return int(lib.llama_model_quantize(source.encode(), out.encode(), chosen))
+    wanted = llama_cpp.llama_model_quantize_default_params()
+    wanted.ftype = TYPES[kind]
+    return int(llama_cpp.llama_model_quantize(source.encode(), out.encode(), ctypes.byref(wanted)))
 
 
 if __name__ == "__main__":
