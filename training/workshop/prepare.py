@@ -1,4 +1,4 @@
-"""`hauswart workshop prepare`: seed examples and feedback checked, without duplicates, split in train and val.
+"""`hauswart workshop prepare`: seed examples and feedback checked, duplicates dropped, split in two.
 
 Rows that ask nearly the same stay on one side, so that val asks nothing that was trained on. Each task and
 language has its share on both sides.
@@ -11,10 +11,10 @@ import json
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -36,11 +36,11 @@ class Prepared(NamedTuple):
     val: int
     train_pairs: int
     val_pairs: int
-    duplicates: int
-    broken: int
-    mixed: int
-    tasks: dict[str, int]
-    languages: dict[str, int]
+    duplicates: int = 0
+    broken: int = 0
+    mixed: int = 0
+    tasks: Mapping[str, int] = {}
+    languages: Mapping[str, int] = {}
 
 
 def prepare(
@@ -80,14 +80,9 @@ def prepare(
             ("chosen", val, folders.VAL_PAIRS),
         )
     ]
-    prepared = Prepared(
-        *counts,
-        duplicates,
-        len(problems),
-        len(mixed),
-        dict(Counter(row["task"] for row in described).most_common()),
-        dict(Counter(row["lang"] for row in described).most_common()),
-    )
+    tasks = dict(Counter(row["task"] for row in described).most_common())
+    languages = dict(Counter(row["lang"] for row in described).most_common())
+    prepared = Prepared(*counts, duplicates, len(problems), len(mixed), tasks, languages)
     text = json.dumps(prepared._asdict(), indent=1) + "\n"
     (workdir / folders.PROCESSED / REPORT).write_text(text, encoding="utf-8")
     return prepared
@@ -126,7 +121,7 @@ def _without_duplicates(rows: Sequence[Row]) -> tuple[list[Row], int]:
 
 
 def _asked(row: Row) -> str:
-    messages = row.get("messages", row.get("prompt", ()))
+    messages = row["messages"] if "messages" in row else row["prompt"]
     return "\n".join(one["content"] for one in messages if one["role"] == "user")
 
 
@@ -195,15 +190,14 @@ def command(
 
 
 def _said(found: Prepared, workdir: Path) -> str:
-    def counted(figures: dict[str, Any]) -> str:
+    def counted(figures: Mapping[str, int]) -> str:
         return ", ".join(f"{name} {count}" for name, count in figures.items())
 
     pairs = f"; pairs: {found.train_pairs} and {found.val_pairs}"
     lines = [
         f"{found.train} rows to train, {found.val} to validate"
         + pairs * bool(found.train_pairs + found.val_pairs),
-        f"{found.duplicates} duplicates dropped, {found.broken} broken rows left out, "
-        f"{found.mixed} of mixed languages",
+        f"dropped: {found.duplicates} duplicates, {found.broken} broken; mixed languages: {found.mixed}",
         f"tasks: {counted(found.tasks)}",
         f"languages: {counted(found.languages)}",
         f"written to {workdir / folders.PROCESSED}",
