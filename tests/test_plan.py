@@ -17,6 +17,7 @@ from tests.fixtures.chat import Reply, completion, serve
 from tests.fixtures.served import serve_gguf, smollm2
 from training.adapters import attach
 from training.memory import Shape, estimate_bytes
+from training.workshop import settings
 from training.workshop.plan import tokens
 from training.workshop.planning import catalogue, costs, fitting, machine, wording, written
 from training.workshop.planning.costs import Scenario
@@ -278,6 +279,9 @@ def test_written_adapter_configuration_is_read_by_peft_as_the_source_s(known, ti
 def test_workshop_configuration_has_the_reference_s_keys_and_what_fits(known, tmp_path):
     plan = make_plan(known, CARD, SOURCE._replace(rank=16))
     written.write(tmp_path, "scheduler", plan.local.training, 3.0)
+    read = settings.load(tmp_path / written.CONFIG)  # as `hauswart workshop train --config` does
+    assert (read.base_model, read.training.batch_size) == (plan.local.fit.model.hub, 1)
+    assert read.training.gradient_checkpointing
     found = yaml.safe_load((tmp_path / written.CONFIG).read_text())
     assert found == {
         "model": {"base_model": "Qwen/Qwen2.5-7B-Instruct", "quantization": "4bit", "max_seq_length": 4096},
@@ -286,6 +290,7 @@ def test_workshop_configuration_has_the_reference_s_keys_and_what_fits(known, tm
             "epochs": 3,
             "batch_size": 1,
             "gradient_accumulation_steps": 8,
+            "gradient_checkpointing": True,
             "learning_rate": 2e-4,
             "lr_scheduler": "cosine",
         },

@@ -48,6 +48,7 @@ training:
   epochs: {epochs:g}
   batch_size: {trained.batch_size}
   gradient_accumulation_steps: {trained.accumulation}
+  gradient_checkpointing: true
   learning_rate: 0.0002
   lr_scheduler: cosine
 data:
