@@ -21,6 +21,7 @@ import msgspec
 from daemon.advice import served
 from daemon.advice.formats import Lang
 from daemon.child import Child, Watch
+from daemon.errors import HauswartError
 from daemon.inquiries import MAX_FRAME_BYTES, Ask, Connect, Said, Told, Unsaid, decode_answer, encode
 from daemon.messages import Advice, Incident
 from daemon.settings import Served
@@ -138,7 +139,11 @@ class ServedModel:
             if not self._may_ask(self._clock()):
                 self.counters["skipped"] += 1
                 continue
-            question = served.question(incident, self._languages)
+            try:
+                question = served.question(incident, self._languages)
+            except HauswartError as error:  # a broken catalogue, which the tier names, too
+                self._note(f"cannot be asked: {error}")
+                question = None
             if question is None:
                 continue
             self.counters["asked"] += 1

@@ -18,7 +18,7 @@ from daemon.advice import served
 from daemon.advice.check import check_advice
 from daemon.command.checks import _served
 from daemon.command.configure import _as_toml
-from daemon.errors import ConfigError
+from daemon.errors import ConfigError, IntegrityError
 from daemon.inquiries import MAX_FRAME_BYTES, decode_request, read_key
 from daemon.messages import Evidence, Incident
 from daemon.served import IDLE_S, QUEUE_MAX, ServedModel
@@ -341,6 +341,17 @@ def test_process_that_dies_or_talks_nonsense_costs_only_its_text(incident):
         assert explain(model, incident) == []
         assert model.counters["failed"] == 1
         model.close()
+
+
+def test_broken_catalogue_costs_only_the_served_text(incident, models, monkeypatch):
+    def broken(*_):
+        raise IntegrityError("catalogue disk-full.toml: damaged")
+
+    monkeypatch.setattr("daemon.served.served.question", broken)
+    model = models("http://127.0.0.1:1")
+    assert explain(model, incident) == []
+    assert "catalogue disk-full.toml: damaged" in model.notes[0]
+    assert model.counters["asked"] == 0
 
 
 def test_question_about_the_largest_incident_fits_a_frame(incident):

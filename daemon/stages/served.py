@@ -9,6 +9,7 @@ from daemon.message_ids import MessageId
 from daemon.messages import Incident
 from daemon.settings import Settings
 from daemon.stages.life import Life
+from daemon.stages.process import describe
 from daemon.status import explainer_pid_path
 
 if TYPE_CHECKING:
@@ -51,7 +52,13 @@ class Explanations:
         """The texts that came since; says what was asked and what went wrong."""
         if self._model is None:
             return []
-        found = self._model.step()
+        try:
+            found = self._model.step()
+        except Exception as error:  # noqa: BLE001  # its answer is other people's; the stage goes on
+            self._life.tell.warning(
+                f"the served model: {describe(error)}", MessageId.MODEL_FELL_BACK, tier="top"
+            )
+            found = []
         while self._model.audits:
             self._audit(*self._model.audits.popleft())
         while self._model.notes:
