@@ -36,11 +36,6 @@ class Machine(NamedTuple):
     watts: float  # at work, more than idle
     measured: str  # how the speeds are known: "measured", "listed" or "given"
 
-    @property
-    def place_gib(self) -> float:
-        """The memory that a model would live in."""
-        return self.gpu_gib if self.gpu else self.ram_gib
-
 
 def read_machine(catalogue: Catalogue, folder: Path, *, gpu: str = "", gpu_gib: float = 0.0) -> Machine:
     """This machine, unmeasured; a card that is given takes the place of what is in it."""

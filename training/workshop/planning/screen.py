@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from training.workshop.planning import costs, wording
+from training.workshop.planning.catalogue import Assumptions
 from training.workshop.planning.verdict import Candidate, Plan, Service
 from training.workshop.planning.wording import Lang, decimal, reasons
 
@@ -177,6 +179,7 @@ def _table(*headings: str) -> Table:
 def document(plan: Plan) -> dict[str, Any]:
     """One flat object; rows of lists are flat, too. What is infinite or does not exist is null."""
     machine, scenario, service = plan.machine, plan.scenario, plan.service
+    given = plan.catalogue.assumptions
     local = plan.local if plan.local is not None and not plan.local.why_not else None
     months = scenario.months
     return {
@@ -185,6 +188,7 @@ def document(plan: Plan) -> dict[str, Any]:
         "currency": plan.catalogue.currency,
         **{key: _number(value) for key, value in machine._asdict().items()},
         **{key: _number(value) for key, value in scenario._asdict().items()},
+        **{f"assumed_{key}": value for key, value in msgspec.structs.asdict(given).items()},
         "choice": plan.choice,
         "model": local.fit.model.name if local else None,
         "quantization": local.fit.quantization.name if local else None,
@@ -206,7 +210,7 @@ def document(plan: Plan) -> dict[str, Any]:
         "headline_de": wording.headline(plan, "de"),
         "reasons_en": reasons(plan, "en"),
         "reasons_de": reasons(plan, "de"),
-        "candidates": [_candidate(one) for one in plan.candidates],
+        "candidates": [_candidate(one, given) for one in plan.candidates],
         "apis": [_service(one, months) for one in plan.services],
         "table_en": [_row(row) for row in wording.table(plan, "en")],
         "table_de": [_row(row) for row in wording.table(plan, "de")],
@@ -217,7 +221,7 @@ def _row(row: tuple[str, str, str]) -> dict[str, str]:
     return dict(zip(("criterion", "local", "api"), row, strict=True))
 
 
-def _candidate(one: Candidate) -> dict[str, Any]:
+def _candidate(one: Candidate, given: Assumptions) -> dict[str, Any]:
     return {
         "model": one.fit.model.name,
         "hub": one.fit.model.hub,
@@ -226,12 +230,14 @@ def _candidate(one: Candidate) -> dict[str, Any]:
         "fits_at": list(one.fits_at),
         "why_not": one.why_not or None,
         "memory_gib": _number(one.fit.memory_gib),
+        "download_gib": _number(one.fit.download_gib),
         "answer_tokens_s": _number(one.fit.answer_tokens_s),
         "prompt_tokens_s": _number(one.fit.prompt_tokens_s),
         "busy_hours_month": _number(one.busy_hours),
         "training_method": one.training.method or None,
         "training_memory_gib": _number(one.training.memory_gib) if one.training.method else None,
         "training_tokens_s": _number(one.training.tokens_s) if one.training.method else None,
+        "training_hours": _number(costs.training_hours(one.training, given)),
         "date": one.fit.model.date,
         "source": one.fit.model.source,
     }
