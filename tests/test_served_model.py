@@ -2,10 +2,8 @@
 
 import json
 import math
-import os
 import re
 import sys
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,20 +11,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from daemon import config
 from daemon.advice import served
 from daemon.advice.check import check_advice
-from daemon.command.checks import _served
-from daemon.command.configure import _as_toml
-from daemon.errors import ConfigError, IntegrityError
-from daemon.inquiries import MAX_FRAME_BYTES, decode_request, read_key
+from daemon.errors import IntegrityError
+from daemon.inquiries import MAX_FRAME_BYTES, decode_request
 from daemon.messages import Evidence, Incident
 from daemon.served import IDLE_S, QUEUE_MAX, ServedModel
 from daemon.settings import Served
 from tests.fixtures.chat import Reply, serve
-from tests.fixtures.live import append, live, logins
 from tests.fixtures.served import serve_gguf, smollm2
-from tests.lab.runner import wait_until
 
 FIXTURES = Path(__file__).parent / "fixtures/advice"
 EN = "The group /hwlab-memory hit its limit of 64 MiB, and the kernel killed a process that held 63.5 MiB."
@@ -371,90 +364,6 @@ def test_frames_from_elsewhere_are_refused():
             decode_request(data)
 
 
-# --- settings -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def check(tmp_path, monkeypatch):
-    for name in [name for name in os.environ if name.startswith("HAUSWART_")]:
-        monkeypatch.delenv(name)
-
-    def load(text):
-        path = tmp_path / "hauswart.toml"
-        path.write_text(f"[top.served]\n{text}\n")
-        return config.load(path).top.served
-
-    return load
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ('url = "https://api.example.org/v1"', "nothing says that evidence may leave it"),
-        ('url = "https://api.example.org/v1"\nconsent = ["prompts"]', "nothing says that evidence"),
-        ('url = "http://localhost:1"\nconsent = ["all"]', "no consent all"),
-        ('url = "localhost:11434"', "no http address"),
-        ('url = "http://me:secret@localhost"', "user or password"),
-        ('url = "http://localhost"\nparameters = {stream = true}', "stream is not for sampling"),
-        ('url = "http://localhost"\nkey_file = "key"', "no absolute path"),
-        ("timeout_s = 0", "top.served.timeout_s"),
-        ("attempts = 99", "top.served.attempts"),
-        ("parameters = {stop = [1]}", "top.served.parameters"),
-        ('ulr = "http://localhost"', "top.served.ulr"),
-    ],
-)
-def test_wrong_setting_is_named(check, text, says):
-    with pytest.raises(ConfigError) as caught:
-        check(text)
-    assert says in f"{caught.value} {caught.value.hint}"
-
-
-def test_consent_names_what_leaves(check):
-    with pytest.raises(ConfigError) as caught:
-        check('url = "https://api.example.org/v1"')
-    assert "log lines, metrics, names of units, devices and users" in caught.value.hint
-    assert check('url = "https://api.example.org/v1"\nconsent = ["evidence"]').consent == ["evidence"]
-
-
-def test_settings_come_from_the_environment_too_and_are_shown_as_toml(check, monkeypatch, tmp_path):
-    monkeypatch.setenv("HAUSWART_TOP__SERVED__URL", "http://127.0.0.1:11434")
-    monkeypatch.setenv("HAUSWART_TOP__SERVED__PARAMETERS", '{"temperature": 0.3}')
-    found = check("attempts = 3")
-    assert (found.url, found.parameters, found.attempts) == (
-        "http://127.0.0.1:11434",
-        {"temperature": 0.3},
-        3,
-    )
-    shown = _as_toml({"language": "en", "top": {"languages": ["en"], "served": msgspec.to_builtins(found)}})
-    (tmp_path / "shown.toml").write_text(shown)
-    assert config.load(tmp_path / "shown.toml").top.served == found
-
-
-def test_key_comes_from_the_file_or_the_unit_s_credential(tmp_path, monkeypatch):
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    assert read_key(Served()) == ""
-    (tmp_path / "hauswart.served").write_text("one\n")
-    (tmp_path / "own").write_text("two\n")
-    assert read_key(Served()) == "one"
-    assert read_key(Served(key_file=str(tmp_path / "own"))) == "two"
-    with pytest.raises(ConfigError, match="cannot be read"):
-        read_key(Served(key_file="/nonexistent/key"))
-
-
-def test_doctor_says_whether_the_server_answers_and_the_unit_may_ask_it(tmp_path):
-    with serve([Reply()]) as server:
-        (fine,) = _served(Served(url=server.url), tmp_path)
-        (other,) = _served(Served(url=server.url, model="big"), tmp_path)
-    (down,) = _served(Served(url="http://127.0.0.1:1"), tmp_path)
-    assert [one.state for one in (fine, other, down)] == ["ok", "absent", "absent"]
-    assert "serves scripted" in fine.text
-    assert "is 'big'" in other.remedy
-    assert "cannot be reached" in down.text
-    assert server.asked == []  # nothing was told to anybody
-    (tmp_path / "hauswart-top.service").touch()
-    assert [one.state for one in _served(Served(url="http://127.0.0.1:1"), tmp_path)] == ["absent", "problem"]
-
-
 def test_real_server_holds_a_small_model_to_the_schema(incident, models, monkeypatch):
     """What SmolLM2-135M writes is mostly nonsense, but in the form that was asked for; or it is refused."""
     heard = []
@@ -464,6 +373,7 @@ def test_real_server_holds_a_small_model_to_the_schema(incident, models, monkeyp
         return real(answer, asked, author)
 
     monkeypatch.setattr("daemon.served.served.read", read)
+    monkeypatch.setattr(served, "_SYSTEM", "Explain the incident in one sentence. JSON like {example}")
     with serve_gguf(smollm2(), context=2048) as url:
         options = {"timeout_s": 90.0, "max_tokens": 40, "parameters": {"temperature": 0.0}}
         model = models(url, languages=["en"], **options)
@@ -474,49 +384,3 @@ def test_real_server_holds_a_small_model_to_the_schema(incident, models, monkeyp
     assert "at 127.0.0.1:" in author
     assert model.counters["spoke"] + model.counters["refused"] == 1
     assert all(check_advice(one, incident) == [] for better in told for one in better.advice)
-
-
-# --- the daemon ---------------------------------------------------------------------------------------------
-
-
-def cautious(gate):
-    """A model that writes what it was told, in both languages, as soon as the gate opens."""
-
-    def script(body):
-        gate.wait(20)
-        told = json.loads(
-            body["messages"][1]["content"].partition("<incident>")[2].rpartition("</incident>")[0]
-        )
-        en = f"Somebody tries passwords on this host, and the cause is {told['cause']['en']} as it seems."
-        de = f"Auf diesem Rechner probiert jemand Passwörter durch, und zwar ist es {told['cause']['de']}."
-        return Reply(answer(en, de, action=next(iter(told["actions"])), evidence=["E1"]))
-
-    return script
-
-
-def test_first_advice_waits_for_nobody_and_the_served_text_takes_its_place(tmp_path):
-    gate, log = threading.Event(), tmp_path / "auth.log"
-    log.touch()
-    with serve(cautious(gate)) as server:
-        environment = {"HAUSWART_TOP__SERVED__URL": server.url, "HAUSWART_LOG_LEVEL": "warning"}
-        with live(tmp_path, more_environment=environment, follow=[str(log)]) as found:
-            append(log, logins("203.0.113.9"))
-            assert wait_until(found.incidents, 20)
-            (incident,) = found.incidents()
-            assert wait_until(lambda: found.advice(incident.id) is not None, 20)
-            assert wait_until(lambda: server.asked, 20)
-            assert found.advice(incident.id).author == ""
-            gate.set()
-            assert wait_until(lambda: found.advice(incident.id).author, 20)
-            advice = found.advice(incident.id, "de")
-            assert "probiert jemand Passwörter durch" in advice.text
-            assert (advice.origin, advice.lang) == ("model", "de")
-            shown = json.loads(found.command("show", incident.id, "--json").stdout)["advice"]
-            assert shown["author"].startswith("scripted at 127.0.0.1:")
-            assert "scripted at 127.0.0.1:" in found.command("show", incident.id).stdout
-        said = (tmp_path / "daemon.log").read_text()
-    assert f"about incident {incident.id}: " in said  # the audit, whatever the level
-    assert "bytes of redacted evidence, outcome 200" in said
-    assert "203.0.113.9" not in "".join(line for line in said.splitlines() if "asked" in line)
-    counters = found.stages()["top"]["counters"]
-    assert counters["advised_by_served"] == counters["served/spoke"] >= 1
