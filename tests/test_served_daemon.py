@@ -1,4 +1,4 @@
-"""The real daemon with a served model: when its text comes, who is said to have written it, what is logged."""
+"""The real daemon with a served model: when its text comes, who is said to have written it, the audit."""
 
 import json
 import threading
