@@ -65,6 +65,23 @@ let
       bundle;
   pinned = lib.filterAttrs (_: bundle: bundle != null) cfg.bundles;
 
+  # Where a served model may be: loopback, one address, or for a name (which systemd does not know) anywhere.
+  servedUrl = (cfg.settings.top or { }).served.url or "";
+  servedHost =
+    let
+      found = builtins.match "https?://(\\[[^]]+]|[^/:]+)(:[0-9]+)?(/.*)?" servedUrl;
+    in
+    if found == null then "" else builtins.head found;
+  servedReach =
+    if builtins.match "localhost|127\\.[0-9.]+|\\[::1]" servedHost != null then
+      "localhost"
+    else if builtins.match "[0-9.]+" servedHost != null then
+      servedHost
+    else if builtins.match "\\[.*]" servedHost != null then
+      builtins.head (builtins.match "\\[(.*)]" servedHost)
+    else
+      "any";
+
   probes = cfg.readers.dnsProbe != null || cfg.readers.gatewayProbe;
 
   memory =
@@ -221,6 +238,46 @@ in
       };
     };
 
+    served = {
+      url = mkOption {
+        type = types.singleLineStr;
+        default = "";
+        example = "http://127.0.0.1:11434";
+        description = ''
+          A chat-completions server (Ollama, llama.cpp, ...) whose model may explain incidents better; empty is off.
+          For it the top tier's unit may reach that address and no other, but with a host's name, which systemd
+          cannot resolve, any. Elsewhere than on loopback it is asked only with {option}`services.hauswart.served.consent`.
+        '';
+      };
+
+      model = mkOption {
+        type = types.singleLineStr;
+        default = "";
+        example = "qwen2.5:7b-instruct";
+        description = "The model's name on that server.";
+      };
+
+      consent = mkOption {
+        type = types.listOf (types.strMatching "evidence");
+        default = [ ];
+        example = [ "evidence" ];
+        description = ''
+          What may leave this host for a server that is not on loopback. `evidence`: redacted evidence of incidents, that
+          is log lines, metrics, and names of units, devices and users.
+        '';
+      };
+
+      keyFile = mkOption {
+        type = types.nullOr types.externalPath;
+        default = null;
+        example = "/run/secrets/hauswart-served";
+        description = ''
+          A file with the server's key in one line, for root's eyes only: systemd hands it to the top tier as a
+          credential, and it does not enter the Nix store.
+        '';
+      };
+    };
+
     readers = {
       kernelLog = mkOption {
         type = types.bool;
@@ -295,6 +352,14 @@ in
         '';
       }
       {
+        assertion = servedUrl == "" || servedReach == "localhost" || (cfg.settings.top.served.consent or [ ]) != [ ];
+        message = ''
+          services.hauswart.served.url: ${servedHost} is not this host, and nothing says that evidence of incidents may
+          leave it. services.hauswart.served.consent = [ "evidence" ] would send it redacted log lines, metrics, and names
+          of units, devices and users.
+        '';
+      }
+      {
         assertion = !cfg.retrain.enable || cfg.retrain.package.withTraining or false;
         message = ''
           services.hauswart.retrain.package: this package has no training commands. Take hauswart-training, or leave
@@ -312,6 +377,10 @@ in
 
     services.hauswart.settings = {
       models = lib.mapAttrs (tier: bundle: toString (bundleDirectory tier bundle)) pinned;
+      top.served = mkIf (cfg.served.url != "") {
+        inherit (cfg.served) url consent;
+        model = mkIf (cfg.served.model != "") cfg.served.model;
+      };
       web.auth = mkIf (cfg.web.passwordFile != null) "password";
       notify.hook = mkIf (cfg.notify.hook != [ ]) cfg.notify.hook;
       collect = {
@@ -379,6 +448,19 @@ in
           (mkIf (cfg.readers.groups != [ ]) { SupplementaryGroups = cfg.readers.groups; })
         ];
       }
+
+      (mkIf (servedUrl != "") {
+        hauswart-top.serviceConfig = {
+          LoadCredential =
+            if cfg.served.keyFile == null then
+              "hauswart.served"
+            else
+              "hauswart.served:${cfg.served.keyFile}";
+          PrivateNetwork = false;
+          RestrictAddressFamilies = "AF_INET AF_INET6";
+          IPAddressAllow = servedReach;
+        };
+      })
 
       (mkIf (cfg.notify.targetsFile != null) {
         hauswart-notify.serviceConfig.LoadCredential = instead "hauswart.targets:${cfg.notify.targetsFile}";

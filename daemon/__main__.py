@@ -15,6 +15,8 @@ def main() -> int:
         return run_stage(arguments[1], Path(arguments[2]))
     if len(arguments) == 2 and arguments[0] == "score":
         return _score(arguments[1])
+    if arguments == ["explain"]:
+        return _explain()
     if arguments[:1] == ["supervise"]:
         return _supervise(arguments[1:])
     from daemon.command.app import main as run_command  # noqa: PLC0415
@@ -32,6 +34,19 @@ def _score(tier: str) -> int:
         return run_scorer(tier)
     except HauswartError as error:
         StageLog("scorer").failure(error)
+        return error.exit_code
+
+
+def _explain() -> int:
+    """`explain`, as the top stage starts it on a socket."""
+    from daemon.errors import HauswartError  # noqa: PLC0415
+    from daemon.stages.explainer import run_explainer  # noqa: PLC0415
+    from daemon.stages.log import StageLog  # noqa: PLC0415
+
+    try:
+        return run_explainer()
+    except HauswartError as error:
+        StageLog("explainer").failure(error)
         return error.exit_code
 
 

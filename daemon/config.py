@@ -9,7 +9,7 @@ import difflib
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from daemon import settings as plain
 from daemon.errors import ConfigError
 
 ENV_PREFIX = "HAUSWART_"
-NOT_SETTINGS = {"HAUSWART_CONFIG", "HAUSWART_DATA"}
+NOT_SETTINGS = {"HAUSWART_CONFIG", "HAUSWART_DATA", "HAUSWART_CHAT_KEY"}
 DEFAULT_FILE = Path("/etc/hauswart/hauswart.toml")
 
 
@@ -36,21 +36,27 @@ class _Environment(EnvSettingsSource):
     def __call__(self) -> dict[str, Any]:
         """The values of all variables that are set, nested by section."""
         return {
-            key: {name: _parse_list(inner) for name, inner in value.items()}
-            if isinstance(value, dict)
-            else value
+            key: _parse_inner(value) if isinstance(value, dict) else value
             for key, value in super().__call__().items()
         }
 
 
-def _parse_list(text: Any) -> Any:
-    if not (isinstance(text, str) and text.startswith("[")):
+def _parse_inner(section: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _parse_inner(value) if isinstance(value, dict) else _parse_json(value)
+        for key, value in section.items()
+    }
+
+
+def _parse_json(text: Any) -> Any:
+    if not (isinstance(text, str) and text.startswith(("[", "{"))):
         return text
+    kind = "list" if text.startswith("[") else "object"
     try:
         return json.loads(text)
     except ValueError as error:
-        hint = """lists are JSON: '["a", "b"]'"""
-        raise ConfigError(f"environment: {text!r} is not a JSON list: {error}", hint=hint) from error
+        hint = """lists are JSON: '["a", "b"]'""" if kind == "list" else """like '{"temperature": 0.2}'"""
+        raise ConfigError(f"environment: {text!r} is not a JSON {kind}: {error}", hint=hint) from error
 
 
 class _Sources(BaseSettings):
@@ -100,7 +106,12 @@ def load(file: Path | None = None, *, state_dir: Path | None = None) -> plain.Se
         merged = _Sources(**document)
     except ValidationError as error:
         raise _explain(error) from error
-    return _resolve(merged, state_dir)
+    resolved = _resolve(merged, state_dir)
+    if resolved.top.served.url:
+        from daemon.inquiries import check_served  # noqa: PLC0415  # an address's checks need http and ssl
+
+        check_served(resolved.top.served)
+    return resolved
 
 
 def _resolve(merged: _Sources, state_dir: Path | None) -> plain.Settings:
@@ -149,16 +160,21 @@ def _refuse_unknown(
 
 def _nearest(key: str, known: Mapping[str, Any], at: str) -> str:
     spelled = {name: f"{at}.{name}" if at else name for name in known}
-    for section, inner in known.items():
-        spelled |= {name: f"{section}.{name}" for name in inner or {} if name not in spelled}
+    for path in _paths(known):
+        spelled.setdefault(path[-1], ".".join((*([at] if at else []), *path)))
     close = difflib.get_close_matches(key, spelled, n=1, cutoff=0.5)
     return f"did you mean {spelled[close[0]]!r}?" if close else f"known keys: {', '.join(sorted(known))}"
 
 
+def _paths(known: Mapping[str, Any], at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of every section and setting."""
+    for key, inner in known.items():
+        yield (*at, key)
+        yield from _paths(inner or {}, (*at, key))
+
+
 def _refuse_unknown_environment(known: Mapping[str, Any]) -> None:
-    names = {f"{ENV_PREFIX}{key}".upper(): None for key in known}
-    for section, inner in known.items():
-        names |= {f"{ENV_PREFIX}{section}__{key}".upper(): None for key in inner or {}}
+    names = {f"{ENV_PREFIX}{'__'.join(path)}".upper() for path in _paths(known)}
     for name in os.environ:
         if name.upper().startswith(ENV_PREFIX) and name not in NOT_SETTINGS and name.upper() not in names:
             close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)

@@ -202,13 +202,17 @@ class ContextNote(Struct, frozen=True):
 
 
 class Advice(Struct, frozen=True, omit_defaults=True):
-    """What it means and what to do; `sources` maps each number or name in the text to an evidence id."""
+    """What it means and what to do; `sources` maps each number or name in the text to an evidence id.
+
+    `author` is the served model that wrote it and where it is served; else the tier itself wrote it.
+    """
 
     text: Annotated[str, Meta(max_length=16384)]
     lang: Literal["en", "de"]
     origin: Literal["model", "catalogue"]
     action: Name = ""  # at most one recommended command, never run by hauswart itself
     sources: Annotated[dict[Name, Name], Meta(max_length=256)] = {}
+    author: Name = ""
 
 
 class Incident(Struct, frozen=True, tag="incident"):

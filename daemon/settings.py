@@ -78,12 +78,38 @@ class Middle:
 
 
 @dataclass(frozen=True)
+class Served:
+    """A served model that may explain incidents better; off without a `url`, and then nothing is asked.
+
+    The first advice never waits for it: its text, once checked, takes the place of the one before. Elsewhere
+    than on loopback nothing is sent unless `consent` names it (`models.chat.LEAVES` says what that means).
+    """
+
+    __pydantic_config__ = _STRICT
+
+    url: str = ""  # a chat-completions server, e.g. http://127.0.0.1:11434
+    model: str = ""  # its name there
+    key_file: str = ""  # one line; the unit gives it as the credential hauswart.served
+    consent: list[str] = field(default_factory=list)  # "evidence"
+    timeout_s: Annotated[float, Ge(0.1), Le(600.0)] = 30.0  # for all attempts at one incident
+    attempts: Annotated[int, Ge(1), Le(5)] = (
+        2  # after a text that fails the check, told what was wrong with it
+    )
+    max_tokens: Annotated[int, Ge(16), Le(4096)] = 700  # two texts of 900 characters are some 600
+    per_hour: Annotated[int, Ge(1), Le(10000)] = 60  # incidents; who may log may cause them, and a key costs
+    parameters: dict[str, float | int | str | bool] = field(
+        default_factory=dict
+    )  # of sampling, e.g. temperature; `hauswart workshop tune` finds them
+
+
+@dataclass(frozen=True)
 class Top:
     """The top tier: advice."""
 
     __pydantic_config__ = _STRICT
 
     languages: list[Language] = field(default_factory=lambda: ["en", "de"])
+    served: Served = field(default_factory=Served)
 
 
 @dataclass(frozen=True)

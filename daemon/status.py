@@ -149,12 +149,18 @@ def read_pids(runtime: Path) -> frozenset[int]:
     """The processes that hold, or last held, a stage's lock, and the scorers that they started."""
     paths = [runtime / "status" / f"{stage}.lock" for stage in STAGES]
     paths += [scorer_pid_path(runtime, tier) for tier in MODEL_TIERS]
+    paths.append(explainer_pid_path(runtime))
     return frozenset(pid for pid in map(read_holder, paths) if pid is not None)
 
 
 def scorer_pid_path(runtime: Path, tier: ModelTier) -> Path:
     """Where a stage writes which process its scorer is, while there is one."""
     return runtime / "status" / f"score-{tier}.pid"
+
+
+def explainer_pid_path(runtime: Path) -> Path:
+    """Where the top stage writes which process asks the served model, while there is one."""
+    return runtime / "status" / "explain-top.pid"
 
 
 def total(flows: Mapping[str, Mapping[str, Flow]], part: Literal["offered", "delivered", "gap"]) -> int:

@@ -10,6 +10,8 @@ import pytest
 
 from daemon import config
 from daemon.command.configure import _as_toml
+from daemon.inquiries import CREDENTIAL as SERVED_CREDENTIAL
+from daemon.installation.served import reachable
 from daemon.notify.channels import CREDENTIAL
 from daemon.web.serve import CREDENTIAL as PAGE_CREDENTIAL
 from tests.fixtures.nixos import LIBS, ROOT, TIMEOUT_S, host, needs_nix
@@ -28,6 +30,9 @@ EVERYTHING = """{
   web.enable = true;
   web.listen = "/run/hauswart-web.sock";
   web.passwordFile = "/run/secrets/page";
+  served.url = "http://127.0.0.1:11434/v1";
+  served.model = "big";
+  served.keyFile = "/run/secrets/served";
   readers.kernelLog = true;
   readers.dnsProbe = "example.org";
   readers.gatewayProbe = true;
@@ -107,6 +112,8 @@ def test_every_option_is_documented():
         "operators = [ 1 ];",
         "settings.collect.interval_s = x: x;",
         'bundles.low = "/a"; settings.models.low = "/b";',
+        'served.url = "http://localhost"; served.consent = [ "everything" ];',
+        'served.url = "http://localhost"; served.keyFile = "key";',
     ],
 )
 def test_wrong_value_is_refused(lib, wrong):
@@ -125,6 +132,8 @@ def test_wrong_value_is_refused(lib, wrong):
             "retrain.enable = true; retrain.package = services.hauswart.package;",
             "Take hauswart-training",
         ),
+        ('served.url = "https://api.example.org/v1";', "would send it redacted log lines"),
+        ('settings.top.served.url = "http://192.0.2.7";', "192.0.2.7 is not this host"),
         ('retrain.enable = true; bundles.low = "/a";', "could never serve"),
         ('retrain.enable = true; settings.models.low = "off";', "could never serve"),
     ],
@@ -153,6 +162,7 @@ def test_settings_of_all_options_are_settings_of_the_daemon(tmp_path, monkeypatc
     assert read.notify.hook == ["/bin/tell", "me"]
     assert read.models.top.endswith("-hauswart-bundle-top")
     assert (read.models.low, read.models.middle) == ("auto", "/var/lib/models/middle")
+    assert (read.top.served.url, read.top.served.model) == ("http://127.0.0.1:11434/v1", "big")
     assert read.language == "de"
 
 
@@ -225,6 +235,28 @@ def test_page_listens_where_it_is_told_and_asks_for_its_password():
     assert shipped("hauswart-web.service")["Service"]["LoadCredential"] == [PAGE_CREDENTIAL]
     assert found["settings"]["web"] == {"auth": "password"}
     assert "hauswart-web.socket" not in host("{ enable = true; }")["units"]
+
+
+def test_top_tier_reaches_the_served_model_and_nothing_else():
+    def top(options):
+        return host(f"{{ enable = true; {options} }}")["units"]["hauswart-top.service"]["Service"]
+
+    opened = {"PrivateNetwork": False, "RestrictAddressFamilies": "AF_INET AF_INET6"}
+    assert top("") == {}
+    assert top('served.url = "http://localhost:1";') == opened | {
+        "LoadCredential": SERVED_CREDENTIAL,
+        "IPAddressAllow": "localhost",
+    }
+    for url in (
+        "http://192.0.2.7",
+        "http://[2001:db8::1]:8080/v1",
+        "https://api.example.org/v1",
+        "http://[::1]",
+    ):
+        found = top(f'served.url = "{url}"; served.consent = [ "evidence" ];')
+        assert found["IPAddressAllow"] == reachable(url)
+    key = top('settings.top.served.url = "http://127.0.0.1"; served.keyFile = "/k";')["LoadCredential"]
+    assert key == f"{SERVED_CREDENTIAL}:/k"
 
 
 def test_only_changed_settings_reload_each_stage():

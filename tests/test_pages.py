@@ -72,6 +72,19 @@ def test_advice_is_told_with_what_it_rests_on(state, capsys):
     assert "nobody" not in text
 
 
+def test_served_model_that_wrote_an_advice_is_named_and_cannot_write_the_page(state, capsys):
+    advice = Advice("/srv is full.", "en", "model", "", {}, "<b>big</b> at 127.0.0.1")
+    with StoreWriter(state / "store.db") as writer:
+        writer.keep(KeepAdvice("zzz2345", 1, [advice]))
+    run(state, "zzz2345")
+    text = capsys.readouterr().out
+    assert "checked against the evidence: &lt;b&gt;big&lt;/b&gt; at 127.0.0.1" in text
+    assert run(state, "zzz2345", "--out", str(state / "one.md")) == 0
+    written = (state / "one.md").read_text()
+    assert "at 127.0.0.1" in written
+    assert "<b>" not in written
+
+
 def test_report_loads_nothing_and_runs_nothing(state, capsys):
     run(state, "--since", "2h")
     page = Page(capsys.readouterr().out)

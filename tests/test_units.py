@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from daemon.errors import ConfigError, LockedError, MissingDependencyError
-from daemon.installation import files, install
+from daemon.installation import files, install, served
 from daemon.installation.host import Host
 from daemon.locks import FileLock
 from daemon.message_ids import MessageId
@@ -100,6 +100,36 @@ def test_exposure_is_no_more_than_promised(rendered, unit, most):
     assert done.returncode == 0, done.stdout[-300:]
     exposure = float(re.search(r"exposure level .*?: ([0-9.]+)", done.stdout).group(1))
     assert 0.0 < exposure <= most
+
+
+SERVED = (
+    ("http://127.0.0.1:11434", "localhost"),
+    ("http://localhost/v1", "localhost"),
+    ("http://[::1]:8080", "localhost"),
+    ("http://192.0.2.7:8000/v1", "192.0.2.7"),
+    ("https://api.example.org/v1", "any"),
+)
+
+
+@needs_analyze
+@pytest.mark.parametrize(("url", "reach"), SERVED)
+def test_served_model_opens_the_top_tier_for_its_address_only(rendered, tmp_path, url, reach):
+    text = served.contents(url)
+    assert text.endswith(f"IPAddressAllow={reach}\n")
+    unit = tmp_path / "hauswart-top.service"
+    unit.write_text((rendered / unit.name).read_text() + text)
+    done = analyze("verify", unit)
+    assert (done.returncode, done.stderr) == (0, "")
+    worse = exposed(unit) - exposed(rendered / unit.name)
+    network = {"PrivateNetwork=", "RestrictAddressFamilies=~AF_(INET|INET6)", "IPAddressDeny="}
+    assert worse <= network
+    assert analyze("security", "--offline=true", "--threshold=15", unit).returncode == 0
+
+
+def exposed(unit):
+    """What systemd-analyze marks as open."""
+    done = analyze("security", "--offline=true", unit)
+    return {line.split()[1] for line in done.stdout.splitlines() if line.startswith("✗")}
 
 
 def test_each_stage_has_a_unit_that_starts_it():
@@ -217,7 +247,7 @@ def test_catalogue_explains_each_message_and_no_other(name):
             f"HAUSWART_{field}"
             for field in (
                 *("INCIDENT", "CLASS", "SEVERITY", "CULPRIT", "ORIGIN", "STAGE", "TIER"),
-                *("BUNDLE", "CHAMPION", "SOURCE"),
+                *("BUNDLE", "CHAMPION", "SOURCE", "HOST", "BYTES", "SHA256", "OUTCOME"),
             )
         }
 
@@ -308,6 +338,23 @@ def test_install_puts_everything_in_place_and_twice_is_once(image):
     assert config.stat().st_mode & 0o777 == 0o640
     assert image.install() == 0
     assert image.tree() == tree
+
+
+@needs_root
+def test_served_model_s_drop_in_comes_and_goes_with_the_setting(image):
+    image.install()
+    drop_in, config = image.root / served.DROP_IN, image.root / files.CONFIG
+    assert not drop_in.exists()
+    config.write_text('[top.served]\nurl = "http://127.0.0.1:11434"\n')
+    assert image.install() > 0
+    assert drop_in.read_text() == served.contents("http://127.0.0.1:11434")
+    assert image.install() == 0
+    config.write_text("")
+    image.install()
+    assert not drop_in.exists()
+    config.write_text('[top.served]\nurl = "nonsense"\n')
+    with pytest.raises(ConfigError, match="no http address"):
+        image.install()
 
 
 @needs_root

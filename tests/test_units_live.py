@@ -42,6 +42,24 @@ ON_ITS_WAY = 3  # messages of a source that a status file may show as not yet ac
 # An idle unit is starved where anything else runs.
 AWAKE = "[Service]\nCPUSchedulingPolicy=other\nNice=0\n"
 LOOP = "[Service]\nRestart=always\nRestartSec=0.3\nExecStart=/bin/sh -c 'echo no luck; exit 1'\n"
+# A chat-completions server whose model writes what it was told.
+MODEL = """
+import http.server, json
+class Model(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        told = json.loads(body["messages"][1]["content"].split("<incident>")[1].split("</incident>")[0])
+        said = {"action": ""}
+        for lang, start in (("en", "The service that failed is"), ("de", "Der Dienst, der versagt hat, ist")):
+            said[lang] = {"text": f"{start} {told['cause'][lang]}.", "evidence": ["E1"]}
+        answer = json.dumps({"choices": [{"message": {"content": json.dumps(said)}}], "model": "echo"})
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer.encode())
+http.server.HTTPServer(("127.0.0.1", 9998), Model).serve_forever()
+"""
+SERVED = '\n[top.served]\nurl = "http://127.0.0.1:9998"\n'
 # What the kernel says of a confined process, proc_pid_status(5).
 CONFINED = {"NoNewPrivs": "1", "Seccomp": "2", "CapEff": "0" * 16, "CapBnd": "0" * 16}
 
@@ -454,6 +472,36 @@ def test_stop_is_orderly_and_start_goes_on_where_it_stopped(host):
     host.wait_up()
     assert len(host.incidents()) >= incidents
     assert host.about("loop.service")
+
+
+def test_served_model_is_reached_through_a_drop_in_that_opens_nothing_else(host):
+    python = min(BINDS["/opt/hauswart/python"].glob("bin/python3.*[0-9]")).name
+    host.run(f"cat >/root/model.py <<'X'\n{MODEL}X\n")
+    library = "--setenv=LD_LIBRARY_PATH=/opt/hauswart/python/lib"
+    host.run(f"systemd-run --unit=echo-model {library} /opt/hauswart/python/bin/{python} /root/model.py")
+    host.run(f"cat >>/etc/hauswart/hauswart.toml <<'X'\n{SERVED}X\n")
+    said = host.run(f"{PROGRAM} host install --program {PROGRAM}", timeout_s=120.0)
+    assert "write /etc/systemd/system/hauswart-top.service.d/served.conf" in said
+    host.wait_up()
+    said = host.run("systemd-analyze security --no-pager hauswart-top.service", check=False)
+    assert float(re.search(r"exposure level .*?: ([0-9.]+)", said).group(1)) <= 1.0
+    assert host.show("hauswart-top", "IPAddressAllow") in {"127.0.0.0/8 ::1/128", "::1/128 127.0.0.0/8"}
+    assert CONFINED.items() <= host.proc("top").items()
+    host.run("cp /etc/systemd/system/loop.service /etc/systemd/system/twin.service")
+    host.run("systemctl daemon-reload && systemctl start --no-block twin")
+
+    def author():
+        found = host.about("twin.service")
+        return found[0]["advice"].get("author", "") if found and found[0]["advice"] else ""
+
+    assert host.wait(author, 60.0), host.log()
+    host.run("systemctl stop twin")
+    assert author() == "echo at 127.0.0.1:9998"
+    query = f"journalctl -b -o json -u hauswart-top MESSAGE_ID={MessageId.SERVED_ASKED.value}"
+    audited = json.loads(host.run(query).splitlines()[0])
+    assert (audited["HAUSWART_HOST"], audited["HAUSWART_OUTCOME"]) == ("127.0.0.1:9998", "200")
+    assert int(audited["HAUSWART_BYTES"]) > 1000
+    assert "twin.service" not in audited["MESSAGE"]
 
 
 def test_uninstall_leaves_the_state_and_nothing_else(host):

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from daemon.errors import HauswartError
-from daemon.settings import Settings
+from daemon.settings import Served, Settings
 from daemon.store.reader import StoreReader
 
+ASK_S = 3.0  # for a list of models
 FREE_MIN_BYTES = 256 << 20  # below this the store and the telemetry soon stop
 
 
@@ -50,6 +51,8 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield _sensors(Path(settings.collect.sys, "class"))
     yield from _followed(settings)
     yield _clock(Path("/run/systemd/timesync/synchronized"))
+    if settings.top.served.url:
+        yield from _served(settings.top.served, Path("/etc/systemd/system"))
     if settings.collect.smart:
         yield _program("smartctl", "disks are judged by the kernel's messages only", "install smartmontools")
 
@@ -172,6 +175,32 @@ def _clock(mark: Path) -> Check:
     if mark.exists():
         return Check("clock", "ok", "synchronised by systemd-timesyncd")
     return Check("clock", "absent", "synchronisation unknown; jumps are noticed all the same")
+
+
+def _served(settings: Served, units: Path) -> Iterator[Check]:
+    """Asks the served model's server for its list of models; no evidence is sent."""
+    from daemon.ingest import redact  # noqa: PLC0415  # http and ssl only where a server is configured
+    from daemon.inquiries import read_key  # noqa: PLC0415
+    from models.chat import Chat  # noqa: PLC0415
+
+    try:
+        key = read_key(settings)
+        chat = Chat(
+            settings.url, what="evidence", redact=redact, key=key, consent=settings.consent, timeout_s=ASK_S
+        )
+        names = chat.models()
+    except HauswartError as error:
+        yield Check("served model", "absent", f"{error}: the tier's own texts stay", error.hint)
+    else:
+        known = not settings.model or settings.model in names
+        text = f"{chat.url} serves {', '.join(names[:5]) or 'no model'}"
+        remedy = "" if known else f"top.served.model is {settings.model!r}"
+        yield Check("served model", "ok" if known else "absent", text, remedy)
+    unit = units / "hauswart-top.service"
+    changes = (units / f"{unit.name}.d").glob("*.conf")
+    if unit.exists() and not any("PrivateNetwork=" in one.read_text(encoding="utf-8") for one in changes):
+        remedy = "hauswart host install"
+        yield Check("served model", "problem", "the top tier's unit may open no address", remedy)
 
 
 def _program(name: str, without: str, remedy: str) -> Check:

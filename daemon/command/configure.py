@@ -63,10 +63,13 @@ def _without_secrets(values: dict[str, Any]) -> dict[str, Any]:
     return values | {"notify": notify, "metrics": metrics}
 
 
-def _as_toml(values: dict[str, Any]) -> str:
-    """TOML of one level of tables; JSON's strings, numbers, booleans and lists are TOML's too."""
-    plain = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict)]
-    for section, inner in values.items():
-        if isinstance(inner, dict):
-            plain += ["", f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in inner.items())]
-    return "\n".join(plain) + "\n"
+def _as_toml(values: dict[str, Any], at: str = "") -> str:
+    """TOML of nested tables; JSON's strings, numbers, booleans and lists are TOML's too."""
+    lines = [f"[{at}]"] if at else []
+    lines += [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict)]
+    tables = [
+        _as_toml(inner, f"{at}.{key}" if at else key)
+        for key, inner in values.items()
+        if isinstance(inner, dict)
+    ]
+    return "\n".join(["\n".join(lines) + "\n", *tables] if lines else tables)

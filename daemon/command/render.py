@@ -47,7 +47,7 @@ def incident_view(
         parts += [Text(), Text(advice.text)]
         if advice.action:
             parts.append(Text.assemble(("\n  $ ", "dim"), (advice.action, "bold")))
-        parts.append(Text(f"  ({advice.origin})", style="dim"))
+        parts.append(Text(f"  ({advice.origin}{f', {advice.author}' if advice.author else ''})", style="dim"))
     if incident.context:
         parts += [_heading("Context"), *(Text(f"  {note.text} ({note.effect})") for note in incident.context)]
     parts += [_heading("Evidence"), _evidence(incident, now)]

@@ -43,6 +43,10 @@ DEFAULT_CONFIG = """\
 # hook = ["/usr/local/bin/on-incident"]  # gets the incident as JSON on standard input
 # Apprise URLs hold credentials: one a line in /etc/credstore/hauswart.targets (root's, mode 0600).
 
+# [top.served]                           # a served model that explains incidents better
+# url = "http://127.0.0.1:11434"         # Ollama, llama.cpp, ...; then run `hauswart host install` again
+# model = "qwen2.5:7b-instruct"
+
 # [web]
 # auth = "password"                      # for `systemctl enable --now hauswart-web.socket`, on 127.0.0.1:8470
 

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from daemon.errors import ConfigError, LockedError, MissingDependencyError
-from daemon.installation import files
+from daemon.installation import files, served
 from daemon.installation.files import Placed
 from daemon.installation.host import Host, digest, read
 from daemon.locks import find_holder
@@ -25,7 +25,7 @@ def install(host: Host, program: Path, *, start: bool) -> None:
     if not host.is_image:
         check_program(program)
     before = _receipt(host)
-    kept = _write_all(host, files.files_of(program), before)
+    kept = _write_all(host, [*files.files_of(program), *served.drop_in(host)], before)
     written = sorted(set(kept) | _write_config(host, kept, before))
     host.run("systemd-sysusers", str(_conf(host, "sysusers")))
     host.run("systemd-tmpfiles", "--create", str(_conf(host, "tmpfiles")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 
 from daemon.errors import HauswartError
 from daemon.journal import Journal
@@ -47,10 +48,17 @@ class StageLog:
         """What ends this process, with its remedy."""
         self.error(f"{error} ({error.hint})" if error.hint else str(error), MessageId.STAGE_FAILED)
 
+    def audit(self, text: str, message_id: MessageId, **fields: str) -> None:
+        """What left this process: written whatever the configured level."""
+        self._write("info", text, message_id, fields)
+
     def say(self, level: str, text: str, message_id: MessageId | None = None, **fields: str) -> None:
         """Write a line of this level (a key of LEVELS); what is below the configured one is left out."""
         if LEVELS[level] > self._threshold:
             return
+        self._write(level, text, message_id, fields)
+
+    def _write(self, level: str, text: str, message_id: MessageId | None, fields: Mapping[str, str]) -> None:
         line = escape(text)
         named = {name: escape(value) for name, value in fields.items()} | {"stage": self.stage}
         if self._journal is not None and self._journal.send(line, LEVELS[level], message_id, named):

@@ -66,12 +66,12 @@ def run_scorer(tier: str) -> int:
     if kind != socket.SOCK_SEQPACKET:
         raise ConfigError(f"the scorer of the {tier} tier is started by its stage", hint="use `hauswart run`")
     name_process("hauswart-score")
-    _be_humble(NICE.get(tier, NICE["low"]))
+    be_humble(NICE.get(tier, NICE["low"]))
     serve(channel, load)
     return 0
 
 
-def _be_humble(nice: int) -> None:
+def be_humble(nice: int) -> None:
     """Give way to everything else, and end with the stage, however that ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     for number in (signal.SIGINT, signal.SIGTERM):  # the stage ends it, when it has heard the last answer

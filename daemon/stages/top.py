@@ -6,7 +6,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from daemon.bus import LOOK_EVERY_S, RecordsClient, WakeListener, Wire
 from daemon.errors import HauswartError
@@ -18,6 +18,10 @@ from daemon.stages.consult import Consultation, consultation
 from daemon.stages.health import find_crash
 from daemon.stages.life import Life, Report
 from daemon.stages.process import describe
+from daemon.stages.served import Explanations
+
+if TYPE_CHECKING:
+    from daemon.served import Explained
 
 KEEP_TIMEOUT_S = 5.0
 RETRY_S = 3.0
@@ -37,7 +41,10 @@ class Tier(Protocol):
 
 
 class TopStage:
-    """Looks into the store when woken and every LOOK_EVERY_S; has the middle tier keep what it advises."""
+    """Looks into the store when woken and every LOOK_EVERY_S; has the middle tier keep what it advises.
+
+    Each incident is advised at once; where there is a served model, its text takes that one's place later.
+    """
 
     def __init__(
         self,
@@ -48,9 +55,10 @@ class TopStage:
         needing: Callable[[], Sequence[Incident]],
         tier: Callable[[], Tier],
         model: Consultation,
+        served: Explanations,
     ) -> None:
         self._life, self._listener, self._client = life, listener, client
-        self._needing, self._make_tier, self._model = needing, tier, model
+        self._needing, self._make_tier, self._model, self._served = needing, tier, model, served
         self._tier: Tier | None = None
         self._look_s = self._looked_s = 0.0
         self._given_up: OrderedDict[tuple[str, int], None] = OrderedDict()
@@ -69,11 +77,14 @@ class TopStage:
             self.step()
         self._life.announce_stop()
         self._model.scorer.close()
+        self._served.close()
 
     def step(self) -> None:
         """One round: wait, and look if it is time."""
-        self._life.wait(max(0.0, self._look_s - time.monotonic()))
+        self._life.wait(min(max(0.0, self._look_s - time.monotonic()), self._served.wait_s))
         self._model.listen()
+        for better in self._served.step():
+            self._keep_better(better)
         if any(hint.table == "incidents" for hint in self._listener.drain()):
             self._look_s = min(self._look_s, max(time.monotonic(), self._looked_s + PAUSE_S))
         if time.monotonic() < self._look_s or self._life.stopping:
@@ -110,6 +121,7 @@ class TopStage:
             advice = self._tier.advise(incident)
             self._client.keep(KeepAdvice(incident.id, incident.revision, advice), KEEP_TIMEOUT_S)
             self._tell_advice(incident, advice)
+            self._served.want(incident)
             self._counts["advised"] += 1
             self._counts["advised_by_model"] += any(one.origin == "model" for one in advice)
             self._model.listen()
@@ -120,11 +132,24 @@ class TopStage:
         except Exception as error:  # noqa: BLE001  # one incident's text must not keep the others from advice
             self._give_up(incident, describe(error))
 
+    def _keep_better(self, better: Explained) -> None:
+        """Have a served model's text take the place of what was said; where that fails, that stays."""
+        incident, advice = better
+        try:
+            self._client.keep(KeepAdvice(incident.id, incident.revision, advice), KEEP_TIMEOUT_S)
+        except HauswartError as error:
+            self._life.tell.warning(f"the served model's text for incident {incident.id} is lost: {error}")
+            self._counts["served_lost"] += 1
+            return
+        self._tell_advice(incident, advice)
+        self._counts["advised_by_served"] += 1
+
     def _tell_advice(self, incident: Incident, advice: Sequence[Advice]) -> None:
         lang = self._life.settings.language
         said = next((one for one in advice if one.lang == lang), None)
         if said is not None:
             fields = {"incident": incident.id, "class": incident.fault_class.value, "origin": said.origin}
+            fields |= {"author": said.author} if said.author else {}
             self._life.tell.info(f"advice: {said.text}", MessageId.ADVICE_GIVEN, **fields)
 
     def _give_up(self, incident: Incident, reason: str) -> None:
@@ -143,7 +168,7 @@ class TopStage:
         return Report(
             text=self._trouble or f"waiting for incidents{self._model.remark}",
             drops={"wake": dict(self._listener.drops), "records": dict(self._client.drops)},
-            counters=dict(self._counts),
+            counters=dict(self._counts) | self._served.counters,
             model=self._model.scorer.status(),
         )
 
@@ -207,6 +232,7 @@ def run(settings: Settings) -> None:
             needing=store.needing_advice,
             tier=make_tier,
             model=model,
+            served=Explanations(life, settings),
         ).run()
     finally:
         wire.close()

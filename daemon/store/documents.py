@@ -64,6 +64,7 @@ def advice_document(advice: Advice | None) -> dict[str, Any] | None:
         "origin": advice.origin,
         "action": advice.action or None,
         "sources": advice.sources,
+        **({"author": advice.author} if advice.author else {}),
     }
 
 

@@ -1,0 +1,88 @@
+"""The served model beside the top stage: made with the first incident, each request told to the journal."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from daemon.message_ids import MessageId
+from daemon.messages import Incident
+from daemon.settings import Settings
+from daemon.stages.life import Life
+from daemon.stages.process import describe
+from daemon.status import explainer_pid_path
+
+if TYPE_CHECKING:
+    from daemon.inquiries import Told
+    from daemon.served import Explained, ServedModel
+
+
+class Explanations:
+    """Nothing at all where no server is configured; `step` never blocks."""
+
+    def __init__(self, life: Life, settings: Settings) -> None:
+        self._life, self._settings = life, settings
+        self._model: ServedModel | None = None
+
+    @property
+    def wait_s(self) -> float:
+        """How long until there is something to do by itself."""
+        return math.inf if self._model is None else self._model.wait_s
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What became of the questions, for the status."""
+        if self._model is None:
+            return {}
+        return {f"served/{name}": count for name, count in self._model.counters.items()}
+
+    def want(self, incident: Incident) -> None:
+        """Have a better text for this revision, when it is its turn."""
+        top = self._settings.top
+        if not top.served.url:
+            return
+        if self._model is None:
+            from daemon.served import ServedModel  # noqa: PLC0415  # only where it is on
+
+            pid_file = explainer_pid_path(self._life.runtime)
+            self._model = ServedModel(top.served, top.languages, watch=self._life.listen, pid_file=pid_file)
+        self._model.want(incident)
+
+    def step(self) -> list[Explained]:
+        """The texts that came since; says what was asked and what went wrong."""
+        if self._model is None:
+            return []
+        try:
+            found = self._model.step()
+        except Exception as error:  # noqa: BLE001  # its answer is other people's; the stage goes on
+            self._life.tell.warning(
+                f"the served model: {describe(error)}", MessageId.MODEL_FELL_BACK, tier="top"
+            )
+            found = []
+        while self._model.audits:
+            self._audit(*self._model.audits.popleft())
+        while self._model.notes:
+            self._life.tell.warning(self._model.notes.popleft(), MessageId.MODEL_FELL_BACK, tier="top")
+        return found
+
+    def close(self) -> None:
+        """End what is on its way, and say what that was."""
+        if self._model is not None:
+            self._model.close()
+            self.step()
+
+    def _audit(self, incident_id: str, told: Told) -> None:
+        """Where, how much and with what outcome; never what."""
+        self._life.tell.audit(
+            f"asked {told.host} about incident {incident_id}: {told.sent_bytes} bytes of redacted"
+            f" {told.what}, outcome {told.outcome}, {told.seconds:g} s",
+            MessageId.SERVED_ASKED,
+            incident=incident_id,
+            host=told.host,
+            what=told.what,
+            model=told.model,
+            bytes=str(told.sent_bytes),
+            sha256=told.sha256,
+            outcome=told.outcome,
+            seconds=f"{told.seconds:g}",
+        )

@@ -1,0 +1,56 @@
+"""The real daemon with a served model: when its text comes, who is said to have written it, the audit."""
+
+import json
+import threading
+
+from tests.fixtures.chat import Reply, serve
+from tests.fixtures.live import append, live, logins
+from tests.lab.runner import wait_until
+
+
+def answer(en, de, action):
+    texts = {lang: {"text": text, "evidence": ["E1"]} for lang, text in (("en", en), ("de", de))}
+    return json.dumps({**texts, "action": action})
+
+
+def cautious(gate):
+    """A model that writes what it was told, in both languages, as soon as the gate opens."""
+
+    def script(body):
+        gate.wait(20)
+        told = json.loads(
+            body["messages"][1]["content"].partition("<incident>")[2].rpartition("</incident>")[0]
+        )
+        en = f"Somebody tries passwords on this host, and the cause is {told['cause']['en']} as it seems."
+        de = f"Auf diesem Rechner probiert jemand Passwörter durch, und zwar ist es {told['cause']['de']}."
+        return Reply(answer(en, de, next(iter(told["actions"]))))
+
+    return script
+
+
+def test_first_advice_waits_for_nobody_and_the_served_text_takes_its_place(tmp_path):
+    gate, log = threading.Event(), tmp_path / "auth.log"
+    log.touch()
+    with serve(cautious(gate)) as server:
+        environment = {"HAUSWART_TOP__SERVED__URL": server.url, "HAUSWART_LOG_LEVEL": "warning"}
+        with live(tmp_path, more_environment=environment, follow=[str(log)]) as found:
+            append(log, logins("203.0.113.9"))
+            assert wait_until(found.incidents, 20)
+            (incident,) = found.incidents()
+            assert wait_until(lambda: found.advice(incident.id) is not None, 20)
+            assert wait_until(lambda: server.asked, 20)
+            assert found.advice(incident.id).author == ""
+            gate.set()
+            assert wait_until(lambda: found.advice(incident.id).author, 20)
+            advice = found.advice(incident.id, "de")
+            assert "probiert jemand Passwörter durch" in advice.text
+            assert (advice.origin, advice.lang) == ("model", "de")
+            shown = json.loads(found.command("show", incident.id, "--json").stdout)["advice"]
+            assert shown["author"].startswith("scripted at 127.0.0.1:")
+            assert "scripted at 127.0.0.1:" in found.command("show", incident.id).stdout
+        said = (tmp_path / "daemon.log").read_text()
+    assert f"about incident {incident.id}: " in said  # the audit, whatever the level
+    assert "bytes of redacted evidence, outcome 200" in said
+    assert "203.0.113.9" not in "".join(line for line in said.splitlines() if "asked" in line)
+    counters = found.stages()["top"]["counters"]
+    assert counters["advised_by_served"] == counters["served/spoke"] >= 1
