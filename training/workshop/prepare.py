@@ -82,7 +82,8 @@ def prepare(
     ]
     tasks = dict(Counter(row["task"] for row in described).most_common())
     languages = dict(Counter(row["lang"] for row in described).most_common())
-    prepared = Prepared(*counts, duplicates, len(problems), len(mixed), tasks, languages)
+    dropped = {"duplicates": duplicates, "broken": len(problems), "mixed": len(mixed)}
+    prepared = Prepared(*counts, **dropped)._replace(tasks=tasks, languages=languages)
     text = json.dumps(prepared._asdict(), indent=1) + "\n"
     (workdir / folders.PROCESSED / REPORT).write_text(text, encoding="utf-8")
     return prepared
