@@ -13,8 +13,8 @@ from rich.console import Console
 
 from daemon.command.app import main
 from daemon.errors import ChatError, ConfigError
-from tests.bench.tune import quality, scripted
 from tests.bench.tune import WORDS as SURFACE_WORDS
+from tests.bench.tune import quality, scripted
 from tests.fixtures.chat import Reply, completion, serve
 from tests.fixtures.served import serve_gguf, smollm2
 from training import endpoint
@@ -39,7 +39,7 @@ def no_waiting(monkeypatch):
 
 
 def warm_only(body):
-    """Heeds temperature alone: each word is wrong with its probability. All else follows from prompt and seed."""
+    """Heeds temperature alone: each word is wrong with its probability, by prompt and seed."""
     draw = random.Random(f"{body['messages']}{body.get('seed')}")
     heat = body.get("temperature", 0.8)
     return Reply(" ".join(word if draw.random() > heat else "other" for word in TARGET.split()))
@@ -188,7 +188,7 @@ def test_recommended_is_what_the_model_believes_in_not_the_luckiest_step():
     space = read_space({"temperature": [0.0, 1.0]})
     trials = [{"params": {"temperature": x / 20}, "target": 1 - (x / 20 - 0.3) ** 2} for x in range(21)]
     trials[11] = {**trials[11], "target": 1.02}  # 0.94, but lucky once
-    assert engines.recommend("random", space, trials, init_points=3) is trials[11]
+    assert engines.recommend("random", space, trials, init_points=3) == trials[11]
     assert abs(engines.recommend("bayes", space, trials, init_points=3)["params"]["temperature"] - 0.3) < 0.11
 
 
@@ -330,6 +330,42 @@ def test_stopped_search_goes_on_where_it_was_and_comes_to_the_same_end(tmp_path)
     ]
 
 
+def test_same_parameters_tried_twice_are_worth_their_mean():
+    space = read_space({"temperature": [0.0, 1.0]})
+    told = [(0.5, 1.0), (0.2, 0.8), (0.5, 0.2)]
+    trials = [{"params": {"temperature": heat}, "target": target} for heat, target in told]
+    found = engines.recommend("random", space, trials, init_points=3)
+    assert found == {"params": {"temperature": 0.2}, "target": 0.8}
+
+
+def test_search_ends_when_its_minutes_are_over(tmp_path):
+    told = []
+    with serve(lambda body: warm_only(body)._replace(delay_s=0.05)) as served:
+        asked = settings(served.url, probe=False, n_iter=500, minutes=0.005)
+        assert 1 <= tune([CASE], tmp_path, asked, tell=told.append)["steps"] < 20
+    assert any("minutes are over" in said for said in told)
+    assert any("requests to search" in said for said in told)
+
+
+def test_folder_that_cannot_be_written_is_told_in_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with serve(warm_only) as served:
+        assert run("--url", served.url, *ONE, "--out", tmp_path / "file" / "out") == 2
+    assert "cannot be written" in capsys.readouterr().err
+    with serve(warm_only) as served:
+        assert run("--url", served.url, *ONE, "--out", "/dev/full/out") == 2
+
+
+def test_prompt_given_goes_before_the_cases_of_the_file(tmp_path):
+    (tmp_path / "t.toml").write_text('[[case]]\nprompt = "other"\ntarget = "x"\n')
+    with serve(warm_only) as served:
+        common = ["--url", served.url, "--no-probe", "--init-points", 1, "--n-iter", 0]
+        assert run("--config", tmp_path / "t.toml", *common, *ONE, "--out", tmp_path / "a") == 0
+        assert run("--config", tmp_path / "t.toml", *common, "--out", tmp_path / "b") == 0
+    asked = [body["messages"][0]["content"] for body in served.asked]
+    assert asked == [CASE.prompt] * 5 + ["other"] * 5
+
+
 @pytest.mark.parametrize(
     ("reply", "said"),
     [
@@ -447,7 +483,8 @@ def test_modelfile_keeps_what_it_said_and_gets_the_parameters(tmp_path):
 def test_settings_keep_everything_else(tmp_path):
     path = tmp_path / "hauswart.toml"
     path.write_text(
-        '# mine\n[top]\nmode = "wording" # why\n[top.served]\nurl = "http://localhost:1"\nparameters = {a = 1}\n'
+        '# mine\n[top]\nmode = "wording" # why\n'
+        '[top.served]\nurl = "http://localhost:1"\nparameters = {a = 1}\n'
     )
     write_settings(path, PARAMS)
     assert "# mine" in path.read_text()
@@ -466,7 +503,8 @@ def test_found_parameters_go_where_the_options_say(tmp_path, capsys):
     with serve(warm_only) as served:
         assert run(
             "--url", served.url, *ONE, "--init-points", 1, "--n-iter", 0, "--no-probe", "--model", "m",
-            "--out", tmp_path / "o", "--write-modelfile", tmp_path / "Modelfile", "--write-settings", tmp_path / "h.toml", "--json",
+            "--out", tmp_path / "o", "--json",
+            "--write-modelfile", tmp_path / "Modelfile", "--write-settings", tmp_path / "h.toml",
         ) == 0  # fmt: skip
     params = json.loads(capsys.readouterr().out)["params"]
     assert tomllib.loads((tmp_path / "h.toml").read_text())["top"]["served"]["parameters"] == params
