@@ -409,6 +409,7 @@ def test_empty_answer_is_worth_nothing_but_ends_no_search(tmp_path):
     hot = [one for one in steps if one["kind"] == "trial" and one["params"]["temperature"] > 0.4]
     assert hot
     assert all(one["target"] == 0.0 for one in hot)
+    assert result["requests"] == 1 + 1 + 6  # it is not asked again
     assert result["params"]["temperature"] <= 0.4
 
 

@@ -69,7 +69,7 @@ class Nearest:
         return self.nearest(text)[1]
 
     def nearest(self, text: str, *, share: float = 0.0) -> tuple[int, float]:
-        """The number of the most alike text and its chrF; -1 and 0 where none has this share of its triples."""
+        """The most alike text and its chrF; -1 and 0 where none has this share of its triples."""
         triples = _triples(text)
         found = (self._places.get(triple, ()) for triple in triples)
         shared = Counter(place for places in found if not 0 < self._common < len(places) for place in places)
