@@ -9,7 +9,7 @@ container="iproute2 e2fsprogs util-linux mount udev systemd systemd-container"
 virtual="qemu-system-x86 qemu-utils mmdebstrap e2fsprogs util-linux"
 peers="netdata prometheus prometheus-node-exporter monit"
 case $what in
-    test) packages="$packages $container curl kmod systemd-journal-remote nix-bin" ;;
+    test) packages="$packages $container curl kmod postgresql systemd-journal-remote nix-bin" ;;
     vm) packages="$packages $virtual" ;;
     browser) packages="$packages chromium chromium-driver" ;;
     lab) packages="$packages $container $virtual make curl openssl nftables sudo openssh-client openssh-server sshpass nginx-light redis-server redis-tools dnsmasq-base logrotate rsync cron borgbackup nix-bin" ;;
