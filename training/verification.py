@@ -40,10 +40,15 @@ class Verified(NamedTuple):
 
 
 def verify(
-    file: Path, model: Any, tokenizer: Any, *, tell: Callable[[str], None] = lambda _said: None
+    file: Path,
+    model: Any,
+    tokenizer: Any,
+    *,
+    threads: int = 0,
+    tell: Callable[[str], None] = lambda _said: None,
 ) -> Verified:
     """Compare a file with the model in torch. Raises IntegrityError where texts become other tokens."""
-    with open_engine(file, context=1024) as engine:
+    with open_engine(file, context=1024, threads=threads) as engine:
         tell(f"asking {engine.name} what it makes of {file.name}")
         steps = agreeing = 0
         worst = 0.0
