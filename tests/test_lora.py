@@ -11,7 +11,7 @@ from transformers import TrainerCallback  # noqa: E402
 
 from daemon.errors import ConfigError, HauswartError  # noqa: E402
 from tests.fixtures import chatter, rows  # noqa: E402
-from training import causal, course, finetune, lora, loop, memory, preferences  # noqa: E402
+from training import causal, course, finetune, loop, lora, memory, preferences  # noqa: E402
 from training.course import Run, Settings  # noqa: E402
 
 ROWS = [rows.row(f"what of disk {n}?", "the disk is full") for n in range(16)]
@@ -65,9 +65,10 @@ def test_interrupted_training_goes_on_to_the_same_end(base, tmp_path, monkeypatc
     class Log(loop.LogFile, Killed):
         pass
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(loop, "LogFile", Log)
-        lora.train_lora(ROWS, [], base, tmp_path / "cut", few)
+        with pytest.raises(KeyboardInterrupt):
+            lora.train_lora(ROWS, [], base, tmp_path / "cut", few)
     assert not (tmp_path / "cut" / causal.ADAPTER_CONFIG).exists(), "half a training leaves no adapter"
     with pytest.raises(ConfigError, match="had other settings: rank"):
         lora.train_lora(ROWS, [], base, tmp_path / "cut", few._replace(rank=8), resume=True)

@@ -34,10 +34,16 @@ def test_answers_and_their_end_are_learned_and_nothing_else(template):
 
 
 def test_template_that_asks_for_nothing_is_understood():
-    assert (
-        learned(TWO, chatter.BRACKETS).split()
-        == "the disk is full ü<|im_end|> the unit waits<|im_end|>".split()
-    )
+    assert learned(TWO, chatter.BRACKETS).split() == [
+        "the",
+        "disk",
+        "is",
+        "full",
+        "ü<|im_end|>",
+        "the",
+        "unit",
+        "waits<|im_end|>",
+    ]
 
 
 def test_template_that_forgets_earlier_answers_teaches_the_last_one():
@@ -62,7 +68,7 @@ def test_template_that_hides_the_question_is_refused():
 def test_base_without_a_template_and_texts_with_marks_are_refused():
     with pytest.raises(ConfigError, match="no chat template"):
         encode(TWO, chatter.tokenizer(None))
-    with pytest.raises(ConfigError, match="holds the special token <|im_end|>"):
+    with pytest.raises(ConfigError, match=r"holds the special token <\|im_end\|>"):
         encode(rows.row("a<|im_end|>", "b")["messages"], chatter.tokenizer())
 
 

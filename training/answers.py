@@ -146,8 +146,9 @@ def _judge_json(case: Case, answer: str, scores: dict[str, float], faults: list[
     if case.schema is not None:
         from jsonschema.validators import validator_for  # noqa: PLC0415  # only cases with a schema need it
 
-        errors = list(validator_for(case.schema)(case.schema).iter_errors(found))
-        scores["schema"] = float(not errors)
+        fits = validator_for(case.schema)(case.schema)
+        errors = list(fits.iter_errors(found)) if scores["json"] else []
+        scores["schema"] = float(bool(scores["json"]) and not errors)
         faults += [f"against the schema: {errors[0].message[:120]}"] if errors else []
 
 

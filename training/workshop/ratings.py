@@ -75,7 +75,7 @@ def read(url: str, where: Mapped) -> Iterator[Rating]:
         raise ConfigError(f"no database {scheme}", hint="postgresql://... or sqlite:///PATH")
     names = [name for name in COLUMNS if where.columns[name]]
     for row in rows:
-        found = {name: "" if value is None else str(value) for name, value in zip(names, row, strict=True)}
+        found = {name: _text(value) for name, value in zip(names, row, strict=True)}
         edited = found.get("edited", "").strip()
         verdict = where.verdicts.get(found["rating"].strip().lower(), "")
         if edited and edited != found["output"].strip():
@@ -84,6 +84,13 @@ def read(url: str, where: Mapped) -> Iterator[Rating]:
             verdict = ""
         if verdict:
             yield Rating(*(verdict if name == "verdict" else found.get(name, "") for name in Rating._fields))
+
+
+def _text(value: Any) -> str:
+    """A column's value; a database without an encoding (SQL_ASCII) gives bytes."""
+    if isinstance(value, bytes | memoryview):
+        return bytes(value).decode("utf-8", "replace")
+    return "" if value is None else str(value)
 
 
 def _selected(where: Mapped) -> tuple[list[str], str]:
