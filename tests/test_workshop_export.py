@@ -1,4 +1,4 @@
-"""GGUF files of tiny models: llama.cpp reads their tokens and computes as torch does; none is half written."""
+"""GGUF files of tiny models: llama.cpp reads their tokens, computes as torch does; none is half written."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def qwen(folder):
     for name, one in model.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(one, std=0.3)
-    return _saved(chatter.speaking(model, words), words, folder)
+    return _saved(chatter.speaking(model, words, steps=40), words, folder)
 
 
 def gguf_regex(pattern):
@@ -110,7 +110,7 @@ def mistral(folder):
     model = MistralForCausalLM(
         MistralConfig(vocab_size=len(words), intermediate_size=96, head_dim=16, **known)
     ).eval()
-    return _saved(chatter.speaking(model, words), words, folder)
+    return _saved(chatter.speaking(model, words, steps=40), words, folder)
 
 
 def _saved(model, words, folder):
@@ -119,12 +119,22 @@ def _saved(model, words, folder):
     return folder
 
 
+@pytest.fixture(scope="module")
+def families(trained, tmp_path_factory):
+    """A folder with a model of each."""
+    folder = tmp_path_factory.mktemp("families")
+    return {
+        "llama": trained / "base",
+        "qwen2": qwen(folder / "qwen2"),
+        "mistral": mistral(folder / "mistral"),
+    }
+
+
 @needs_engine
-@pytest.mark.parametrize("family", [chatter.save, qwen, mistral], ids=["llama", "qwen2", "mistral"])
-def test_engine_reads_the_same_tokens_and_computes_what_torch_does(family, tmp_path):
-    family(tmp_path / "hf")
-    model, words = causal.load_causal(tmp_path / "hf")
-    file = converter.convert(tmp_path / "hf", tmp_path / "x.gguf", "f16")
+@pytest.mark.parametrize("family", ["llama", "qwen2", "mistral"])
+def test_engine_reads_the_same_tokens_and_computes_what_torch_does(family, families, tmp_path):
+    model, words = causal.load_causal(families[family])
+    file = converter.convert(families[family], tmp_path / "x.gguf", "f16")
     found = verification.verify(file, model, words, probes=verification.PROBES[1:4], threads=1)
     assert found.steps >= 12
     assert found.agreeing >= 0.98 * found.steps, found
@@ -132,27 +142,25 @@ def test_engine_reads_the_same_tokens_and_computes_what_torch_does(family, tmp_p
 
 
 @needs_engine
-def test_engine_finds_out_a_file_whose_heads_are_turned_wrongly(tmp_path, monkeypatch):
-    qwen(tmp_path / "hf")
-    model, words = causal.load_causal(tmp_path / "hf")
+def test_engine_finds_out_a_file_whose_heads_are_turned_wrongly(families, tmp_path, monkeypatch):
+    model, words = causal.load_causal(families["qwen2"])
     monkeypatch.setattr(
         converter,
         "_permuted",
         lambda source, values, *_: values[::-1].copy() if "q_proj" in source else values,
     )
-    file = converter.convert(tmp_path / "hf", tmp_path / "x.gguf", "f16")
+    file = converter.convert(families["qwen2"], tmp_path / "x.gguf", "f16")
     found = verification.verify(file, model, words, probes=verification.PROBES[3:4], threads=1)
     assert found.agreeing < 0.98 * found.steps or found.difference > 0.02
 
 
 @needs_engine
-def test_tokenizer_that_would_be_read_otherwise_is_found_out(tmp_path, monkeypatch):
-    qwen(tmp_path / "hf")
-    model, words = causal.load_causal(tmp_path / "hf")
+def test_tokenizer_that_would_be_read_otherwise_is_found_out(families, tmp_path, monkeypatch):
+    model, words = causal.load_causal(families["qwen2"])
     read = vocabulary.read_vocabulary
     short = lambda *known: read(*known)._replace(merges=read(*known).merges[:40])  # noqa: E731
     monkeypatch.setattr(vocabulary, "read_vocabulary", short)
-    file = converter.convert(tmp_path / "hf", tmp_path / "x.gguf", "f16")
+    file = converter.convert(families["qwen2"], tmp_path / "x.gguf", "f16")
     with pytest.raises(IntegrityError, match=r"splits .* otherwise than the model"):
         verification.verify(file, model, words, probes=verification.PROBES[3:4], threads=1)
 

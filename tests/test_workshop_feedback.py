@@ -59,7 +59,6 @@ def postgres(tmp_path_factory):
     (folder / "pw").write_text(PASSWORD)
     (folder / "pw").chmod(0o644)
     run = {
-        "check": True,
         "capture_output": True,
         "cwd": "/",
         "env": {"LC_ALL": "C", "PATH": os.environ["PATH"]},
