@@ -144,6 +144,17 @@ def test_gradient_checkpointing_learns_the_same(base, tmp_path):
     assert both[0]["train_loss"] == pytest.approx(both[1]["train_loss"], rel=1e-3)
 
 
+def test_base_in_four_bits_passes_gradients_to_its_adapters(base):
+    model, tokenizer = lora.load_adapting(base, QUICK)
+    kinds = {type(one).__name__ for one in model.modules() if hasattr(one, "quant_state")}
+    assert kinds == {"Linear4bit"}
+    made = tokenizer("what of the disk", return_tensors="pt")
+    model(**made, labels=made["input_ids"]).loss.backward()
+    learning = [one for one in model.parameters() if one.requires_grad]
+    assert len(learning) == 16, "two layers, four projections, two matrices"
+    assert all(one.grad is not None for one in learning)
+
+
 def test_packed_training_makes_fewer_longer_sequences(base, tmp_path):
     metrics = lora.train_lora(ROWS, ROWS[:2], base, tmp_path, QUICK._replace(packing=True, epochs=6))
     assert metrics["sequences"] < 6

@@ -28,9 +28,10 @@ def learned(messages, template) -> str:
     return words.decode([label for label in found.labels if label != IGNORED])
 
 
-@pytest.mark.parametrize("template", [chatter.CHATML, chatter.MARKED])
+@pytest.mark.parametrize("template", [chatter.CHATML, chatter.MARKED, chatter.SMOLLM2])
 def test_answers_and_their_end_are_learned_and_nothing_else(template):
-    assert learned(TWO, template) == "the disk is full ü<|im_end|>the unit waits<|im_end|>"
+    for messages in (TWO, TWO[1:]):
+        assert learned(messages, template) == "the disk is full ü<|im_end|>the unit waits<|im_end|>"
 
 
 def test_template_that_asks_for_nothing_is_understood():
