@@ -228,6 +228,16 @@ def test_probe_of_a_server_that_never_repeats_itself_judges_by_stillness():
     assert set(probed(lambda _body: Reply(f"{draw.random()}")).values()) == {"ignored", "unclear"}
 
 
+def test_probe_takes_no_drift_of_the_server_for_an_effect():
+    asked = []
+
+    def script(body):
+        asked.append(body)
+        return Reply("same" if len(asked) < 8 else f"answer {len(asked)}")
+
+    assert set(probed(script).values()) == {"unclear"}
+
+
 def refusing(body):
     if "top_k" in body:
         return Reply(raw=b'{"error": {"message": "unknown parameter top_k"}}', status=400)

@@ -31,9 +31,10 @@ from training.workshop.tuning.session import tune
 from training.workshop.tuning.settings import Settings
 from training.workshop.tuning.space import read_space
 
-SEEDS = range(10)
+# Seeds 0 to 9 of the surface, and another optimum, were looked at while choosing how to search.
+SEEDS = {"surface": range(100, 110), "served": range(10)}
 ENGINES = ("random", "bayes", "optuna")
-OPTIMUM = {"temperature": 0.35, "top_p": 0.75, "frequency_penalty": 0.3, "presence_penalty": -0.4}
+OPTIMUM = {"temperature": 0.62, "top_p": 0.34, "frequency_penalty": -0.45, "presence_penalty": 0.25}
 _SHARPNESS = {"temperature": 5.0, "top_p": 3.0, "frequency_penalty": 2.0, "presence_penalty": 2.0}
 TARGET = """
 memory ran out on this host and so the kernel chose the largest process and ended it, which was the database;
@@ -61,7 +62,7 @@ def surface(out: Path) -> None:
     """Each engine's true quality by seed."""
     case = Case(prompt="Explain: Out of memory: Killed process", target=" ".join(WORDS), held_out=False)
     with serve(scripted) as served:
-        for seed, engine in _todo(out):
+        for seed, engine in _todo(out, SEEDS["surface"]):
             settings = Settings(
                 url=served.url, engine=engine, seed=seed, probe=False, init_points=5, n_iter=25
             )
@@ -94,7 +95,7 @@ def served(out: Path) -> None:
     with serve_gguf(smollm2()) as url:
         chat = open_chat(Endpoint(url=url), "prompts", final=("empty",))
         judge = Judge(chat, "composite", _FIXED, seeded=True)
-        for seed, engine in _todo(out, ("defaults", "random", "bayes")):
+        for seed, engine in _todo(out, SEEDS["served"], ("defaults", "random", "bayes")):
             drawn, params = seeds(seed, 1 << 20, 2), {}
             if engine != "defaults":
                 settings = Settings(
@@ -119,9 +120,9 @@ def _searched(cases: list[Case], settings: Settings) -> dict[str, Any]:
         return tune(cases, Path(work), settings)
 
 
-def _todo(out: Path, engines: tuple[str, ...] = ENGINES) -> Iterator[tuple[int, Any]]:
+def _todo(out: Path, drawn: range, engines: tuple[str, ...] = ENGINES) -> Iterator[tuple[int, Any]]:
     done = {(one["seed"], one["engine"]) for one in _read(out)}
-    return ((seed, engine) for seed in SEEDS for engine in engines if (seed, engine) not in done)
+    return ((seed, engine) for seed in drawn for engine in engines if (seed, engine) not in done)
 
 
 def _keep(out: Path, seed: int, engine: str, **found: Any) -> None:

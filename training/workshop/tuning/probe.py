@@ -64,7 +64,8 @@ class Probed(NamedTuple):
 def most_requests(space: Space, cases: int) -> int:
     """How many requests probing takes at most; as a rule a fourth."""
     prompts = min(PROMPTS, cases) + 1
-    return prompts * (2 + _BASES * (1 + sum(len(_values(one)) for one in space.parameters)))
+    values = sum(len(_values(one)) for one in space.parameters)
+    return prompts * (2 + _BASES * (1 + values)) + _BASES * values
 
 
 def probe(
@@ -128,22 +129,34 @@ class _Contrast:
         return all(self._ask(case, base) == self._without(case, base) for case in self._prompts)
 
     def heed(self, one: Parameter, bases: Sequence[Base]) -> Heed:
-        """Whether any answer differs with the parameter."""
+        """Whether any answer differs with the parameter, while the one without it stays the same."""
+        drifts = False
         for base in bases:
             rest = {name: value for name, value in base.items() if name != one.name}
             for value in _values(one):
                 try:
-                    for case in self._prompts:
-                        if self._ask(case, {**rest, one.name: value}) != self._without(case, base):
-                            return Heed(one.name, "heeded", f"another answer with {value}")
+                    found = self._differs(base, {**rest, one.name: value})
                 except ChatError as error:
                     if error.kind != "refused":
                         raise
                     if value in _ends(one):
                         return Heed(one.name, "refused", f"{one.name}={value}: {error}")
-                    # Beyond the bounds, it may refuse.
+                    continue  # beyond the bounds, it may
+                if found:
+                    return Heed(one.name, "heeded", f"another answer with {value}")
+                drifts |= found is None
+        if drifts:
+            return Heed(one.name, "unclear", "the answers change by themselves")
         tried = ", ".join(map(str, _values(one)))
         return Heed(one.name, "ignored", f"the same answers with {tried} and without")
+
+    def _differs(self, base: Base, params: Base) -> bool | None:
+        """Whether these parameters change an answer; None where it changes without them, too."""
+        for case in self._prompts:
+            plain = self._without(case, base)
+            if self._ask(case, params) != plain:
+                return True if self._ask(case, base) == plain else None
+        return False
 
 
 def _by_stillness(ask: Ask, one: Parameter, prompts: Sequence[Case], base: Base) -> Heed:

@@ -186,6 +186,7 @@ class _Search:
             return []
         kept = self._kept("probe")
         if not kept:
+            self.log.info("trying which parameters the server heeds")
             found = probe.probe(
                 self.chat, self.space, self.searched, self.settings.fixed, takes_seed=takes_seed
             )
@@ -253,6 +254,7 @@ class _Search:
         if not self.held:
             return {}
         drawn = seeds(self.settings.seed, _HELD_OUT, self.settings.repeats)
+        self.log.info("judging by the %d cases held out", len(self.held))
         tuned = self.judge.judge(self.held, params, drawn)
         plain = self.judge.judge(self.held, {}, drawn)
         gained = np.array([one.score - other.score for one, other in zip(tuned, plain, strict=True)])
@@ -261,6 +263,7 @@ class _Search:
         found = {
             "cases": len(self.held),
             "answers": len(tuned),
+            "drawn_by": intervals.drawn_by(groups),  # with few cases, answers are drawn: too narrow
             "tuned": round(mean(tuned), 6),
             "defaults": round(mean(plain), 6),
             "gain": round(float(gained.mean()), 6),
@@ -278,7 +281,7 @@ def held_out_said(found: Mapping[str, Any]) -> str:
     return (
         f"held out ({found['cases']} cases, {found['answers']} answers): {found['tuned']:.4f} against "
         f"{found['defaults']:.4f} of the defaults; the difference of {found['gain']:+.4f} lies in "
-        f"{low:+.4f} to {high:+.4f} (95 %): {verdict}"
+        f"{low:+.4f} to {high:+.4f} (95 %{'' if found['drawn_by'] == 'group' else ', few cases'}): {verdict}"
     )
 
 
