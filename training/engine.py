@@ -101,7 +101,8 @@ def _await(process: subprocess.Popen[bytes], said: Path, log: Path, file: Path) 
 
 
 def main(file: str, said: str, context: str, threads: str) -> None:
-    """Serve until killed; the address is written when the model is loaded."""
+    """Serve until killed or the parent is gone; the address is written when the model is loaded."""
+    parent = os.getppid()
     import xllamacpp  # noqa: PLC0415  # only this process needs it
 
     wanted = xllamacpp.CommonParams()
@@ -114,8 +115,8 @@ def main(file: str, said: str, context: str, threads: str) -> None:
     part = Path(said).with_suffix(".part")
     part.write_text(server.listening_address, encoding="utf-8")
     part.rename(said)
-    while True:
-        time.sleep(3600)
+    while os.getppid() == parent:
+        time.sleep(1)
 
 
 if __name__ == "__main__":

@@ -197,7 +197,8 @@ def save_adapter(model: Any, tokenizer: Any, base: str, out: Path) -> None:
     """Adapter and tokenizer into `out`, the adapter's configuration last: without it there is no adapter."""
     model.peft_config["default"].base_model_name_or_path = base
     part = out / "adapter.part"
-    model.save_pretrained(str(part))
+    # No embedding is trained; else peft asks a hub whether the base's vocabulary was changed.
+    model.save_pretrained(str(part), save_embedding_layers=False)
     tokenizer.save_pretrained(str(part))
     for file in sorted(part.iterdir(), key=lambda one: one.name == "adapter_config.json"):
         file.replace(out / file.name)
