@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 
 from daemon.errors import ConfigError
 from daemon.settings import Served
+from models.chat import read_key
 
 CREDENTIAL = "hauswart.served"  # as the unit's drop-in loads it
 MAX_FRAME_BYTES = 128 << 10  # as between a stage and its scorer: one frame fits the kernel's buffer
@@ -109,16 +110,10 @@ def check_served(settings: Served) -> None:
         )
 
 
-def read_key(settings: Served) -> str:
+def key_of(settings: Served) -> str:
     """The key in the file or the unit's credential, "" where there is neither. Raises ConfigError."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
     path = Path(settings.key_file) if settings.key_file else Path(folder, CREDENTIAL)
     if not settings.key_file and not (folder and path.exists()):
         return ""
-    try:
-        key = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the key of the served model, {path}, cannot be read: {error}") from error
-    if not key:
-        raise ConfigError(f"the key of the served model, {path}, is empty")
-    return key
+    return read_key(path)

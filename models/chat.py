@@ -17,6 +17,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
@@ -206,6 +207,17 @@ def parse(url: str) -> SplitResult:
     if not path.endswith("/chat/completions"):
         path = (path or "/v1") + "/chat/completions"
     return SplitResult(parts.scheme, parts.netloc, path, "", "")
+
+
+def read_key(path: Path) -> str:
+    """The key that a file holds. Raises ConfigError."""
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the key of the served model, {path}, cannot be read: {error}") from error
+    if not key:
+        raise ConfigError(f"the key of the served model, {path}, is empty")
+    return key
 
 
 def is_loopback(address: SplitResult) -> bool:

@@ -10,28 +10,20 @@ import yaml
 from daemon.command.app import main
 from daemon.errors import ConfigError
 from tests.fixtures.chat import Reply, completion, serve
+from tests.fixtures.planning import CARD, PLAIN, named
 from training.adapters import attach
-from training.memory import Shape
 from training.workshop import settings
 from training.workshop.plan import tokens
 from training.workshop.planning import catalogue, wording, written
 from training.workshop.planning.costs import Scenario
-from training.workshop.planning.machine import Machine
 from training.workshop.planning.verdict import make_plan
 
-CARD = Machine(8, 64.0, 60.0, 500.0, "RTX 3090", 24.0, 936.0, 71000.0, 350.0, "listed")
-PLAIN = Machine(2, 24.0, 16.0, 60.0, "", 0.0, 20.0, 60.0, 65.0, "measured")
 SOURCE = Scenario(200e6, 40e6, sensitive=True, terms=True, rank=8)  # articles of science, many of them
-LLAMA2 = Shape(6_738_415_616, 32, 4096, 32000)
 
 
 @pytest.fixture(scope="module")
 def known():
     return catalogue.load()
-
-
-def named(rows, name):
-    return next(one for one in rows if name in str(one))
 
 
 # --- the recommendation -------------------------------------------------------------------------------------

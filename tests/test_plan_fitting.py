@@ -8,26 +8,19 @@ import msgspec
 import psutil
 import pytest
 
+from tests.fixtures.planning import CARD, LLAMA2, PLAIN, named
 from tests.fixtures.served import serve_gguf, smollm2
-from training.memory import Shape, estimate_bytes
+from training.memory import estimate_bytes
 from training.workshop.planning import catalogue, costs, fitting, machine, wording
 from training.workshop.planning.costs import Scenario
 from training.workshop.planning.fitting import Effort
-from training.workshop.planning.machine import GIB, Machine
+from training.workshop.planning.machine import GIB
 from training.workshop.planning.verdict import make_plan
-
-CARD = Machine(8, 64.0, 60.0, 500.0, "RTX 3090", 24.0, 936.0, 71000.0, 350.0, "listed")
-PLAIN = Machine(2, 24.0, 16.0, 60.0, "", 0.0, 20.0, 60.0, 65.0, "measured")
-LLAMA2 = Shape(6_738_415_616, 32, 4096, 32000)
 
 
 @pytest.fixture(scope="module")
 def known():
     return catalogue.load()
-
-
-def named(rows, name):
-    return next(one for one in rows if name in str(one))
 
 
 # --- memory and speed ---------------------------------------------------------------------------------------

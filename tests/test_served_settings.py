@@ -9,7 +9,7 @@ from daemon import config
 from daemon.command.checks import _served
 from daemon.command.configure import _as_toml
 from daemon.errors import ConfigError
-from daemon.inquiries import read_key
+from daemon.inquiries import key_of
 from daemon.settings import Served
 from tests.fixtures.chat import Reply, serve
 
@@ -72,13 +72,13 @@ def test_settings_come_from_the_environment_too_and_are_shown_as_toml(check, mon
 
 def test_key_comes_from_the_file_or_the_unit_s_credential(tmp_path, monkeypatch):
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    assert read_key(Served()) == ""
+    assert key_of(Served()) == ""
     (tmp_path / "hauswart.served").write_text("one\n")
     (tmp_path / "own").write_text("two\n")
-    assert read_key(Served()) == "one"
-    assert read_key(Served(key_file=str(tmp_path / "own"))) == "two"
+    assert key_of(Served()) == "one"
+    assert key_of(Served(key_file=str(tmp_path / "own"))) == "two"
     with pytest.raises(ConfigError, match="cannot be read"):
-        read_key(Served(key_file="/nonexistent/key"))
+        key_of(Served(key_file="/nonexistent/key"))
 
 
 def test_doctor_says_whether_the_server_answers_and_the_unit_may_ask_it(tmp_path):

@@ -18,7 +18,7 @@ import typer
 
 from daemon.errors import ChatError, ConfigError
 from daemon.ingest import redact
-from models.chat import DEFAULT_URL, LEAVES, TIMEOUT_S, Answer, Chat, Message, Request, What
+from models.chat import DEFAULT_URL, LEAVES, TIMEOUT_S, Answer, Chat, Message, Request, What, read_key
 
 KEY_VARIABLE = "HAUSWART_CHAT_KEY"
 ATTEMPTS = 5
@@ -128,7 +128,7 @@ def open_chat(
         what=what,
         redact=redact,
         model=endpoint.model,
-        key=read_key(endpoint.key_file),
+        key=key_of(endpoint.key_file),
         headers=endpoint.headers,
         consent=endpoint.consent,
         timeout_s=endpoint.timeout_s,
@@ -148,17 +148,9 @@ def parse_headers(lines: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def read_key(path: Path | None) -> str:
+def key_of(path: Path | None) -> str:
     """The key in a file, else in the environment, else none. Raises ConfigError."""
-    if path is None:
-        return os.environ.get(KEY_VARIABLE, "").strip()
-    try:
-        key = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the key's file {path} cannot be read: {error}") from error
-    if not key:
-        raise ConfigError(f"the key's file {path} is empty")
-    return key
+    return os.environ.get(KEY_VARIABLE, "").strip() if path is None else read_key(path)
 
 
 def _writer(path: Path) -> Callable[[Request], None]:

@@ -180,11 +180,11 @@ def _clock(mark: Path) -> Check:
 def _served(settings: Served, units: Path) -> Iterator[Check]:
     """Asks the served model's server for its list of models; no evidence is sent."""
     from daemon.ingest import redact  # noqa: PLC0415  # http and ssl only where a server is configured
-    from daemon.inquiries import read_key  # noqa: PLC0415
+    from daemon.inquiries import key_of  # noqa: PLC0415
     from models.chat import Chat  # noqa: PLC0415
 
     try:
-        key = read_key(settings)
+        key = key_of(settings)
         chat = Chat(
             settings.url, what="evidence", redact=redact, key=key, consent=settings.consent, timeout_s=ASK_S
         )

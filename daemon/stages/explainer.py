@@ -24,10 +24,10 @@ from daemon.inquiries import (
     Unsaid,
     decode_request,
     encode,
-    read_key,
+    key_of,
 )
 from daemon.settings import Served
-from daemon.stages.process import name_process
+from daemon.stages.process import inherited_channel, name_process
 from daemon.stages.scorer import be_humble
 from models.chat import Chat, Request
 
@@ -37,13 +37,7 @@ KEPT_REQUESTS = 4
 
 def run_explainer() -> int:
     """Answer on the socket that is the standard input until the stage is gone; the exit code."""
-    try:
-        channel = socket.socket(fileno=0)
-        kind = channel.type
-    except OSError:
-        kind = None
-    if kind != socket.SOCK_SEQPACKET:
-        raise ConfigError("the explainer is started by the top stage", hint="use `hauswart run`")
+    channel = inherited_channel("explainer")
     name_process("hauswart-served")
     be_humble(0)  # it waits, and computes next to nothing
     serve(channel)
@@ -77,7 +71,7 @@ class Asker:
             what="evidence",
             redact=redact,
             model=settings.model,
-            key=read_key(settings),
+            key=key_of(settings),
             consent=settings.consent,
             timeout_s=settings.timeout_s,
             audit=self._keep,

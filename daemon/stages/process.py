@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
 import sys
 
-from daemon.errors import HauswartError
+from daemon.errors import ConfigError, HauswartError
 
 _PR_SET_NAME = 15  # prctl(2)
 
@@ -14,6 +15,18 @@ _PR_SET_NAME = 15  # prctl(2)
 def name_process(name: str) -> None:
     """Show a name in ps(1) and top(1), cut by the kernel to 15 characters."""
     ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
+
+
+def inherited_channel(whose: str) -> socket.socket:
+    """The socket to the stage that is this helper's standard input. Raises ConfigError."""
+    try:
+        channel = socket.socket(fileno=0)
+        kind = channel.type
+    except OSError:
+        kind = None
+    if kind != socket.SOCK_SEQPACKET:
+        raise ConfigError(f"the {whose} is started by its stage", hint="use `hauswart run`")
+    return channel
 
 
 def start_anew(stage: str) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from daemon.errors import ConfigError, FrameError, HauswartError
+from daemon.errors import FrameError, HauswartError
 from daemon.questions import (
     MAX_FRAME_BYTES,
     MAX_PROMPT,
@@ -35,7 +35,7 @@ from daemon.questions import (
     decode_request,
     encode_frame,
 )
-from daemon.stages.process import describe, name_process
+from daemon.stages.process import describe, inherited_channel, name_process
 
 # Whatever the host does is more urgent; systemd's CPUWeight= does the rest. For an incident somebody waits.
 NICE = {"low": 10, "middle": 5, "top": 5}
@@ -58,13 +58,7 @@ class Model:
 
 def run_scorer(tier: str) -> int:
     """Be the scorer of a tier on the socket that is the standard input; the exit code."""
-    try:
-        channel = socket.socket(fileno=0)
-        kind = channel.type
-    except OSError:
-        kind = None
-    if kind != socket.SOCK_SEQPACKET:
-        raise ConfigError(f"the scorer of the {tier} tier is started by its stage", hint="use `hauswart run`")
+    channel = inherited_channel(f"scorer of the {tier} tier")
     name_process("hauswart-score")
     be_humble(NICE.get(tier, NICE["low"]))
     serve(channel, load)
