@@ -287,6 +287,29 @@ def test_third_crash_within_ten_minutes_is_a_loop(host):
     assert "known.crash-loop" not in found[1]
 
 
+CHECK_FAILED = "check.service: Failed with result 'exit-code'."
+
+
+def test_check_that_gets_no_answer_in_time_tells_of_what_hangs_and_is_no_loop(host):
+    found = []
+    for _ in range(5):
+        found += host.hear("curl: (28) Operation timed out after 1001 milliseconds", unit="check.service")
+        found += host.manager("check.service", CHECK_FAILED)
+        host.t += 3.0
+    assert "known.crash-loop" not in rules(found)
+    failed = next(one for one in found if one.rule == "known.unit-failed")
+    assert max(failed.hints, key=failed.hints.__getitem__) is FaultClass.SERVICE_HUNG
+
+
+def test_another_unit_that_fails_beside_it_has_crashed_and_so_has_one_that_waited_long_ago(host):
+    host.hear("curl: (28) Operation timed out after 1001 milliseconds", unit="other.service")
+    beside = host.manager("check.service", CHECK_FAILED)
+    host.t += 30.0
+    later = host.manager("other.service", "other.service: Failed with result 'exit-code'.")
+    for failed in (beside[0], later[0]):
+        assert max(failed.hints, key=failed.hints.__getitem__) is FaultClass.SERVICE_CRASH
+
+
 def test_crashes_far_apart_are_no_loop(host):
     for pid in range(6):
         findings = host.kernel(f"worker[{pid + 10}]: segfault at 10 ip 000055d0 sp 00007ffe error 4")
