@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from daemon.messages import Evidence, Finding, Stamp, Subject
+from daemon.tiers.habits import Bursts
 from models.digest import blake2b
 from models.taxonomy import Category, FaultClass, Severity
 
@@ -88,6 +89,7 @@ class Conditions:
         self._limit = limit
         self._held: dict[tuple[str, str], _Condition] = {}
         self.dropped = 0  # conditions not tracked because of the limit
+        self.bursts = Bursts()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -145,9 +147,15 @@ class Conditions:
         if condition.reported is None:
             condition.misses += 1
             if gone_s > GRACE_S or condition.misses > MISSES * condition.readings:
-                del self._held[rule, label]
+                self._drop(rule, label, t)
             return []
         return self.end(rule, label, at) if gone_s >= condition.breach.clear_s else []
+
+    def _drop(self, rule: str, label: str, t: float) -> None:
+        """Forget what was over too soon to be reported; of the host as a whole that is a habit."""
+        condition = self._held.pop((rule, label))
+        if not label:
+            self.bursts.over(rule, condition.held_t - condition.since_t, t)
 
     def end(self, rule: str, label: str, at: Stamp) -> list[Finding]:
         """The condition is over, whatever its `clear_s` says."""
