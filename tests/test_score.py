@@ -189,6 +189,17 @@ def test_damaged_recording_is_said(recording):
 # --- quiet days as replay -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("set_s", [-7200.0, -300.0, 90_000.0])
+def test_delays_count_from_the_effect_though_the_clock_was_set_meanwhile(tmp_path, set_s):
+    usual, found = (
+        judged(lab_runs.recording(tmp_path / "a")),
+        judged(lab_runs.recording(tmp_path / "b", set_s=set_s)),
+    )
+    crash = next(one for one in found.during if one.fault_class == "service-crash")
+    assert crash.opened_s == pytest.approx(usual.during[0].opened_s, abs=0.01)
+    assert (found.before, found.span_s, found.watched_s) == ([], usual.span_s, usual.watched_s)
+
+
 def test_days_count_what_was_said_in_the_time_that_was_watched(recording, tmp_path):
     settings = configuration.load(recording() / "hauswart.toml")
     day = days.replayed(tmp_path / "service-crash/segmentation-fault/1-0", settings, {})
