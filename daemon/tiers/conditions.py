@@ -147,15 +147,18 @@ class Conditions:
         if condition.reported is None:
             condition.misses += 1
             if gone_s > GRACE_S or condition.misses > MISSES * condition.readings:
-                self._drop(rule, label, t)
+                del self._held[rule, label]
+                self._learn(condition, t)
             return []
-        return self.end(rule, label, at) if gone_s >= condition.breach.clear_s else []
+        if gone_s < condition.breach.clear_s:
+            return []
+        self._learn(condition, t)
+        return self.end(rule, label, at)
 
-    def _drop(self, rule: str, label: str, t: float) -> None:
-        """Forget what was over too soon to be reported; of the host as a whole that is a habit."""
-        condition = self._held.pop((rule, label))
-        if not label:
-            self.bursts.over(rule, condition.held_t - condition.since_t, t)
+    def _learn(self, condition: _Condition, t: float) -> None:
+        """How long something of the host as a whole lasted, whether it was reported or not."""
+        if not condition.breach.label:
+            self.bursts.over(condition.breach.rule, condition.held_t - condition.since_t, t)
 
     def end(self, rule: str, label: str, at: Stamp) -> list[Finding]:
         """The condition is over, whatever its `clear_s` says."""

@@ -1,6 +1,6 @@
 """How long a host's short bursts of work usually last: what is over within that time is no news.
 
-Learned from what held for a moment and was over before anybody was told. Pure, in observation time.
+Learned from what was over by itself, before anybody was told or after. Pure, in observation time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Bursts:
         self._longest: dict[str, tuple[float, float | None]] = {}  # seconds, and when that was
 
     def over(self, rule: str, lasted_s: float, t: float) -> None:
-        """Something held for so long and was over before it was reported."""
+        """Something held for so long and is over."""
         if lasted_s >= self.usual_s(rule, t) and (rule in self._longest or len(self._longest) < RULES_MAX):
             self._longest[rule] = (min(LONGEST_S, lasted_s), t)
 
