@@ -276,6 +276,15 @@ def test_new_single_threaded_hog_is_found_in_tens_of_seconds(host):
     assert leading(finding) is FaultClass.CPU_SATURATION
 
 
+@pytest.mark.parametrize(("age_s", "loud"), [(2.0, False), (60.0, True)])
+def test_service_that_works_from_its_start_may_be_meant_to_and_one_that_rested_is_not(host, age_s, loud):
+    for second in range(0, 60, 10):
+        host.processes[2:] = [process(4711, "bench", cpu=0.96, age=age_s + second, unit="load.service")]
+        host.run(10, lambda values, _: values.update({"cpu.busy": 0.6}), jump=second == 0)
+    found = [one for _, one in host.loud() if one.rule == "process.cpu.level"]
+    assert bool(found) is loud
+
+
 def test_hog_that_always_hogs_and_a_compiler_stay_weak(host):
     host.processes.append(process(800, "miner", cpu=0.98, unit="miner.service"))
     host.run(600, lambda values, _: values.update({"cpu.busy": 0.52}))

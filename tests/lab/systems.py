@@ -32,6 +32,7 @@ _LOCK = Path("/run/lock/hauswart-lab")
 _WORK = f"{SHARED}/work"
 PROGRAM = f"{SHARED}/bin/hauswart"
 _STATE, _STATUS = "/var/lib/hauswart", "/run/hauswart/status"
+_UNITS = (_WORK, _STATE, _STATUS, f"{_STATE}/store/store.db")  # of a place with units, in its order
 _STAGES = ("collector", "low", "middle", "top")
 # The units see neither /home nor the host's /tmp, so the code is mounted where they do.
 _PYTHON = f"bin/python{sys.version_info.major}.{sys.version_info.minor}"
@@ -159,6 +160,15 @@ class Units(Place):
         self.system.run("systemctl stop hauswart.target 'hauswart-*.service'", timeout_s=UP_S)
 
 
+class Restored(Units):
+    """Units that have been at work for minutes, as in the snapshot; they begin anew only for other settings."""
+
+    def start(self, config: Path) -> None:
+        """Go on with the daemon as it is, if the scenario has no settings of its own."""
+        if config.read_text().strip():
+            super().start(config)
+
+
 class Process(Place):
     """`hauswart run` on this machine with a state directory of its own."""
 
@@ -211,11 +221,12 @@ def opened(kind: Kind, scratch: Path) -> Iterator[Place]:
             yield place
     elif kind == "container":
         with _turn(fcntl.LOCK_SH), _container(scratch) as box:
-            yield _units(box, box.group)
+            yield Units(box, *_UNITS, box.group)
     else:
         with importlib.import_module(_MACHINE).machine(scratch) as guest:
+            guest.ask("set-action", reboot="reset")  # elsewhere a restart that nobody asked for ends it
             guest.run(f"mkdir -p {_WORK}; chmod 777 {_WORK}")
-            yield _units(guest, None)
+            yield Restored(guest, *_UNITS)
 
 
 @contextlib.contextmanager
@@ -229,10 +240,6 @@ def _turn(kind: int) -> Iterator[None]:
 def _process(scratch: Path, work: Path) -> Process:
     state = scratch / "state"
     return Process(Host(), str(work), str(state), str(state / "run/status"), str(state / "store.db"))
-
-
-def _units(system: System, group: Path | None) -> Units:
-    return Units(system, _WORK, _STATE, _STATUS, f"{_STATE}/store/store.db", group)
 
 
 @contextlib.contextmanager

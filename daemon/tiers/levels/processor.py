@@ -24,6 +24,8 @@ UNIT_HOG = "unit.cpu.level"
 
 HOG_CORES = 0.9  # a single-threaded loop shows 0.95-1.0 once interrupts and neighbours took their share
 HOG_S = 20.0  # shorter ones are what any tool does once in a while
+BEGUN_S = 120.0  # of a service that has worked since it was started: that may be what it is for
+AT_START_S = 10.0  # an interval between snapshots
 HOG_SOON_S = 10.0  # from here on it is worth a line beside other findings
 UNUSUAL = 5.0  # times its own usual use
 BATCH_S = 600.0
@@ -288,7 +290,8 @@ class Hogs:
             return None
         batch = process.name in BATCH_TOOLS and held_s < BATCH_S
         known = usual * UNUSUAL > process.cpu or old  # it always does this, or did before we came
-        weak = batch or known or held_s < HOG_S
+        begun = service(process.unit) and process.age_s <= held_s + AT_START_S
+        weak = batch or known or held_s < (BEGUN_S if begun else HOG_S)
         text = (
             f"{process.name}[{process.pid}] has used {quantity(process.cpu)} of {quantity(view.cores)} cores"
             f" for {span(held_s)}."
