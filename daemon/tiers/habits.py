@@ -6,6 +6,7 @@ Learned from what was over by itself, before anybody was told or after. Pure, in
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import exp2
 
 HALF_LIFE_S = 12 * 3600.0  # a nightly job's burst still counts a quarter in the next night
 LONGEST_S = 3600.0
@@ -30,7 +31,7 @@ class Bursts:
         if when is None:  # taken up from a saved state: whatever time has passed, nothing was seen in it
             self._longest[rule] = (lasted_s, t)
             return lasted_s
-        return lasted_s * 0.5 ** (max(0.0, t - when) / HALF_LIFE_S)
+        return lasted_s * exp2(-max(0.0, t - when) / HALF_LIFE_S)
 
     def sustain_s(self, rule: str, t: float, *, soon_s: float, late_s: float) -> float:
         """How long to wait before a condition is believed: `soon_s`, but longer where bursts are usual."""

@@ -96,7 +96,7 @@ def _play(run: Run, place: Place, folder: Path, noise: list[str], watch: Watch) 
         injection.prepare()
         company.start()
         place.start(folder / "hauswart.toml")
-        ambient, up = Ambient(place.group), injection.now()
+        ambient, up = Ambient(place.used), injection.now()
         time.sleep(document.warm_s)
         if document.effect and injection.probe():
             raise RecordingError(f"{run.id}: the effect is there before the injection")

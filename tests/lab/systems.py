@@ -17,12 +17,14 @@ import sys
 import sysconfig
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from tests.lab import container as containers
+from tests.lab.ambient import of_group, of_process
 from tests.lab.container import PROJECT, SHARED, Container, ContainerError
 from tests.lab.scenario import Kind, search_path
 
@@ -111,7 +113,7 @@ class Place:
     state: str
     status: str
     store: str
-    group: Path | None = None  # the system's control group on this machine
+    used: Callable[[], float] | None = None  # processor seconds of it all, by this machine's account
     _running: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def start(self, config: Path) -> None:
@@ -161,7 +163,7 @@ class Units(Place):
 
 
 class Restored(Units):
-    """Units that have been at work for minutes, as in the snapshot; they begin anew only for other settings."""
+    """Units that have been at work since before the snapshot; they begin anew only for other settings."""
 
     def start(self, config: Path) -> None:
         """Go on with the daemon as it is, if the scenario has no settings of its own."""
@@ -221,12 +223,12 @@ def opened(kind: Kind, scratch: Path) -> Iterator[Place]:
             yield place
     elif kind == "container":
         with _turn(fcntl.LOCK_SH), _container(scratch) as box:
-            yield Units(box, *_UNITS, box.group)
+            yield Units(box, *_UNITS, partial(of_group, box.group) if box.group else None)
     else:
         with importlib.import_module(_MACHINE).machine(scratch) as guest:
             guest.ask("set-action", reboot="reset")  # elsewhere a restart that nobody asked for ends it
             guest.run(f"mkdir -p {_WORK}; chmod 777 {_WORK}")
-            yield Restored(guest, *_UNITS)
+            yield Restored(guest, *_UNITS, partial(of_process, guest.process.pid))
 
 
 @contextlib.contextmanager
