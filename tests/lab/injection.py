@@ -67,8 +67,10 @@ class Injection:
 
     def start(self) -> Instant:
         """Begin the injection, which goes on by itself; when that was."""
+        pulled = self.now() if self._document.inject.monitor else None
         self._monitor(self._document.inject)
-        return Instant.parse(self._system.run(f"{_STAMP}; {self._background('inject')}"))
+        began = Instant.parse(self._system.run(f"{_STAMP}; {self._background('inject')}"))
+        return pulled or began
 
     def probe(self) -> bool:
         """Whether the effect exists now."""
