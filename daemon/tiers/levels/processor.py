@@ -173,8 +173,9 @@ def _saturation(view: View, label: str, busy: float, sustain_s: float) -> Breach
 
 
 def _on_purpose(process: Process) -> bool:
-    """Whether somebody has just begun this: a service that starts, or what is done at a terminal."""
-    return in_session(process) or (service(process.unit) and process.age_s < STARTING_S)
+    """Whether somebody has just begun this: a service that starts, what is done at a terminal, a reload."""
+    begun = service(process.unit) and process.age_s < STARTING_S
+    return begun or in_session(process) or process.pid == 1
 
 
 def cpu_blame(view: View, least_cores: float = 0.25) -> tuple[list[Subject], Process | None]:
