@@ -177,6 +177,8 @@ def test_others_load_is_shown_and_not_scored_where_nobody_inside_is_blamed():
     assert not _of_others(said("cpu-saturation", ["unit:web.service"]), run, label)
     assert not _of_others(said("disk-full", ["host:"]), run, label)
     assert not _of_others(said("cpu-saturation", ["host:"]), run | {"ambient_cores": 0.4}, label)
+    own = said("cpu-saturation", ["unit:lab-guest.service", "process:sh"])
+    assert _of_others(own, run | {"system": "machine", "ambient_cores": 0.0}, label)
 
 
 def test_damaged_recording_is_said(recording):
