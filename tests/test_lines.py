@@ -2,6 +2,7 @@
 
 import random
 import time
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -308,6 +309,24 @@ def test_another_unit_that_fails_beside_it_has_crashed_and_so_has_one_that_waite
     later = host.manager("other.service", "other.service: Failed with result 'exit-code'.")
     for failed in (beside[0], later[0]):
         assert max(failed.hints, key=failed.hints.__getitem__) is FaultClass.SERVICE_CRASH
+
+
+def test_what_ends_while_the_host_goes_down_is_no_fault_and_in_the_next_boot_it_is(host):
+    networkd = {"unit": "systemd-networkd.service", "identifier": "systemd-networkd"}
+    lost = partial(host.hear, "eth0: Lost carrier", **networkd)
+    logind = {"unit": "systemd-logind.service", "identifier": "systemd-logind"}
+    host.hear("System is rebooting.", uid=1000, **logind | {"unit": "session-1.scope"})  # anybody's words
+    assert "known.network-carrier" in rules(lost())
+    host.t += 100.0
+    host.wait(61)
+    host.hear("System is rebooting.", uid=0, **logind)
+    assert rules(lost()) == []
+    assert rules(host.manager("app.service", "app.service: Failed with result 'exit-code'.")) == []
+    fault = "app[9]: segfault at 10 ip 000055d0 sp 00007ffe error 4 in app"
+    assert "known.segfault" in rules(host.kernel(fault))
+    host.boot = "b2"
+    host.t += 60.0
+    assert "known.network-carrier" in rules(lost())
 
 
 def test_crashes_far_apart_are_no_loop(host):
