@@ -54,6 +54,18 @@ def test_cable_pulled_is_an_error_at_once_repeated_and_over_when_it_is_back(benc
     assert len(bench.found) == 4
 
 
+def test_interface_that_is_enabled_before_its_peer_has_lost_nothing(bench):
+    bench.event("link", "veth0", "added", index="3", state="admin-down", kind="veth")
+    bench.event("link", "veth0", "down", index="3", state="down", was="admin-down", kind="veth")
+    bench.wait(30)
+    assert bench.found == []
+    bench.event("link", "veth0", "up", index="3", state="up", was="down", kind="veth")
+    bench.event("link", "veth0", "admin-down", index="3", state="admin-down", was="up", kind="veth")
+    bench.event("link", "veth0", "down", index="3", state="down", was="admin-down", kind="veth")
+    bench.wait(30)
+    assert "link.down" in [one.rule for one in bench.found]  # it had one, and now has none
+
+
 @pytest.mark.parametrize("order", ["carrier first", "admin first"])
 def test_both_ends_of_a_veth_pair_make_one_finding_led_by_the_end_that_lost_its_carrier(bench, order):
     events = [("vethb", "down", "8"), ("vetha", "admin-down", "7")]

@@ -2,6 +2,7 @@
 
 import random
 import time
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -285,6 +286,47 @@ def test_third_crash_within_ten_minutes_is_a_loop(host):
     assert found[0] == ["known.segfault"]
     assert "known.crash-loop" in found[2]
     assert "known.crash-loop" not in found[1]
+
+
+CHECK_FAILED = "check.service: Failed with result 'exit-code'."
+
+
+def test_check_that_gets_no_answer_in_time_tells_of_what_hangs_and_is_no_loop(host):
+    found = []
+    for _ in range(5):
+        found += host.hear("curl: (28) Operation timed out after 1001 milliseconds", unit="check.service")
+        found += host.manager("check.service", CHECK_FAILED)
+        host.t += 3.0
+    assert "known.crash-loop" not in rules(found)
+    failed = next(one for one in found if one.rule == "known.unit-failed")
+    assert max(failed.hints, key=failed.hints.__getitem__) is FaultClass.SERVICE_HUNG
+
+
+def test_another_unit_that_fails_beside_it_has_crashed_and_so_has_one_that_waited_long_ago(host):
+    host.hear("curl: (28) Operation timed out after 1001 milliseconds", unit="other.service")
+    beside = host.manager("check.service", CHECK_FAILED)
+    host.t += 30.0
+    later = host.manager("other.service", "other.service: Failed with result 'exit-code'.")
+    for failed in (beside[0], later[0]):
+        assert max(failed.hints, key=failed.hints.__getitem__) is FaultClass.SERVICE_CRASH
+
+
+def test_what_ends_while_the_host_goes_down_is_no_fault_and_in_the_next_boot_it_is(host):
+    networkd = {"unit": "systemd-networkd.service", "identifier": "systemd-networkd"}
+    lost = partial(host.hear, "eth0: Lost carrier", **networkd)
+    logind = {"unit": "systemd-logind.service", "identifier": "systemd-logind"}
+    host.hear("System is rebooting.", uid=1000, **logind | {"unit": "session-1.scope"})  # anybody's words
+    assert "known.network-carrier" in rules(lost())
+    host.t += 100.0
+    host.wait(61)
+    host.hear("System is rebooting.", uid=0, **logind)
+    assert rules(lost()) == []
+    assert rules(host.manager("app.service", "app.service: Failed with result 'exit-code'.")) == []
+    fault = "app[9]: segfault at 10 ip 000055d0 sp 00007ffe error 4 in app"
+    assert "known.segfault" in rules(host.kernel(fault))
+    host.boot = "b2"
+    host.t += 60.0
+    assert "known.network-carrier" in rules(lost())
 
 
 def test_crashes_far_apart_are_no_loop(host):

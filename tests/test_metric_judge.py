@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -227,6 +228,42 @@ def test_busy_spikes_of_some_seconds_give_nothing(host):
     assert host.loud() == []
 
 
+def saturate(values, _):
+    values |= {"cpu.busy": 1.0, "psi.cpu.some": 0.6}
+
+
+@pytest.mark.parametrize(
+    ("unit", "age_s", "within_s"),
+    [
+        ("web.service", 9999.0, 3),  # it has served for hours
+        ("", 2.0, 3),
+        ("web.service", 4.0, 7),  # it reads its data
+        ("session-3.scope", 4.0, 7),  # somebody works here
+        ("user@1000.service", 9999.0, 7),
+    ],
+)
+def test_saturation_is_believed_at_once_unless_somebody_has_just_begun_something(host, unit, age_s, within_s):
+    host.processes.append(process(4711, "worker", cpu=1.9, age=age_s, unit=unit))
+    host.run(20, saturate)
+    assert host.take("cpu.busy.level")[0][0] == within_s
+
+
+def test_where_bursts_are_usual_they_must_last_before_they_are_news(host):
+    host.processes.append(process(4711, "worker", cpu=1.9, unit="web.service"))
+    burst = partial(host.run, 30, lambda values, step: saturate(values, step) if step <= 4 else None)
+    burst()
+    assert [(step, one.ended) for step, one in host.take("cpu.busy.level")] == [(3, False), (14, True)]
+    host.findings.clear()
+    burst()
+    saved = host.judge.snapshot()
+    host.judge = MetricJudge(Low())
+    assert host.judge.restore(saved)
+    burst()
+    assert host.take("cpu.busy.level") == []
+    host.run(20, saturate)
+    assert host.take("cpu.busy.level")[0][0] == 7  # such a long one is news all the same
+
+
 def test_new_single_threaded_hog_is_found_in_tens_of_seconds(host):
     host.processes.append(process(4711, "loop.py", cpu=0.99, age=1.0))
     host.run(40, lambda values, _: values.update({"cpu.busy": 0.52}))
@@ -237,6 +274,15 @@ def test_new_single_threaded_hog_is_found_in_tens_of_seconds(host):
     assert finding.severity is Severity.WARNING
     assert finding.subjects[0].name == "loop.py[4711]"
     assert leading(finding) is FaultClass.CPU_SATURATION
+
+
+@pytest.mark.parametrize(("age_s", "loud"), [(2.0, False), (60.0, True)])
+def test_service_that_works_from_its_start_may_be_meant_to_and_one_that_rested_is_not(host, age_s, loud):
+    for second in range(0, 60, 10):
+        host.processes[2:] = [process(4711, "bench", cpu=0.96, age=age_s + second, unit="load.service")]
+        host.run(10, lambda values, _: values.update({"cpu.busy": 0.6}), jump=second == 0)
+    found = [one for _, one in host.loud() if one.rule == "process.cpu.level"]
+    assert bool(found) is loud
 
 
 def test_hog_that_always_hogs_and_a_compiler_stay_weak(host):
@@ -630,6 +676,19 @@ def test_a_queue_of_tasks_before_a_busy_disk_is_saturation_however_fast_the_disk
             {"psi.io.some": 0.9, "psi.io.full": 0.02, "disk.busy{sda}": 0.99, "proc.blocked": blocked}
         ),
     )
+    assert bool([one for _, one in host.loud() if one.rule == "psi.io.level"]) is loud
+
+
+@pytest.mark.parametrize(("waits", "loud"), [(0.45, False), (0.9, True)])
+def test_no_core_that_rests_without_a_waiting_task_is_a_crowd_and_one_copy_is_none(host, waits, loud):
+    fast = {
+        "psi.io.some": 0.8,
+        "psi.io.full": 0.4,
+        "disk.busy{sda}": 0.8,
+        "cpu.busy": 0.1,
+        "cpu.iowait": waits,
+    }
+    host.run(20, lambda values, _: values.update(fast))
     assert bool([one for _, one in host.loud() if one.rule == "psi.io.level"]) is loud
 
 

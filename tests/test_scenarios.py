@@ -1,7 +1,10 @@
 """Scenarios: what a file may hold, what is said of a wrong one, who is frozen; some are played for real."""
 
 import itertools
+import os
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from msgspec import structs
@@ -9,9 +12,11 @@ from msgspec import structs
 from daemon.errors import ConfigError
 from models.taxonomy import FaultClass
 from tests.lab import commands, split
-from tests.lab.recording import is_current, record
+from tests.lab.ambient import of_process
+from tests.lab.recording import is_current, record, settings_text
 from tests.lab.runner import USUAL
 from tests.lab.scenario import Run, find, load, names, runs
+from tests.lab.systems import Restored
 from tests.lab.verdict import judge
 
 GOOD = """
@@ -150,6 +155,30 @@ def test_a_third_of_new_mechanisms_is_frozen_by_hash_and_nobody_changes_sides():
 def test_scenario_without_a_side_is_not_scored_by_accident():
     with pytest.raises(ConfigError, match="disk-full/unheard-of"):
         split.is_frozen("disk-full/unheard-of", split.load_sides())
+
+
+def test_daemon_of_a_virtual_machine_begins_anew_only_for_settings_of_the_scenarios_own(tmp_path):
+    asked, config = [], tmp_path / "hauswart.toml"
+    guest = SimpleNamespace(push=lambda _, path: asked.append(path))
+    config.write_text(settings_text(run_of("clock-jump/stepped-ahead"), "/lab"))
+    Restored(guest, "/lab", "/state", "/status", "/store").start(config)
+    assert asked == []
+    config.write_text(settings_text(run_of("service-hung/watchdog"), "/lab"))
+    with pytest.raises(AttributeError, match="run"):  # the next that it asks of the guest
+        Restored(guest, "/lab", "/state", "/status", "/store").start(config)
+    assert asked == ["/etc/hauswart/hauswart.toml"]
+
+
+def run_of(name):
+    return runs(find([name])[0], seed=1, repeat=1)[0]
+
+
+def test_what_a_process_used_is_told_by_the_kernel():
+    before = of_process(os.getpid())
+    until = time.process_time() + 0.2
+    while time.process_time() < until:
+        pass
+    assert of_process(os.getpid()) - before == pytest.approx(0.2, abs=0.1)
 
 
 def test_unknown_name_is_refused_with_the_nearest():

@@ -177,6 +177,8 @@ def test_others_load_is_shown_and_not_scored_where_nobody_inside_is_blamed():
     assert not of_others(said("cpu-saturation", ["unit:web.service"]), run, label)
     assert not of_others(said("disk-full", ["host:"]), run, label)
     assert not of_others(said("cpu-saturation", ["host:"]), run | {"ambient_cores": 0.4}, label)
+    own = said("cpu-saturation", ["unit:lab-guest.service", "process:sh"])
+    assert of_others(own, run | {"system": "machine", "ambient_cores": 0.0}, label)
 
 
 def test_damaged_recording_is_said(recording):
@@ -187,6 +189,17 @@ def test_damaged_recording_is_said(recording):
 
 
 # --- quiet days as replay -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("set_s", [-7200.0, -300.0, 90_000.0])
+def test_delays_count_from_the_effect_though_the_clock_was_set_meanwhile(tmp_path, set_s):
+    usual, found = (
+        judged(lab_runs.recording(tmp_path / "a")),
+        judged(lab_runs.recording(tmp_path / "b", set_s=set_s)),
+    )
+    crash = next(one for one in found.during if one.fault_class == "service-crash")
+    assert crash.opened_s == pytest.approx(usual.during[0].opened_s, abs=0.01)
+    assert (found.before, found.span_s, found.watched_s) == ([], usual.span_s, usual.watched_s)
 
 
 def test_days_count_what_was_said_in_the_time_that_was_watched(recording, tmp_path):

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from daemon.messages import Evidence, Finding, Stamp, Subject
+from daemon.tiers.habits import Bursts
 from models.digest import blake2b
 from models.taxonomy import Category, FaultClass, Severity
 
@@ -88,6 +89,7 @@ class Conditions:
         self._limit = limit
         self._held: dict[tuple[str, str], _Condition] = {}
         self.dropped = 0  # conditions not tracked because of the limit
+        self.bursts = Bursts()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -146,8 +148,17 @@ class Conditions:
             condition.misses += 1
             if gone_s > GRACE_S or condition.misses > MISSES * condition.readings:
                 del self._held[rule, label]
+                self._learn(condition, t)
             return []
-        return self.end(rule, label, at) if gone_s >= condition.breach.clear_s else []
+        if gone_s < condition.breach.clear_s:
+            return []
+        self._learn(condition, t)
+        return self.end(rule, label, at)
+
+    def _learn(self, condition: _Condition, t: float) -> None:
+        """How long something of the host as a whole lasted, whether it was reported or not."""
+        if not condition.breach.label:
+            self.bursts.over(condition.breach.rule, condition.held_t - condition.since_t, t)
 
     def end(self, rule: str, label: str, at: Stamp) -> list[Finding]:
         """The condition is over, whatever its `clear_s` says."""

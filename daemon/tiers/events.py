@@ -40,13 +40,14 @@ class Grade(NamedTuple):
 
 
 class _Link:
-    __slots__ = ("action", "downs", "index", "kind", "name", "order", "pair", "since_t")
+    __slots__ = ("action", "carried", "downs", "index", "kind", "name", "order", "pair", "since_t")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.kind = ""
         self.index = -1
         self.action = "up"
+        self.carried = False  # it has had a carrier
         self.since_t = 0.0
         self.order = 0  # of going down, among all links
         self.pair = ""  # the other end, which went down together with this one
@@ -101,6 +102,10 @@ class EventJudge:
         index = event.attributes.get("index", "")
         link.index = int(index) if index.isdecimal() and len(index) < 10 else link.index
         link.action, link.since_t = event.action, t
+        was = event.attributes.get("was", "up" if event.action == "down" else "")
+        link.carried |= "up" in {event.action, event.attributes.get("state"), was}
+        if event.action == "down" and not link.carried:  # enabled, and nothing at its other end yet
+            return self._raised(link, event.at)
         if event.action == "removed":
             del self._links[event.name]
             return self._raised(link, event.at) + self._removed(link, event, t)

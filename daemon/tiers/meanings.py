@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from math import inf
 
 from msgspec.structs import replace
 
@@ -18,7 +19,7 @@ from daemon.tiers.logins import Attempt, Logins, Told
 from daemon.tiers.view import own_unit
 from daemon.tiers.writers import CHILD, believed, own_file, privileged, role_of
 from models.known import Message, Reading, load, read
-from models.taxonomy import SubjectKind
+from models.taxonomy import Category, FaultClass, SubjectKind
 
 LASTS_S = 3600.0  # what ends by a message of its own, such as a link that comes up
 STALE_S = 60.0
@@ -30,8 +31,12 @@ DEPENDENT = "unit-dependency"
 # The manager says "Dependency failed" right after what failed (systemd's job_finish_and_invalidate).
 AT_ONCE_S = 0.5
 FAULT_S = 5.0  # the manager tells of it once the core is dumped
+WAITED_S = 10.0  # between what a program says of its waiting and the manager's line about its end
+WAITING_MAX = 256
 STOPPING_S = 600.0  # longer than units usually may take (TimeoutStopSec=, 90 s by default)
 STOPPING_MAX = 256
+_STOPPED_IN_ORDER = frozenset({Category.SERVICE, Category.NETWORK})
+_CRASH, _HUNG = FaultClass.SERVICE_CRASH, FaultClass.SERVICE_HUNG
 _HINTS = frozenset({"login-unknown-user", "login-probe", "login-attempts-exceeded"})
 
 
@@ -47,6 +52,10 @@ class Meanings:
         self._victims: OrderedDict[int, Subject] = OrderedDict()  # units of processes the kernel names by pid
         self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._stopping: OrderedDict[str, float] = OrderedDict()  # units that somebody stops, and since when
+        self._ending = ""  # the boot that is being ended
+        self._waited: OrderedDict[str, float] = (
+            OrderedDict()
+        )  # units that got no answer, and when they said so
         self._failed: tuple[Subject, float] | None = None  # what the manager said last to have failed
         self._faulted: tuple[Subject, float] | None = None  # the program whose fault the kernel told of last
 
@@ -72,13 +81,16 @@ class Meanings:
                 return []
             self._tie_failure(message, subjects, t)
             self._tie_fault(reading, subjects, t)
-        elif message.writer == "kernel" and message.repeat == "crash":
-            self._faulted = (subjects[0], t)
+            message = self._unanswered(message, subjects[0], t)
+        else:
+            self._keep(message, subjects[0], line, t)
         label = _label(subjects[0])
         if message.ends:
             return self._conditions.end(f"known.{message.ends}", label, line.at)
-        if message.score <= 0.1 or any(
-            abs(reading.values.get(name, least)) < least for name, least in message.least.items()
+        if (
+            self._goes_down(message, line)
+            or message.score <= 0.1
+            or any(abs(reading.values.get(name, least)) < least for name, least in message.least.items())
         ):
             return []
         findings = self._conditions.hold(self._breach(message, reading, line, subjects, label), line.at, t)
@@ -208,6 +220,34 @@ class Meanings:
                 subjects.append(replace(self._failed[0], score=0.8))
         elif message.score >= 0.5:
             self._failed = (subjects[0], t)
+
+    def _goes_down(self, message: Message, line: Line) -> bool:
+        """Whether this belongs to the end of a boot: links go and services end, all on purpose.
+
+        What stands in the journal after the next boot has begun is of that boot, by its own number.
+        """
+        if message.repeat == "going-down":
+            self._ending = line.at.boot
+        if line.at.boot != self._ending or message.category not in _STOPPED_IN_ORDER:
+            return False
+        return message.writer != "kernel" or message.category is Category.NETWORK  # a fault is one even now
+
+    def _keep(self, message: Message, subject: Subject, line: Line, t: float) -> None:
+        """What the manager's next line may be about."""
+        if message.writer == "kernel" and message.repeat == "crash":
+            self._faulted = (subject, t)
+        elif message.repeat == "no-answer" and line.trusted and line.unit:
+            self._waited[line.unit] = t
+            if len(self._waited) > WAITING_MAX:
+                self._waited.popitem(last=False)
+
+    def _unanswered(self, message: Message, subject: Subject, t: float) -> Message:
+        """What ended because nobody answered in time has not crashed: whom it waited for hangs."""
+        if t - self._waited.get(subject.name, -inf) > WAITED_S or _CRASH not in message.hints:
+            return message
+        hints = {fault: hint for fault, hint in message.hints.items() if fault is not _CRASH}
+        hints[_HUNG] = max(hints.get(_HUNG, 0.0), message.hints[_CRASH])
+        return message._replace(hints=hints, repeat="")
 
     def _tie_fault(self, reading: Reading, subjects: list[Subject], t: float) -> None:
         """A unit that a signal ended right after a program's fault has lost that program."""

@@ -19,7 +19,8 @@ MEMORY_MAX = 2048
 READINGS_MAX = 64
 OWN = "hauswart"  # the service prefix; such units raise nothing but stage-health findings
 # Scopes and services that only hold a session: their processes say more than they do.
-_HOLDERS = ("session-", "user@", "init.", "user-", "system.", "-.")
+_SESSIONS = ("session-", "user@", "user-")
+_HOLDERS = (*_SESSIONS, "init.", "system.", "-.")
 
 
 class View:
@@ -148,6 +149,11 @@ def service(unit: str) -> bool:
     """Whether a unit is something that an operator restarts, not the shell of a login session."""
     name = unit.rpartition("/")[2]
     return name.endswith((".service", ".scope")) and not name.startswith(_HOLDERS)
+
+
+def in_session(process: Process) -> bool:
+    """Whether a process belongs to somebody who is logged in."""
+    return process.unit.rpartition("/")[2].startswith(_SESSIONS)
 
 
 def blame(

@@ -235,6 +235,7 @@ class MetricJudge:
             "counts": {name: known.state() for name, known in self._counts.items() if known.seen >= 6},
             "hogs": self._hogs.usual,
             "full": sorted(self._view.known_full),
+            "bursts": self._conditions.bursts.state(t),
             "together": self._together.scorer.state(),
         }
         return msgspec.msgpack.encode(state)
@@ -256,6 +257,7 @@ class MetricJudge:
             baseline.resume(known)
         self._hogs.usual = dict(list(saved.hogs.items())[: self._hogs.NAMES_MAX])
         self._view.known_full = set(saved.full[:1024])
+        self._conditions.bursts.resume(saved.bursts)
         self._together.scorer.resume(saved.together)
         return True
 
@@ -267,3 +269,4 @@ class _State(msgspec.Struct):
     hogs: dict[str, float]
     full: list[str]
     together: dict[str, Any]
+    bursts: dict[str, float] = {}

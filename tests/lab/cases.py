@@ -29,11 +29,12 @@ from daemon.messages import (
     Subject,
     Upward,
 )
-from daemon.replay import Ask, Replay, within
+from daemon.replay import Ask, Replay
 from daemon.status import ModelTier
 from daemon.store.segments import SegmentReader, segment_paths
 from daemon.subjects import key
 from models.taxonomy import FaultClass, Severity, SubjectKind
+from tests.lab.moments import Moments
 from tests.lab.scenario import Run, Scenario
 from tests.lab.verdict import as_said, of_others
 from training.rows import write_parquet
@@ -80,9 +81,9 @@ def cases(
     missing = [KINDS[one] for one in without]
     run = json.loads((folder / "run.json").read_text())
     label = Run(scenario, run["seed"], run["number"], run["parameters"])
-    times = {name: at["wall"] for name, at in run["times"].items()}
+    moments = Moments(run["times"])
     replay = Watched(folder, {tier: one for tier, one in ask.items() if tier == "low"})
-    for batch in within(SegmentReader(segment_paths(folder / "telemetry")), None, times["ended"]):
+    for batch in moments.until(SegmentReader(segment_paths(folder / "telemetry")), "ended"):
         replay.feed([seen for one in batch if (seen := _unread(one, missing)) is not None])
     for number, told in replay.told.items():
         opened = [(one, at) for one, at in told if one.state == "open"]
@@ -102,13 +103,9 @@ def _unread(one: Observation, missing: Sequence[type]) -> Observation | None:
 
 def _is_about(incident: Incident, run: Mapping[str, Any], label: Run) -> bool:
     """Whether the incident opened while the fault was there, and is not about the machine's other work."""
-    zero = run["times"]["effect"]["wall"]
-    [said] = as_said([incident], zero) or [None]
-    return (
-        said is not None
-        and said.opened_s >= run["times"]["began"]["wall"] - zero
-        and not of_others(said, dict(run), label)
-    )
+    moments = Moments(run["times"])
+    [said] = as_said([incident], moments.since_effect) or [None]
+    return said is not None and said.opened_s >= moments.of("began") and not of_others(said, dict(run), label)
 
 
 def _case(replay: Watched, incident: Incident, at: Stamp, label: Run) -> Case:

@@ -21,6 +21,7 @@ import zstandard
 
 from daemon.errors import ConfigError, SourceError
 from tests.lab import split
+from tests.lab.moments import Moments
 from tests.lab.scenario import BENIGN, SCENARIOS, Run, Scenario
 
 CARD = Path(__file__).with_name("data_card.md")
@@ -105,6 +106,7 @@ def _label(folder: Path, scenario: Scenario, sides: split.Sides) -> dict[str, An
         "culprits": label.culprits,
         "severity": [one.value for one in scenario.document.severity],
         "times": {name: at["wall"] for name, at in run["times"].items()},
+        "since_effect_s": {name: round(Moments(run["times"]).of(name), 3) for name in run["times"]},
         "sha256": {
             str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in _files(folder)
@@ -116,7 +118,7 @@ def _index(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     mechanisms = {row["scenario"]: row["class"] for row in rows}
     by_class, runs_of = Counter(mechanisms.values()), Counter(row["class"] for row in rows)
     recorded = sorted(row["versions"]["recorded"] for row in rows)
-    seconds = sum(row["times"]["ended"] - row["times"]["up"] for row in rows)
+    seconds = sum(row["since_effect_s"]["ended"] - row["since_effect_s"]["up"] for row in rows)
     return {
         "format": 1,
         "licence": LICENCE,

@@ -52,7 +52,7 @@ def replayed(folder: Path, settings: Settings, ask: Mapping[ModelTier, Ask]) -> 
                 watched_s += one.at.mono - last.mono
             last = one.at
     told: list[Incident] = [one for one in replay.incidents.values() if not one.quieted]
-    return Day(str(folder), watched_s, as_said(told, began), segments.notes)
+    return Day(str(folder), watched_s, as_said(told, lambda wall: wall - began), segments.notes)
 
 
 def summary(days: Sequence[Day]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ PACKAGES = (
     KERNEL,
     *("systemd", "systemd-sysv", "udev", "dbus", "kmod", "procps", "iproute2", "initramfs-tools", "zstd"),
     *("e2fsprogs", "dmsetup", "stress-ng", "curl", "python3", "python3-venv"),
+    *("nftables", "util-linux-extra", "cron", "logrotate"),  # hwclock is in the extra ones
 )
 SIZE = "4G"  # of the file system; the file has holes
 VENV = "/opt/hauswart"

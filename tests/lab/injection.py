@@ -6,6 +6,7 @@ Every script lies in the system as a file and runs there by itself, so nothing h
 from __future__ import annotations
 
 import contextlib
+import math
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -66,8 +67,10 @@ class Injection:
 
     def start(self) -> Instant:
         """Begin the injection, which goes on by itself; when that was."""
+        pulled = self.now() if self._document.inject.monitor else None
         self._monitor(self._document.inject)
-        return Instant.parse(self._system.run(f"{_STAMP}; {self._background('inject')}"))
+        began = Instant.parse(self._system.run(f"{_STAMP}; {self._background('inject')}"))
+        return pulled or began
 
     def probe(self) -> bool:
         """Whether the effect exists now."""
@@ -78,9 +81,11 @@ class Injection:
         """When the effect exists, by the system's own clocks; None if it does not come."""
         effect = self._document.effect
         assert effect is not None
-        script = (
-            f"n=0; until {self._script('sh', 'effect')} >/dev/null 2>&1; do "
-            f"n=$((n + 1)); [ $n -gt {int(effect.within_s * 10)} ] && exit 0; sleep 0.1; done; {_STAMP}"
+        script = (  # by the uptime, which nobody sets; a probe may take long where all is emulated
+            "up() { read -r up _ </proc/uptime; echo ${up%.*}; }; "
+            f"end=$(($(up) + {math.ceil(effect.within_s)})); "
+            f"until {self._script('sh', 'effect')} >/dev/null 2>&1; do "
+            f"[ $(up) -ge $end ] && exit 0; sleep 0.1; done; {_STAMP}"
         )
         said = self._system.run(script, check=False, timeout_s=effect.within_s * 4 + 30)
         return Instant.parse(said) if said.strip() else None

@@ -73,9 +73,13 @@ def record(run: Run, folder: Path, noise: list[str], watch: Watch = ALONE) -> di
 
 
 def settings_text(run: Run, work: str) -> str:
-    """The daemon's configuration: as shipped, but for the time of learning and what the scenario asks for."""
+    """The daemon's configuration: as shipped, but for the time of learning and what the scenario asks for.
+
+    In a virtual machine it has learned already, so that nothing need differ there.
+    """
     sections = {name: dict(values) for name, values in run.scenario.document.settings.items()}
-    sections.setdefault("low", {}).setdefault("learn_s", LEARN_S)
+    if sections or run.scenario.document.system != "machine":
+        sections.setdefault("low", {}).setdefault("learn_s", LEARN_S)
     lines = []
     for name, values in sections.items():
         # JSON's strings, numbers, booleans and lists of them are TOML's, too.
@@ -92,7 +96,7 @@ def _play(run: Run, place: Place, folder: Path, noise: list[str], watch: Watch) 
         injection.prepare()
         company.start()
         place.start(folder / "hauswart.toml")
-        ambient, up = Ambient(place.group), injection.now()
+        ambient, up = Ambient(place.used), injection.now()
         time.sleep(document.warm_s)
         if document.effect and injection.probe():
             raise RecordingError(f"{run.id}: the effect is there before the injection")

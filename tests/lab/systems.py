@@ -17,21 +17,24 @@ import sys
 import sysconfig
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from tests.lab import container as containers
+from tests.lab.ambient import of_group, of_process
 from tests.lab.container import PROJECT, SHARED, Container, ContainerError
 from tests.lab.scenario import Kind, search_path
 
-UP_S = 120.0  # of a guest whose every instruction is emulated; elsewhere it is seconds
+UP_S = 300.0  # of a guest whose every instruction is emulated, on a busy machine; elsewhere it is seconds
 _MACHINE = "tests.lab.machine"
 _LOCK = Path("/run/lock/hauswart-lab")
 _WORK = f"{SHARED}/work"
 PROGRAM = f"{SHARED}/bin/hauswart"
 _STATE, _STATUS = "/var/lib/hauswart", "/run/hauswart/status"
+_UNITS = (_WORK, _STATE, _STATUS, f"{_STATE}/store/store.db")  # of a place with units, in its order
 _STAGES = ("collector", "low", "middle", "top")
 # The units see neither /home nor the host's /tmp, so the code is mounted where they do.
 _PYTHON = f"bin/python{sys.version_info.major}.{sys.version_info.minor}"
@@ -110,7 +113,7 @@ class Place:
     state: str
     status: str
     store: str
-    group: Path | None = None  # the system's control group on this machine
+    used: Callable[[], float] | None = None  # processor seconds of it all, by this machine's account
     _running: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def start(self, config: Path) -> None:
@@ -157,6 +160,15 @@ class Units(Place):
     def stop(self) -> None:
         """Stop the target and wait for every stage."""
         self.system.run("systemctl stop hauswart.target 'hauswart-*.service'", timeout_s=UP_S)
+
+
+class Restored(Units):
+    """Units that have been at work since before the snapshot; they begin anew only for other settings."""
+
+    def start(self, config: Path) -> None:
+        """Go on with the daemon as it is, if the scenario has no settings of its own."""
+        if config.read_text().strip():
+            super().start(config)
 
 
 class Process(Place):
@@ -211,11 +223,12 @@ def opened(kind: Kind, scratch: Path) -> Iterator[Place]:
             yield place
     elif kind == "container":
         with _turn(fcntl.LOCK_SH), _container(scratch) as box:
-            yield _units(box, box.group)
+            yield Units(box, *_UNITS, partial(of_group, box.group) if box.group else None)
     else:
         with importlib.import_module(_MACHINE).machine(scratch) as guest:
+            guest.ask("set-action", reboot="reset")  # elsewhere a restart that nobody asked for ends it
             guest.run(f"mkdir -p {_WORK}; chmod 777 {_WORK}")
-            yield _units(guest, None)
+            yield Restored(guest, *_UNITS, partial(of_process, guest.process.pid))
 
 
 @contextlib.contextmanager
@@ -229,10 +242,6 @@ def _turn(kind: int) -> Iterator[None]:
 def _process(scratch: Path, work: Path) -> Process:
     state = scratch / "state"
     return Process(Host(), str(work), str(state), str(state / "run/status"), str(state / "store.db"))
-
-
-def _units(system: System, group: Path | None) -> Units:
-    return Units(system, _WORK, _STATE, _STATUS, f"{_STATE}/store/store.db", group)
 
 
 @contextlib.contextmanager

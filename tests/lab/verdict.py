@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,20 @@ import msgspec
 from daemon import config as configuration
 from daemon.advice.check import check_advice
 from daemon.messages import Advice, Incident
-from daemon.replay import Ask, Replay, within
+from daemon.replay import Ask, Replay
 from daemon.status import ModelTier
 from daemon.store.segments import SegmentReader, segment_paths
 from daemon.tiers.top import TopTier, Write
 from models.taxonomy import Severity
 from tests.lab.answers import Alert
+from tests.lab.moments import Moments
 from tests.lab.scenario import BENIGN, Run, Scenario, names
 
 CULPRITS = 3
 # Where others keep a whole core busy, load that the daemon lays at nobody's door is theirs.
 AMBIENT_CORES = 1.0
 LOAD = {"cpu-saturation", "io-saturation"}
+OWN = "unit:lab-guest.service"  # runs what the lab asks for in a virtual machine, where every step is slow
 
 
 @dataclass(frozen=True)
@@ -144,14 +146,13 @@ def judge(
     """Replay a recording, twice, and compare it with the scenario's label and with what was said live."""
     run = json.loads((folder / "run.json").read_text())
     label = Run(scenario, run["seed"], run["number"], run["parameters"])
-    times = run["times"]
-    zero, end = times["effect"]["wall"], times["ended"]["wall"]
-    first, notes = _replay(folder, run, ask, end)
-    second, _ = _replay(folder, run, ask, end)
+    moments = Moments(run["times"])
+    began, end = moments.of("began"), moments.of("ended")
+    first, notes = _replay(folder, moments, ask, "ended")
+    second, _ = _replay(folder, moments, ask, "ended")
     live = [msgspec.convert(one["incident"], Incident) for one in run["live"]]
-    began = times["began"]["wall"] - zero
-    told = as_said(first, zero)
-    lived = as_said([one for one in live if one.opened_at <= end], zero)
+    told = as_said(first, moments.since_effect)
+    lived = [one for one in as_said(live, moments.since_effect) if one.opened_s <= end]
     others = [one for one in told if of_others(one, run, label)]
     checked, wrong = _check_advice(folder, first, run, live, write)
     return Verdict(
@@ -163,15 +164,15 @@ def judge(
         right_classes=sorted(scenario.right_classes),
         right_culprits=label.culprits,
         right_severity=[one.value for one in scenario.document.severity],
-        span_s=(began, end - zero),
-        watched_s=end - times["up"]["wall"],
+        span_s=(began, end),
+        watched_s=end - moments.of("up"),
         before=[one for one in told if one.opened_s < began],
         during=[one for one in told if one.opened_s >= began and one not in others],
         ambient=[one for one in others if one.opened_s >= began],
         live=[one for one in lived if one.opened_s >= began and not of_others(one, run, label)],
         advice_checked=checked,
         advice_violations=wrong,
-        same_twice=told == as_said(second, zero),
+        same_twice=told == as_said(second, moments.since_effect),
         damage=notes,
         losses=run["losses"],
         ambient_cores=run["ambient_cores"],
@@ -184,54 +185,54 @@ def _beyond(folder: Path, run: dict[str, Any], label: Run, ask: Mapping[ModelTie
     """What was said after the window in a run that lingered."""
     if "lingered" not in run["times"]:
         return {}
-    zero, end, last = (run["times"][name]["wall"] for name in ("effect", "ended", "lingered"))
-    told = as_said(_replay(folder, run, ask, last)[0], zero)
-    kept = [one for one in told if one.opened_s > end - zero and not of_others(one, run, label)]
-    return {"later": kept, "lingered_s": last - zero}
+    moments = Moments(run["times"])
+    told = as_said(_replay(folder, moments, ask, "lingered")[0], moments.since_effect)
+    kept = [one for one in told if one.opened_s > moments.of("ended") and not of_others(one, run, label)]
+    return {"later": kept, "lingered_s": moments.of("lingered")}
 
 
 def _beside(run: dict[str, Any]) -> dict[str, Any]:
     """The other watchers of the run."""
-    zero, peers, left_out = run["times"]["effect"]["wall"], {}, {}
+    moments, peers, left_out = Moments(run["times"]), {}, {}
     for name, said in run.get("peers", {}).items():
         if "left_out" in said:
             left_out[name] = said["left_out"]
             continue
         alerts = [Alert(**one) for one in said["alerts"]]
         alerts = [
-            replace(one, at=round(one.at - zero, 3), cleared_at=_since(one.cleared_at, zero))
+            replace(one, at=_since(one.at, moments), cleared_at=_since(one.cleared_at, moments))
             for one in alerts
         ]
         peers[name] = Peer(said["version"], alerts, said.get("cpu_s"), said.get("pss_bytes"))
     return {"peers": peers, "left_out": left_out}
 
 
-def _since(at: float | None, zero: float) -> float | None:
-    return None if at is None else round(at - zero, 3)
+def _since(at: float | None, moments: Moments) -> float | None:
+    return None if at is None else round(moments.since_effect(at), 3)
 
 
 def _replay(
-    folder: Path, run: dict[str, Any], ask: Mapping[ModelTier, Ask], end: float
+    folder: Path, moments: Moments, ask: Mapping[ModelTier, Ask], end: str
 ) -> tuple[list[Incident], list[str]]:
-    """The incidents as they are at `end` (Unix time), and what of the recording is damaged."""
+    """The incidents as they are at the time called `end`, and what of the recording is damaged."""
     replay = Replay(configuration.load(folder / "hauswart.toml"), ask)
     segments = SegmentReader(segment_paths(folder / "telemetry"))
-    for batch in within(segments, None, end):
+    for batch in moments.until(segments, end):
         replay.feed(batch)
     return [one for one in replay.incidents.values() if one.state != "merged"], segments.notes
 
 
-def as_said(incidents: list[Incident], zero: float) -> list[Said]:
-    """Incidents as far as they are scored, in order, with times after `zero` (Unix seconds)."""
+def as_said(incidents: list[Incident], since: Callable[[float], float]) -> list[Said]:
+    """Incidents as far as they are scored, in order; `since` gives the seconds of a time in Unix seconds."""
     kept = sorted(
-        (one for one in incidents if one.state != "merged"), key=lambda one: (one.opened_at, one.id)
+        (one for one in incidents if one.state != "merged"), key=lambda one: (since(one.opened_at), one.id)
     )
     return [
         Said(
             one.fault_class.value,
             one.severity.value,
             [f"{who.kind}:{who.name}" for who in one.culprits],
-            round(one.opened_at - zero, 3),
+            round(since(one.opened_at), 3),
             one.path,
             one.evidence[0].text[:200] if one.evidence else "",
         )
@@ -246,6 +247,8 @@ def of_others(said: Said, run: dict[str, Any], label: Run) -> bool:
     """
     if said.fault_class not in LOAD or said.fault_class in label.scenario.right_classes:
         return False
+    if said.culprits[:1] == [OWN]:
+        return True
     named = [one for one in said.culprits[:1] if one != "host:"]
     if run["system"] == "host":
         named = [one for one in named if any(names(right, one) for right in label.culprits)]

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from daemon.messages import Process, Subject
 from daemon.tiers.conditions import Breach
-from daemon.tiers.view import View, blame, host_subject, own_unit, process_subject, service, unit_subject
+from daemon.tiers.view import (
+    View,
+    blame,
+    host_subject,
+    in_session,
+    own_unit,
+    process_subject,
+    service,
+    unit_subject,
+)
 from daemon.tiers.wording import percent, quantity, span
 from models.taxonomy import FaultClass, Severity
 
@@ -15,9 +24,14 @@ UNIT_HOG = "unit.cpu.level"
 
 HOG_CORES = 0.9  # a single-threaded loop shows 0.95-1.0 once interrupts and neighbours took their share
 HOG_S = 20.0  # shorter ones are what any tool does once in a while
+BEGUN_S = 120.0  # of a service that has worked since it was started: that may be what it is for
+AT_START_S = 10.0  # an interval between snapshots
 HOG_SOON_S = 10.0  # from here on it is worth a line beside other findings
 UNUSUAL = 5.0  # times its own usual use
 BATCH_S = 600.0
+SOON_S = 1.9  # three readings (they jitter), which are three seconds of a host that does nothing else
+LATE_S = 6.0  # where such bursts are usual, or somebody has just begun something
+STARTING_S = 15.0  # a service that reads its code and its data
 SATURATING = 0.25  # share of all cores below which nobody is called the culprit of their saturation
 UNKNOWN_S = 16.0  # one snapshot interval of 10 s longer than where somebody is known
 
@@ -113,7 +127,7 @@ def saturated(view: View, label: str, busy: float) -> Breach | None:
     # Tasks that wait a third of the time halve each other's speed; without PSI a queue says the same.
     waiting = view.get("proc.running") > view.cores + 0.5 if stalled is None else stalled >= 0.3
     calm = load <= view.cores if stalled is None else stalled < 0.15
-    sustain_s = 6.0
+    sustain_s = LATE_S
     if not (waiting or (opened and not calm)):
         # As many loops as cores leave nothing free but make nobody wait on an idle host.
         if busy < 0.97 or view.level("cpu.busy", busy) > 0.6:
@@ -128,9 +142,12 @@ def _saturation(view: View, label: str, busy: float, sustain_s: float) -> Breach
     heavy = stalled is not None and stalled >= 0.6 and lasting
     subjects, lead = cpu_blame(view, SATURATING * view.cores)
     since_t = view.t - view.conditions.held_s(SATURATED, label, view.t)
+    batch = lead is not None and lead.name in BATCH_TOOLS
     if view.snapshot and (not subjects or view.snapshot_t <= since_t):
         sustain_s = max(sustain_s, UNKNOWN_S)  # it is from before: the next one shows who it is
-    batch = lead is not None and lead.name in BATCH_TOOLS
+    elif sustain_s == LATE_S and lead and not batch and not _on_purpose(lead):
+        bursts = view.conditions.bursts
+        sustain_s = bursts.sustain_s(SATURATED, view.t, soon_s=SOON_S, late_s=LATE_S)
     values = {"busy_ratio": busy, "cores_count": view.cores, "load": load}
     text = f"All {quantity(view.cores)} cores are {percent(busy)} busy"
     if stalled is None:
@@ -153,6 +170,12 @@ def _saturation(view: View, label: str, busy: float, sustain_s: float) -> Breach
         ref="cpu.busy",
         sustain_s=sustain_s,
     )
+
+
+def _on_purpose(process: Process) -> bool:
+    """Whether somebody has just begun this: a service that starts, what is done at a terminal, a reload."""
+    begun = service(process.unit) and process.age_s < STARTING_S
+    return begun or in_session(process) or process.pid == 1
 
 
 def cpu_blame(view: View, least_cores: float = 0.25) -> tuple[list[Subject], Process | None]:
@@ -268,7 +291,8 @@ class Hogs:
             return None
         batch = process.name in BATCH_TOOLS and held_s < BATCH_S
         known = usual * UNUSUAL > process.cpu or old  # it always does this, or did before we came
-        weak = batch or known or held_s < HOG_S
+        begun = service(process.unit) and process.age_s <= held_s + AT_START_S
+        weak = batch or known or held_s < (BEGUN_S if begun else HOG_S)
         text = (
             f"{process.name}[{process.pid}] has used {quantity(process.cpu)} of {quantity(view.cores)} cores"
             f" for {span(held_s)}."

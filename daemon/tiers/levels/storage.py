@@ -13,6 +13,8 @@ FAILING, CORRUPT = FaultClass.DISK_FAILING, FaultClass.FILESYSTEM_CORRUPT
 
 TIGHT_BYTES = 5e9  # room for one update of a distribution or one large log
 STALE_S = 45.0  # a file system that is unmounted is no longer full
+SOON_S = 3.9  # five readings of waiting for storage: caches of a second or two are written back all day
+LATE_S = 8.0  # where such bursts are usual
 STEADY_RISE = 0.005
 GROWTH_S = 15.0  # one interval between snapshots and a late one
 EXPLAINS = (0.5, 4.0)  # a writer's rate / the growth: it moved half of it or more, and not much elsewhere
@@ -171,9 +173,11 @@ def saturated(view: View, label: str, some: float) -> Breach | None:
     # On a fast disk requests stay short, and yet a queue of tasks stands before it; one copy is no queue.
     queue = view.smooth("blocked", view.get("proc.blocked"), 0.2)
     slow = busy >= 0.9 and (_slower(view, device) or queue >= max(4.0, 2.0 * view.cores))
+    crowded = some >= 0.6 and full >= 0.25 and busy >= 0.7 and _crowd(view)
     # Without a busy disk (network file systems, layers that count nothing) the wait alone must say it.
-    if not opened and not slow and (full < 0.5 or some < 0.6):
+    if not opened and not (slow or crowded) and (full < 0.5 or some < 0.6):
         return None
+    soon_s = view.conditions.bursts.sustain_s(rule, view.t, soon_s=SOON_S, late_s=LATE_S)
     severity, score = (Severity.ERROR, 0.7) if full >= 0.6 else (Severity.WARNING, 0.6)
     return _io(
         view,
@@ -182,8 +186,17 @@ def saturated(view: View, label: str, some: float) -> Breach | None:
         (severity, score),
         device=device,
         values={"stalled_ratio": some},
-        sustain_s=8.0 if slow else 15.0,
+        sustain_s=soon_s if slow or crowded else 15.0,
     )
+
+
+def _crowd(view: View) -> bool:
+    """No processor rests without a task that waits for storage: as many wait or work as there are cores.
+
+    One copy holds up one processor; on a host that has only one this says nothing.
+    """
+    waits = view.get("cpu.iowait")
+    return view.cores >= 2.0 and waits >= 0.2 and view.get("cpu.busy") + waits >= 0.95
 
 
 def busy(view: View, label: str, ratio: float) -> Breach | None:
