@@ -76,6 +76,8 @@ def _pieces(blocks: list[Block]) -> Iterator[Piece]:
     explained = False
     lead = ""
     for block in blocks:
+        if block.kind != "row":
+            columns = []
         if block.kind == "term":
             terms = [block.text] if explained or not terms else [*terms, block.text]
             explained = False

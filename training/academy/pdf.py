@@ -26,6 +26,8 @@ _HEADING = re.compile(r"^(?:(?:Chapter|Kapitel|Appendix|Anhang)\s+\w+\b.{0,80}|(
 _ITEM = re.compile(r"^(?:[\u2022\u2013\u25aa\u25e6\u2023*]|\d{1,2}[.)]|\(?[a-z]\))\s+\S")
 _CODE = re.compile(r"^(?:[$#%] \S|[>|]\s|\S+ = \S+$|<[^>]+>$)")
 _FOOT = re.compile(r"^(?:\d+\s+(?:Chapter|Kapitel)\b.*|(?:Chapter |Kapitel |\d+(?:\.\d+)*\.?\s).*\s\d+)$")
+_ROWS_LEAST = 4
+_HEAD_WORDS = 6  # that the names of a table's columns have at most
 _LEADERS = re.compile(r"(?:\. ?){4,}\d+$")  # of a table of contents
 
 
@@ -138,7 +140,7 @@ def _page(lines: list[str], page: int) -> Iterator[Block]:
         line = raw.strip()
         new = "heading" if _HEADING.match(line) else "item" if _ITEM.match(line) else "code" if _CODE.match(line) else ""
         if not line or new or (kind == "code" and not new) or (pending and _closed(pending[-1], width)):
-            yield from _flush(pending, kind, page)
+            yield from _flush(pending, kind, page, width)
             kind = "text"
         if not line:
             continue
@@ -149,15 +151,44 @@ def _page(lines: list[str], page: int) -> Iterator[Block]:
         if not pending:
             kind = new or "text"
         pending.append(line)
-    yield from _flush(pending, kind, page)
+    yield from _flush(pending, kind, page, width)
 
 
 def _closed(line: str, width: int) -> bool:
     return line.endswith((".", ":", "!", "?")) and len(line) < 0.85 * width
 
 
-def _flush(pending: list[str], kind: str, page: int) -> Iterator[Block]:
-    if pending:
+def _tabular(lines: list[str], width: int) -> bool:
+    """Whether lines that were put into one paragraph are rows: most are short, and few end a sentence."""
+    if len(lines) < _ROWS_LEAST:
+        return False
+    short = sum(len(line) < 0.8 * width for line in lines)
+    closed = sum(line.endswith((".", ",", ":", ";", "-")) for line in lines)
+    return short > 0.6 * len(lines) and closed < 0.25 * len(lines)
+
+
+def _rows(lines: list[str], page: int, width: int) -> Iterator[Block]:
+    """Each short line is a row; long ones are the text that stood before or between them."""
+    prose: list[str] = []
+    rows = 0
+    for line in lines:
+        if len(line) > 0.8 * width:
+            prose.append(line)
+            continue
+        if prose:
+            yield Block("text", join_lines(prose), page)
+            prose = []
+        rows += 1
+        yield Block("row", line, page, 0, int(rows == 1 and len(line.split()) <= _HEAD_WORDS))
+    if prose:
+        yield Block("text", join_lines(prose), page)
+
+
+def _flush(pending: list[str], kind: str, page: int, width: int = 0) -> Iterator[Block]:
+    if kind == "text" and _tabular(pending, width):
+        yield from _rows(pending, page, width)
+        pending.clear()
+    elif pending:
         text = "\n".join(pending) if kind == "code" else join_lines(pending)
         yield Block("code" if kind == "code" else "item" if kind == "item" else "text", text, page)
         pending.clear()

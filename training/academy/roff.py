@@ -83,7 +83,12 @@ def _read_layout(text: str) -> Iterator[Block]:
         elif indent >= 7 and deeper and len(line.strip()) < 200 and not paragraph:
             yield Block("term", line.strip(), 0, number)
         elif indent == 7 and (parted := re.match(r"(\S.{0,12}?)\s{2,}(\S.*)", line.strip())) and not paragraph:
-            yield Block("term", parted[1], 0, number)
+            bullet = parted[1] in {"\u2022", "\u00b7", "-", "*"} or re.fullmatch(r"\d{1,2}\.", parted[1])
+            if bullet:
+                parted = re.match(r"()(.*)", line.strip())
+                assert parted is not None
+            else:
+                yield Block("term", parted[1], 0, number)
             paragraph, start, depth = [parted[2]], number, 14
         else:
             if not paragraph:
