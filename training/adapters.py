@@ -35,22 +35,28 @@ HEADS = ("lm_head", "classifier", "pre_classifier", "score")  # fresh: never fro
 
 
 def attach(
-    model: Any, method: str, preset: str = "scheduler", *, rank: int = 0, fresh: Sequence[int] = ()
+    model: Any,
+    method: str,
+    preset: str | Preset = "scheduler",
+    *,
+    rank: int = 0,
+    fresh: Sequence[int] = (),
+    as_loaded: bool = False,
 ) -> Any:
     """The model with adapters, its own weights frozen (and in 4 bits); unchanged for "full".
 
     `rank` 0 is the preset's. `fresh` are ids of tokens that the base has never seen: their embeddings learn.
-    Raises ConfigError.
+    `as_loaded` leaves the frozen weights in the precision that they have. Raises ConfigError.
     """
     if method == "full":
         return model.float()  # a base that was stored in 16 bits would learn in 16 bits
     from peft import LoraConfig, TaskType, get_peft_model  # noqa: PLC0415  # seconds
 
-    if method not in {"lora", "qlora"} or preset not in PRESETS or rank < 0:
+    known = preset if isinstance(preset, Preset) else PRESETS.get(preset)
+    if method not in {"lora", "qlora"} or known is None or rank < 0:
         raise ConfigError(
             f"no adapters {method!r} {preset!r} of rank {rank}", hint=f"lora or qlora; {', '.join(PRESETS)}"
         )
-    known = PRESETS[preset]
     generator = type(model).__name__.endswith(("LMHeadModel", "ForCausalLM"))
     family = str(model.config.model_type)
     heads = [name for name, _ in model.named_children() if name in HEADS and name != "lm_head"]
@@ -65,7 +71,9 @@ def attach(
         trainable_token_indices=list(fresh) or None,
         task_type=TaskType.CAUSAL_LM if generator else TaskType.SEQ_CLS,
     )
-    return get_peft_model(to_four_bits(model) if method == "qlora" else model.float(), config)
+    if method == "qlora":
+        model = to_four_bits(model)
+    return get_peft_model(model if as_loaded else model.float(), config)
 
 
 def to_four_bits(model: Any) -> Any:

@@ -209,8 +209,13 @@ def make_trainer(
     seed: int = 0,
     bf16: bool = False,
     tell: Tell = lambda _said: None,
+    callbacks: Sequence[Any] = (),
+    **changes: Any,
 ) -> Any:
-    """Transformers' Trainer with our loss; `evaluate_steps` 0 evaluates only at the end of each epoch."""
+    """Transformers' Trainer with our loss; `evaluate_steps` 0 evaluates only at the end of each epoch.
+
+    `changes` are further TrainingArguments, or other ones than those here.
+    """
     # It is imported wherever it is installed, and warns of a kernel that no CPU has.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments  # noqa: PLC0415
@@ -221,42 +226,42 @@ def make_trainer(
     tested = bool(len(test_rows)) if test_rows is not None else False
     strategy = "no" if not tested else "steps" if evaluate_steps else "epoch"
     stopping = patience > 0 and tested
-    arguments = TrainingArguments(
-        output_dir=str(out),
-        num_train_epochs=epochs,
-        max_steps=max_steps,
-        per_device_train_batch_size=batch,
-        per_device_eval_batch_size=max(8, batch),
-        gradient_accumulation_steps=accumulation,
-        learning_rate=learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=warmup_steps,
-        weight_decay=weight_decay,
-        eval_strategy=strategy,
-        eval_steps=evaluate_steps or None,
-        save_strategy=strategy if tested else "epoch",
-        save_steps=evaluate_steps or 500,
-        save_total_limit=2,
-        load_best_model_at_end=stopping,
-        metric_for_best_model="eval_loss",
-        greater_is_better=False,
-        logging_steps=max(1, (evaluate_steps or 100) // 10),
-        train_sampling_strategy="group_by_length" if loss is not None else "random",
-        remove_unused_columns=loss is None,
-        bf16=bf16,
-        use_cpu=not _on_accelerator(),
-        seed=seed,
-        report_to=[],
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-    )
+    known: dict[str, Any] = {
+        "output_dir": str(out),
+        "num_train_epochs": epochs,
+        "max_steps": max_steps,
+        "per_device_train_batch_size": batch,
+        "per_device_eval_batch_size": max(8, batch),
+        "gradient_accumulation_steps": accumulation,
+        "learning_rate": learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": warmup_steps,
+        "weight_decay": weight_decay,
+        "eval_strategy": strategy,
+        "eval_steps": evaluate_steps or None,
+        "save_strategy": strategy if tested else "epoch",
+        "save_steps": evaluate_steps or 500,
+        "save_total_limit": 2,
+        "load_best_model_at_end": stopping,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+        "logging_steps": max(1, (evaluate_steps or 100) // 10),
+        "train_sampling_strategy": "group_by_length" if loss is not None else "random",
+        "remove_unused_columns": loss is None,
+        "bf16": bf16,
+        "use_cpu": not _on_accelerator(),
+        "seed": seed,
+        "report_to": [],
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+    }
     trainer = LossTrainer(
         model=model,
-        args=arguments,
+        args=TrainingArguments(**(known | changes)),
         train_dataset=train_rows,
         eval_dataset=test_rows if tested else None,
         data_collator=getattr(train_rows, "collate", None),
-        callbacks=[Progress(tell), *([EarlyStoppingCallback(patience)] if stopping else [])],
+        callbacks=[Progress(tell), *callbacks, *([EarlyStoppingCallback(patience)] if stopping else [])],
         loss=loss,
     )
     trainer.remove_callback(PrinterCallback)  # `tell` says it

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from transformers import Trainer, TrainerCallback
@@ -52,3 +54,16 @@ class Progress(TrainerCallback):
         self._told = now
         said = ", ".join(f"{name} {logs[name]:.4g}" for name in ("loss", "eval_loss") if name in logs)
         self._tell(f"step {state.global_step} of {state.max_steps}, {now - self._began:.0f} s: {said}")
+
+
+class LogFile(TrainerCallback):
+    """A run's figures as they come, one JSON object a line: the tracker that needs no service."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
+        """Append."""
+        line = {"at": round(time.time(), 1), "step": state.global_step, **(logs or {})}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
