@@ -34,6 +34,7 @@ CREATE VIRTUAL TABLE IF NOT EXISTS vocabulary USING fts5vocab(passage_terms, row
 """
 FORMAT = 1  # PRAGMA user_version
 SECTIONS, PASSAGES = 12, 24  # how many of each are looked at closely
+_MARKS = 500  # placeholders in one statement
 _KIN_LEAST = 5  # letters that a part of a compound has
 _KIN = 8  # relatives of a word that are looked for, the commonest first
 _KIN_WORTH = 0.5
@@ -111,6 +112,22 @@ class Index:
         bodies = self._bodies({one.section for one in found.values()})
         hits = [self._judge(one, question, asked, weights, bodies, sections, alone) for one in found.values()]
         return sorted(hits, key=lambda hit: (-hit.score, hit.passage.id))[:limit]
+
+    def passages(self, keys: Iterable[int] | None = None) -> list[Passage]:
+        """These passages, or all."""
+        if keys is None:
+            keys = [key for (key,) in self._base.execute("SELECT id FROM passages ORDER BY id")]
+        found = list(keys)
+        parts = (found[start : start + _MARKS] for start in range(0, len(found), _MARKS))
+        return [one for part in parts for one in self._passages("p.id", part)]
+
+    def following(self, one: Passage) -> Passage | None:
+        """The next passage of the same section, if it explains the same on the same page."""
+        row = self._base.execute(
+            "SELECT min(id) FROM passages WHERE section = ? AND id > ?", (one.section, one.id)
+        ).fetchone()
+        after = next(iter(self._passages("p.id", [row[0]])), None) if row and row[0] else None
+        return after if after and (after.term, after.page) == (one.term, one.page) else None
 
     def _asked(self, question: str) -> list[tuple[str, ...]]:
         """Each word of the question once, as the stems that mean it, its own first."""

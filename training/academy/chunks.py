@@ -16,6 +16,7 @@ from training.academy.blocks import Block, Document
 
 SECTION_WORDS = 200  # about 300 tokens: three of them and a question fit a small model
 PASSAGE_WORDS = 45
+_TITLE_WORDS = 5
 _SENTENCE = re.compile(r"(?<=[.!?])[\"”)]?\s+(?=[A-ZÄÖÜ\"„(])")
 _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|z\.\s?B|d\.\s?h|bzw|ca|vgl|u\.\s?a|Nr|Abs|No|Fig|Dr|St)\.)$")
 
@@ -98,9 +99,14 @@ def _pieces(blocks: list[Block]) -> Iterator[Piece]:
             continue
         else:
             for text in _windows(block.text, PASSAGE_WORDS):
-                yield Piece("text", term, text, block.page, block.line)
+                yield Piece("text", term or _short(lead), text, block.page, block.line)
         # What ends with a colon introduces the items or the code after it.
         lead = _last_sentence(block.text)[:160] if block.kind == "text" and block.text.endswith(":") else ""
+
+
+def _short(lead: str) -> str:
+    """What introduces a paragraph if it is short enough to be its title, as "1000-59999:" is."""
+    return lead if len(lead.split()) <= _TITLE_WORDS else ""
 
 
 def _row(columns: list[str], cells: list[str]) -> str:

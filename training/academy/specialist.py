@@ -1,0 +1,121 @@
+"""A specialist at work: the base with its adapter, asked in the forms that it was trained in.
+
+`judge` costs one pass over passage and question and gives two opinions: how much likelier "yes" is than "no"
+after them, and how likely the passage makes the question's own words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from models.passages import Passage
+from training.academy import forms
+from training.chatml import Message
+
+BATCH = 6
+
+
+class Opinion(NamedTuple):
+    """Of one passage: log odds of yes, mean log probability of the question's tokens."""
+
+    yes: float
+    question: float
+
+
+class Specialist:
+    """A causal model with its tokenizer; `plain` asks the base without the adapter where that is possible."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model, self.tokenizer = model.eval(), tokenizer
+        tokenizer.padding_side = "left"
+        self._yes, self._no = (self._tokens(word)[0] for word in (forms.YES, forms.NO))
+
+    def judge(self, question: str, passages: Sequence[Passage]) -> list[Opinion]:
+        """An opinion of each passage."""
+        found: list[Opinion] = []
+        for start in range(0, len(passages), BATCH):
+            found += self._judge(question, passages[start : start + BATCH])
+        return found
+
+    def _judge(self, question: str, passages: Sequence[Passage]) -> list[Opinion]:
+        import torch  # noqa: PLC0415 - seconds
+
+        texts = [self._prompt(forms.judging(question, one)) for one in passages]
+        batch = self.tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=False)
+        # All rows end alike from "Question:" on; padded on the left, these are the same columns.
+        tail = len(self._tokens(texts[0][texts[0].rindex("\n\nQuestion: ") :]))
+        asked = len(self._tokens(question))
+        with torch.inference_mode():
+            logits = self.model(**batch, logits_to_keep=tail + 1).logits.float()  # (batch, tail + 1, vocabulary)
+        scores = logits[:, :-1].log_softmax(-1)
+        own = batch["input_ids"][:, -tail:, None]
+        words = scores.gather(2, own)[..., 0]  # (batch, tail)
+        begin = min(tail - 1, 4)  # after "\n\nQuestion:"
+        likely = words[:, begin : begin + asked].mean(1)
+        odds = logits[:, -1, self._yes] - logits[:, -1, self._no]
+        return [Opinion(float(one), float(two)) for one, two in zip(odds, likely, strict=True)]
+
+    def say(self, messages: Sequence[Sequence[Message]], tokens: int) -> list[str]:
+        """What it answers, greedily, several at a time."""
+        import torch  # noqa: PLC0415 - seconds
+
+        texts = [self._prompt(one) for one in messages]
+        batch = self.tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=False)
+        with torch.inference_mode():
+            made = self.model.generate(
+                **batch, max_new_tokens=tokens, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
+            )
+        cut = batch["input_ids"].shape[1]
+        return [one.strip() for one in self.tokenizer.batch_decode(made[:, cut:], skip_special_tokens=True)]
+
+    def weigh(self, asked: Sequence[Message], options: Sequence[str]) -> list[float]:
+        """The mean log probability of each option as the answer."""
+        import torch  # noqa: PLC0415 - seconds
+
+        prompt = self._tokens(self._prompt(asked))
+        answers = [self._tokens(one) for one in options]
+        width = max(map(len, answers))
+        pad = self.tokenizer.pad_token_id
+        rows = torch.tensor([prompt + one + [pad] * (width - len(one)) for one in answers])
+        with torch.inference_mode():
+            logits = self.model(input_ids=rows, logits_to_keep=width + 1).logits[:, :-1].float()
+        words = logits.log_softmax(-1).gather(2, rows[:, -width:, None])[..., 0]  # (options, width)
+        return [float(words[at, : len(one)].mean()) for at, one in enumerate(answers)]
+
+    def _prompt(self, messages: Sequence[Message]) -> str:
+        return str(self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
+
+    def _tokens(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    @contextlib.contextmanager
+    def plain(self) -> Iterator[Specialist]:
+        """The base alone, for as long as the block lasts."""
+        if hasattr(self.model, "disable_adapter"):
+            with self.model.disable_adapter():
+                yield self
+        else:
+            yield self
+
+
+def load(adapter: Any, *, dtype: str = "") -> Specialist:
+    """The specialist whose adapter lies there, its base unchanged beside it. Raises ConfigError."""
+    from peft import PeftModel  # noqa: PLC0415 - seconds
+
+    from training.causal import base_of, load_causal, load_tokenizer  # noqa: PLC0415
+    from training.finetune import has_bf16  # noqa: PLC0415
+
+    model, tokenizer = load_causal(base_of(adapter), dtype=dtype or ("bfloat16" if has_bf16() else "float32"))
+    if (adapter / "tokenizer.json").is_file():
+        tokenizer = load_tokenizer(adapter)
+    return Specialist(PeftModel.from_pretrained(model, str(adapter)), tokenizer)
+
+
+def load_base(base: str, *, dtype: str = "") -> Specialist:
+    """The base without any adapter. Raises ConfigError."""
+    from training.causal import load_causal  # noqa: PLC0415 - seconds
+    from training.finetune import has_bf16  # noqa: PLC0415
+
+    return Specialist(*load_causal(base, dtype=dtype or ("bfloat16" if has_bf16() else "float32")))
