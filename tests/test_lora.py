@@ -7,10 +7,9 @@ import json
 import pytest
 
 torch = pytest.importorskip("torch")
-from daemon.errors import ConfigError, HauswartError  # noqa: E402
 from tests.fixtures import chatter  # noqa: E402
-from training import causal, course, lora, memory, packing, preferences  # noqa: E402
-from training.course import Run, Settings  # noqa: E402
+from training import causal, course, lora  # noqa: E402
+from training.course import Settings  # noqa: E402
 
 ROWS = [chatter.row(f"what of disk {n}?", "the disk is full") for n in range(16)]
 QUICK = Settings(

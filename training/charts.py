@@ -80,6 +80,65 @@ def size_quality(points: Sequence[tuple[str, float, float]], quality: str) -> st
     return _svg(figure, f"size{points}")
 
 
+def search(targets: Sequence[float], *, chance: int, reference: float | None = None) -> str:
+    """A point for each trial, the best so far as a line; the first `chance` were drawn at random."""
+    figure, axes = _axes("trial", "target")
+    _draw_search(axes, targets, chance, reference)
+    return _svg(figure, f"search{targets}")
+
+
+def choice(name: str, values: Sequence[Any], targets: Sequence[float], best: int) -> str:
+    """Each trial's target against one parameter's value; the trial `best` stands out."""
+    figure, axes = _axes(name, "target")
+    _draw_choice(axes, values, targets, best)
+    return _svg(figure, f"choice{name}{values}")
+
+
+def search_png(
+    targets: Sequence[float],
+    choices: Mapping[str, Sequence[Any]],
+    *,
+    chance: int,
+    best: int,
+    reference: float | None = None,
+) -> bytes:
+    """The search and each parameter's choices in one picture."""
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    columns = 3
+    rows = -(-(1 + len(choices)) // columns)
+    figure = Figure(figsize=(_SIZE[0] * columns, _SIZE[1] * rows), layout="constrained", dpi=110)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    _draw_search(grid[0], targets, chance, reference)
+    grid[0].set_xlabel("trial")
+    for axes, (name, values) in zip(grid[1:], choices.items(), strict=False):
+        _draw_choice(axes, values, targets, best)
+        axes.set_xlabel(name)
+    for axes in grid[1 + len(choices) :]:
+        axes.set_axis_off()
+    found = io.BytesIO()
+    figure.savefig(found, format="png", metadata={"Software": None})
+    return found.getvalue()
+
+
+def _draw_search(axes: Any, targets: Sequence[float], chance: int, reference: float | None) -> None:
+    steps = list(range(1, len(targets) + 1))
+    axes.plot(steps[:chance], targets[:chance], "o", color=_SOFT, markersize=4, label="at random")
+    axes.plot(steps[chance:], targets[chance:], "o", color=_ACCENT, markersize=4, label="suggested")
+    highest = [max(targets[:step]) for step in steps]
+    axes.step(steps, highest, where="post", color=_INK, linewidth=1.2, label="best so far")
+    if reference is not None:
+        axes.axhline(reference, color=_SOFT, linewidth=1.0, linestyle="--", label="defaults")
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _draw_choice(axes: Any, values: Sequence[Any], targets: Sequence[float], best: int) -> None:
+    numbers = all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in values)
+    shown = list(values) if numbers else [str(one) for one in values]
+    axes.plot(shown, targets, "o", color=_SOFT, markersize=4)
+    axes.plot([shown[best]], [targets[best]], "o", color=_ACCENT, markersize=7)
+
+
 def _axes(across: str, up: str) -> tuple[Any, Any]:
     from matplotlib.figure import Figure  # noqa: PLC0415 - heavy, and without pyplot no state is kept
 

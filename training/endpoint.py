@@ -9,7 +9,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -53,7 +53,8 @@ class Endpoint(NamedTuple):
 class Patient:
     """A chat that asks again where that can help, and counts what it did.
 
-    At most `per_minute` requests a minute (0: as many as wanted). Safe to be shared by threads.
+    At most `per_minute` requests a minute (0: as many as wanted). Errors of the kinds `final` are not asked
+    again. Safe to be shared by threads.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Patient:
         attempts: int = ATTEMPTS,
         per_minute: float = 0.0,
         tell: Tell = lambda _said: None,
+        final: Collection[str] = (),
     ) -> None:
         self.chat, self._tell = chat, tell
         self.requests = self.prompt_tokens = self.answer_tokens = 0
@@ -71,7 +73,9 @@ class Patient:
         self._next, self._lock = 0.0, threading.Lock()
         self._retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(attempts),
-            retry=tenacity.retry_if_exception(lambda error: isinstance(error, ChatError) and error.retry),
+            retry=tenacity.retry_if_exception(
+                lambda error: isinstance(error, ChatError) and error.retry and error.kind not in final
+            ),
             wait=_wait,
             before_sleep=self._say,
             reraise=True,
@@ -116,6 +120,7 @@ def open_chat(
     attempts: int = ATTEMPTS,
     per_minute: float = 0.0,
     tell: Tell = lambda _said: None,
+    final: Collection[str] = (),
 ) -> Patient:
     """The chat at `endpoint` for texts of the kind `what`. Raises ConfigError."""
     chat = Chat(
@@ -129,7 +134,7 @@ def open_chat(
         timeout_s=endpoint.timeout_s,
         audit=_writer(endpoint.audit_file) if endpoint.audit_file else lambda _request: None,
     )
-    return Patient(chat, attempts=attempts, per_minute=per_minute, tell=tell)
+    return Patient(chat, attempts=attempts, per_minute=per_minute, tell=tell, final=final)
 
 
 def parse_headers(lines: Sequence[str]) -> dict[str, str]:

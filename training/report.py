@@ -16,20 +16,10 @@ from typing import Annotated, Any
 import typer
 
 from daemon.errors import ConfigError
-from training import charts
+from training import charts, page
 
 MAX_JSON_BYTES = 64 << 20
 QUALITIES = ("macro_f1", "perplexity", "auc_pr", "accuracy")  # the first that there is stands for a model
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#24292f;max-width:70rem;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.2rem;border-bottom:1px solid #d0d7de}h3{font-size:1rem}
-table{border-collapse:collapse;margin:.6rem 0;font-variant-numeric:tabular-nums}
-th,td{padding:.2rem .7rem;border-bottom:1px solid #eaeef2;text-align:right}
-th:first-child,td:first-child{text-align:left}
-.charts{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0}figcaption{font-size:.85rem;color:#57606a}
-svg{max-width:100%;height:auto}
-"""
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 Json = dict[str, Any]
 
@@ -48,15 +38,8 @@ def write_report(run: Path, out: Path, *, title: str = "") -> Json:
         ("Search", _search(results)),
     ]
     kept = [(name, body) for name, body in sections if body]
-    name = escape(title or f"hauswart: {run.resolve().name}")
-    body = "\n".join(f"<h2>{escape(head)}</h2>\n{text}" for head, text in kept)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f"<style>{_STYLE}</style></head>\n<body><h1>{name}</h1>\n{body}\n</body></html>\n",
-        encoding="utf-8",
-    )
+    out.write_text(page.whole(title or f"hauswart: {run.resolve().name}", kept), encoding="utf-8")
     return {"sections": [head for head, _ in kept]}
 
 
@@ -69,7 +52,7 @@ def _steps(state: Mapping[str, Json]) -> str:
         for name, one in state.items()
         if "digest" in one
     ]
-    return _table(("step", "verb", "took", "finished", "SHA-256"), rows)
+    return page.table(("step", "verb", "took", "finished", "SHA-256"), rows)
 
 
 def _data(results: Mapping[str, Json]) -> str:
@@ -87,7 +70,7 @@ def _data(results: Mapping[str, Json]) -> str:
                 (shown.format(label), *(s.get(kind, {}).get(label, "") for s in splits.values()))
                 for label in names
             ]
-        parts.append(f"<h3>{escape(name)}</h3>" + _table(("", *splits), rows))
+        parts.append(f"<h3>{escape(name)}</h3>" + page.table(("", *splits), rows))
         if dropped := one.get("dropped"):
             said = ", ".join(f"{escape(str(why))}: {count}" for why, count in dropped.items())
             parts.append(f"<p>Dropped: {said}.</p>")
@@ -101,7 +84,7 @@ def _losses(run: Path, state: Mapping[str, Json]) -> str:
             curves = _loss_curves(_read(path))
             if curves:
                 drawn.append((name, charts.loss(curves)))
-    return _figures(drawn)
+    return page.figures(drawn)
 
 
 def _loss_curves(history: Any) -> dict[str, charts.Curve]:
@@ -120,7 +103,7 @@ def _quality(run: Path, state: Mapping[str, Json]) -> str:
             continue
         found = _read(run / one["out"])
         figures, curves = found.get("figures", {}), found.get("curves", {})
-        parts += [f"<h3>{escape(name)}</h3>", _figure_table(figures), _figures(_curves(figures, curves))]
+        parts += [f"<h3>{escape(name)}</h3>", _figure_table(figures), page.figures(_curves(figures, curves))]
     return "".join(parts)
 
 
@@ -133,7 +116,7 @@ def _figure_table(figures: Mapping[str, Any]) -> str:
         low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
         between = "" if low is None else f"{low} to {high}"
         rows.append((name, value, between, figures.get(f"baseline_{name}", "")))
-    return _table(("figure", "value", "95 % interval", "baseline"), rows)
+    return page.table(("figure", "value", "95 % interval", "baseline"), rows)
 
 
 def _curves(figures: Mapping[str, Any], curves: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -159,7 +142,7 @@ def _shrinking(results: Mapping[str, Json]) -> str:
     if not rows:
         return ""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = _table(columns, [[row.get(name, "") for name in columns] for row in rows])
+    text = page.table(columns, [[row.get(name, "") for name in columns] for row in rows])
     quality = next((name for name in QUALITIES if sum(name in row for row in rows) > 1), "")
     if quality:
         points = [
@@ -171,7 +154,7 @@ def _shrinking(results: Mapping[str, Json]) -> str:
             for row in rows
             if quality in row and row.get("bytes")
         ]
-        text += _figures([("size against quality", charts.size_quality(points, quality))])
+        text += page.figures([("size against quality", charts.size_quality(points, quality))])
     return text
 
 
@@ -201,29 +184,10 @@ def _search(results: Mapping[str, Json]) -> str:
         if isinstance(row, dict)
     ]
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    return _table(columns, [[row.get(name, "") for name in columns] for row in rows]) if rows else ""
+    return page.table(columns, [[row.get(name, "") for name in columns] for row in rows]) if rows else ""
 
 
-# --- HTML ---------------------------------------------------------------------------------------------------
-
-
-def _table(columns: Iterable[str], rows: Iterable[Sequence[Any]]) -> str:
-    head = "".join(f"<th>{escape(str(name))}</th>" for name in columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(_said(cell))}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>" if body else ""
-
-
-def _said(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return f"{value:,}".replace(",", "\u202f") if isinstance(value, int) and abs(value) > 9999 else str(value)
-
-
-def _figures(drawn: Iterable[tuple[str, str]]) -> str:
-    parts = [f"<figure>{svg}<figcaption>{escape(name)}</figcaption></figure>" for name, svg in drawn]
-    return f'<div class="charts">{"".join(parts)}</div>' if parts else ""
+# --- files ------------------------------------------------------------------------------------------------
 
 
 def _results(run: Path) -> dict[str, Json]:

@@ -21,7 +21,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from bayes_opt import BayesianOptimization
 from rich.console import Console
 from rich.table import Table
 
@@ -31,6 +30,8 @@ from training.export import to_onnx
 from training.folder import load_folder
 from training.prune import prune_folder
 from training.quantize import quantize_onnx
+from training.surrogate import propose
+from training.trials import append, open_log
 
 LOG, FRONT = "trials.jsonl", "front.json"
 FREE_STEP = 32  # inner neurons are cut in whole vectors of the processor
@@ -123,16 +124,9 @@ def suggest(space: Space, trials: Sequence[Mapping[str, Any]], *, init_points: i
 def _optimise(
     space: Space, trials: Sequence[Mapping[str, Any]], draw: np.random.Generator
 ) -> dict[str, float]:
-    optimiser = BayesianOptimization(
-        f=None,
-        pbounds=space.bounds(),
-        random_state=int(draw.integers(2**31)),
-        verbose=0,
-        allow_duplicate_points=True,
-    )
-    for one, target in zip(trials, weighed(trials, draw.dirichlet(np.ones(3))), strict=True):
-        optimiser.register(params=point_of(Cut(**one["cut"])), target=target)
-    return {name: float(value) for name, value in optimiser.suggest().items()}
+    points = [point_of(Cut(**one["cut"])) for one in trials]
+    targets = weighed(trials, draw.dirichlet(np.ones(3)))
+    return propose(space.bounds(), points, targets, seed=int(draw.integers(2**31)))
 
 
 def weighed(trials: Sequence[Mapping[str, Any]], weights: Any) -> list[float]:
@@ -179,7 +173,7 @@ def search_folder(
     )
     out.mkdir(parents=True, exist_ok=True)
     head = {"model": str(model), "space": asdict(space), "max_steps": max_steps, "rows": rows}
-    done = _open_log(out / LOG, json.loads(json.dumps(head)), resume=resume)
+    done = open_log(out / LOG, head, resume=resume)
     judged = served.read_rows(data, card["tier"], "val", rows)
     if not judged:
         raise ConfigError(f"{data} has no rows of split val to judge by")
@@ -195,8 +189,7 @@ def search_folder(
             "seconds": round(time.monotonic() - began, 1),
         }
         done.append(one)
-        with (out / LOG).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(one) + "\n")
+        append(out / LOG, one)
         tell(_line(one, trials))
     result = {"trials": len(done), "front": pareto(done)}
     (out / FRONT).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -239,21 +232,6 @@ def try_cut(
     quality = figures["macro_f1"] if "macro_f1" in figures else -figures["loss"]
     parameters = sum(one.numel() for one in made.parameters())
     return {"quality": quality, **cost, "parameters": parameters, "figures": figures}
-
-
-def _open_log(path: Path, head: dict[str, Any], *, resume: bool) -> list[dict[str, Any]]:
-    """The trials that were done; a half-written last line, from a crash, is dropped."""
-    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
-    if not lines or not lines[0]:
-        path.write_text(json.dumps(head) + "\n", encoding="utf-8")
-        return []
-    if not resume:
-        raise ConfigError(f"{path} holds a search", hint="--resume goes on with it; or another --out")
-    if json.loads(lines[0]) != head:
-        raise ConfigError(f"{path} is a search of another model or space", hint="choose another --out")
-    whole = lines[:-1]  # what follows the last line's end was cut short, or is nothing
-    path.write_text("".join(f"{line}\n" for line in whole), encoding="utf-8")
-    return [json.loads(line) for line in whole[1:]]
 
 
 def _line(one: Mapping[str, Any], trials: int) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
+import tomlkit
 
 from daemon.errors import ConfigError
 from training.endpoint import Endpoint
@@ -119,19 +120,4 @@ def load(path: Path | None) -> Settings:
 
 def to_toml(settings: Settings) -> str:
     """The settings as a file that `load` reads."""
-    plain: dict[str, Any] = msgspec.to_builtins(settings)
-    top = [f"{key} = {_value(value)}" for key, value in plain.items() if not isinstance(value, dict)]
-    for name, section in plain.items():
-        if isinstance(section, dict):
-            top += ["", f"[{name}]", *(f"{key} = {_value(value)}" for key, value in section.items())]
-    return "\n".join(top) + "\n"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_value, value)) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_value(key)} = {_value(one)}" for key, one in value.items()) + "}"
-    return msgspec.json.encode(value).decode() if isinstance(value, str) else repr(value)
+    return tomlkit.dumps(msgspec.to_builtins(settings))
