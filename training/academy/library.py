@@ -106,6 +106,15 @@ def remove_document(base: sqlite3.Connection, key: int) -> None:
     base.execute("DELETE FROM documents WHERE id = ?", (key,))
 
 
+def shrink(folder: Path) -> None:
+    """Rewrite the index without what was deleted, so that no word of it stays in the file."""
+    base = sqlite3.connect(folder / INDEX)
+    try:
+        base.execute("VACUUM")
+    finally:
+        base.close()
+
+
 def documents(base: sqlite3.Connection) -> list[Json]:
     """The documents with their numbers of passages."""
     rows = base.execute(
