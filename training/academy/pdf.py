@@ -21,6 +21,7 @@ from training.academy.blocks import MAX_CHARACTERS, Block, Tell
 from training.academy.markup import join_lines
 
 SHOWN_EVERY_S = 2.0
+_RUNNING_MAX = 100  # characters of one
 _EDGE_LINES = 2  # that may be a running head or foot
 _HEADING = re.compile(r"^(?:(?:Chapter|Kapitel|Appendix|Anhang)\s+\w+\b.{0,80}|(?:[A-Z]\.|\d{1,2}\.)?(?:\d{1,2}\.){0,4}\d{1,2}\.?\s+[A-ZÄÖÜ\"„][^.;:]{2,80})$")
 _ITEM = re.compile(r"^(?:[\u2022\u2013\u25aa\u25e6\u2023*]|\d{1,2}[.)]|\(?[a-z]\))\s+\S")
@@ -118,11 +119,12 @@ def _blocks(pages: dict[int, list[str]]) -> Iterator[Block]:
 
 
 def _running(pages: dict[int, list[str]]) -> set[str]:
-    """Lines at the edge of many pages, whatever number they hold."""
+    """Lines at the edge of many pages, whatever number they hold; what ends like a sentence is none."""
     seen = Counter(
         shape
         for lines in pages.values()
         for shape in {_shape(line) for line in (*lines[:_EDGE_LINES], *lines[-_EDGE_LINES:])}
+        if not shape.endswith((".", "!", "?", ":")) and len(shape) < _RUNNING_MAX
     )
     return {shape for shape, count in seen.items() if count >= max(3, len(pages) / 8)}
 
