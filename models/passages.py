@@ -12,7 +12,7 @@ import math
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from models.errors import ConfigError
 from models.terms import stem, terms
@@ -38,6 +38,7 @@ _MARKS = 500  # placeholders in one statement
 _KIN_LEAST = 5  # letters that a part of a compound has
 _KIN = 8  # relatives of a word that are looked for, the commonest first
 _KIN_WORTH = 0.5
+_BM25_MOST = 2.2  # of a word's weight, which is k1 + 1 with SQLite's k1 of 1.2
 
 
 class Passage(NamedTuple):
@@ -68,12 +69,20 @@ class Hit(NamedTuple):
     features: tuple[float, ...]
 
 
-# Shares of the question's weight (rare words weigh more): found in the passage, in the passage with its term and
-# heading, in the section; whether the rarest is there; BM25 of section and passage beside the best possible;
-# whether a number is asked for and there; the passage's share that the question explains.
+# Shares of the question's weight (rare words weigh more): found in the passage, in the passage with its
+# term and heading, in the section; whether the rarest is there; BM25 of section and passage beside the best
+# possible; whether a number is asked for and there; the passage's share that the question explains.
 FEATURES = ("here", "around", "section", "rarest", "bm25_section", "bm25_passage", "number", "focus")
 # Chosen on the development questions of the academy's report.
 WEIGHTS = (1.0, 1.4, 0.5, 0.2, 0.6, 0.4, 0.15, 0.2)
+
+
+class _Asked(NamedTuple):
+    """A question: each word's stems with its relatives, their weights, whether a number is asked for."""
+
+    kin: Sequence[tuple[str, ...]]
+    weights: Sequence[float]
+    number: bool
 
 
 class Index:
@@ -91,7 +100,7 @@ class Index:
         self._total = max(1, self._base.execute("SELECT count(*) FROM passages").fetchone()[0])
         self._known: dict[str, int] = dict(self._base.execute("SELECT term, doc FROM vocabulary"))
 
-    def __enter__(self) -> Index:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -108,9 +117,12 @@ class Index:
         sections = dict(ranked)
         found = {one.id: one for one in self._passages("section", list(sections))}
         found |= {one.id: one for one in self._passages("p.id", list(alone))}
-        weights = [self._weight(kin[0]) for kin in asked]
+        meant = _Asked(asked, [self._weight(kin[0]) for kin in asked], _asks_number(question))
         bodies = self._bodies({one.section for one in found.values()})
-        hits = [self._judge(one, question, asked, weights, bodies, sections, alone) for one in found.values()]
+        hits = []
+        for one in found.values():
+            ranks = (sections.get(one.section, 0.0), alone.get(one.id, 0.0))
+            hits.append(self._judge(one, meant, body=bodies[one.section], ranks=ranks))
         return sorted(hits, key=lambda hit: (-hit.score, hit.passage.id))[:limit]
 
     def passages(self, keys: Iterable[int] | None = None) -> list[Passage]:
@@ -139,7 +151,7 @@ class Index:
         return list(kin.values())
 
     def _kin(self, own: Sequence[str]) -> tuple[str, ...]:
-        """Words of the documents that are parts of this one, or have it as a part: German compounds, options."""
+        """Words of the documents that are parts of this one, or have it as a part: compounds, options."""
         long = [one for one in own if len(one) >= _KIN_LEAST]
         related = {
             known: count
@@ -156,7 +168,8 @@ class Index:
 
     def _ranked(self, table: str, query: str, columns: str, limit: int) -> list[tuple[int, float]]:
         rows = self._base.execute(
-            f"SELECT rowid, -bm25({table}, {columns}) FROM {table} WHERE {table} MATCH ? ORDER BY 2 DESC LIMIT ?",  # noqa: S608 - both are ours
+            f"SELECT rowid, -bm25({table}, {columns}) FROM {table}"  # noqa: S608 - both are ours
+            f" WHERE {table} MATCH ? ORDER BY 2 DESC LIMIT ?",
             (query, limit),
         )
         return list(rows)
@@ -183,28 +196,26 @@ class Index:
     def _judge(
         self,
         one: Passage,
-        question: str,
-        asked: Sequence[tuple[str, ...]],
-        weights: Sequence[float],
-        bodies: dict[int, set[str]],
-        sections: dict[int, float],
-        alone: dict[int, float],
+        asked: _Asked,
+        *,
+        body: set[str],
+        ranks: tuple[float, float],
     ) -> Hit:
-        total = sum(weights) or 1.0
+        total = sum(asked.weights) or 1.0
         here = terms(one.text, one.lang)
         around = set(here) | set(terms(f"{one.term} {one.heading}", one.lang))
         shares = [
-            sum(weight * _found(kin, where) for kin, weight in zip(asked, weights, strict=True)) / total
-            for where in (set(here), around, bodies[one.section])
+            sum(weight * _found(kin, where) for kin, weight in zip(asked.kin, asked.weights, strict=True))
+            / total
+            for where in (set(here), around, body)
         ]
-        rarest = max(range(len(asked)), key=lambda at: weights[at])
+        rarest = max(range(len(asked.kin)), key=asked.weights.__getitem__)
         features = (
             *shares,
-            _found(asked[rarest], around),
-            min(1.0, sections.get(one.section, 0.0) / (2.2 * total)),
-            min(1.0, alone.get(one.id, 0.0) / (2.2 * total)),
-            float(_asks_number(question) and any(char.isdigit() for char in one.text)),
-            self._focus(here, asked),
+            _found(asked.kin[rarest], around),
+            *(min(1.0, rank / (_BM25_MOST * total)) for rank in ranks),
+            float(asked.number and any(char.isdigit() for char in one.text)),
+            self._focus(here, asked.kin),
         )
         return Hit(one, sum(map(float.__mul__, WEIGHTS, features)), features)
 
@@ -223,9 +234,25 @@ def _found(kin: Sequence[str], where: set[str]) -> float:
     return _KIN_WORTH if any(one in where for one in kin[1:]) else 0.0
 
 
+# Of questions whose answer has a digit, in both languages.
 _NUMBER_WORDS = frozenset(
-    "many much long often default time size number maximum minimum limit port mode viele viel lange oft standard"
-    " standardwert zeit größe anzahl höchstens mindestens grenze rechte bit version".split()
+    (
+        *("many", "much", "long", "often", "default", "time", "size", "number", "maximum", "minimum"),
+        *(
+            "limit",
+            "port",
+            "mode",
+            "viele",
+            "viel",
+            "lange",
+            "oft",
+            "standard",
+            "standardwert",
+            "zeit",
+            "größe",
+        ),
+        *("anzahl", "höchstens", "mindestens", "grenze", "rechte", "bit", "version"),
+    )
 )
 
 

@@ -1,40 +1,44 @@
 """Words as retrieval compares them: folded, lightly stemmed in German and English, names taken apart.
 
-German: the rules of CISTEM (Weissweiler and Fraser 2017). English: plural, -ing, -ed, -ation and the like, less
-than Porter's. Knows nothing of indexes.
+German: the rules of CISTEM (Weissweiler and Fraser 2017). English: plural, -ing, -ed, -ation and the like,
+less than Porter's. Knows nothing of indexes.
 """
 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections import Counter
 from functools import lru_cache
+from pathlib import Path
 
 _TOKEN = re.compile(r"[^\W_]+", re.UNICODE)
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _FOLD = str.maketrans({"ä": "a", "ö": "o", "ü": "u", "ß": "ss", "é": "e", "è": "e", "á": "a"})
 _VOWEL = re.compile(r"[aeiouy]")
-_ENGLISH = ("ations", "ation", "ating", "ated", "ates", "ator", "ings", "ing", "ied", "ies", "ed", "ly", "es", "s", "ate", "e")
+_ENGLISH = (
+    "ations",
+    "ation",
+    "ating",
+    "ated",
+    "ates",
+    "ator",
+    "ings",
+    "ing",
+    "ied",
+    "ies",
+    "ed",
+    "ly",
+    "es",
+    "s",
+    "ate",
+    "e",
+)
 _DOUBLE = re.compile(r"([bdgmnprt])\1$")
 
 STOP = {
-    "en": frozenset(
-        "a an the of to in on for with by from at as is are was were be been being it its this that these those and or"
-        " not no if then than so such can may must should will would do does did done has have had i you we they he she"
-        " what which who whom whose when where why how there here into about any all each other also only one my your"
-        " their them out up over under between per via me us our tell name please mean called happen happens".split()
-    ),
-    "de": frozenset(
-        "der die das den dem des ein eine einer eines einem einen und oder nicht kein keine ist sind war waren wird"
-        " werden wurde wurden sein bin zu zum zur im in am an auf für mit von vom bei aus als auch es er sie ich du wir"
-        " ihr man sich so wie was welche welcher welches welchem welchen wer wen wem wo wann warum wozu wofür womit"
-        " wodurch kann können muss müssen soll sollte darf dass wenn dann nur noch schon mehr diese dieser dieses"
-        " diesem diesen hat haben hatte um über unter nach vor durch sowie beim heißt dort hier dazu damit davon"
-        " lautet gibt geht macht nennt bitte".split()
-    ),
-    "fr": frozenset("le la les des du un une et est sont dans pour pas que qui sur avec au aux ce cette il elle".split()),
-    "es": frozenset("el los las una del y es son para por que con en no se su al como más este esta".split()),
-    "it": frozenset("il lo gli della delle di che è sono per con non una nel alla come più questo si".split()),
+    lang: frozenset(common.split())
+    for lang, common in tomllib.loads(Path(__file__).with_name("terms.toml").read_text("utf-8")).items()
 }
 _ASKED = STOP["en"] | STOP["de"]
 
@@ -52,7 +56,9 @@ def words(text: str) -> list[str]:
 
 def terms(text: str, lang: str) -> list[str]:
     """The stems of a text's words without those that every text has."""
-    return [stem(word, lang) for word in words(text) if word not in _ASKED and (len(word) > 1 or word.isdigit())]
+    return [
+        stem(word, lang) for word in words(text) if word not in _ASKED and (len(word) > 1 or word.isdigit())
+    ]
 
 
 def language(text: str) -> str:
@@ -95,5 +101,11 @@ def _english(word: str) -> str:
             if suffix == "s" and word.endswith(("ss", "us", "is")):
                 return word
             cut = word[: -len(suffix)]
-            return _DOUBLE.sub(r"\1", cut) if suffix in {"ing", "ings", "ed"} else _english(cut) if suffix in {"s", "es"} else cut
+            return (
+                _DOUBLE.sub(r"\1", cut)
+                if suffix in {"ing", "ings", "ed"}
+                else _english(cut)
+                if suffix in {"s", "es"}
+                else cut
+            )
     return word

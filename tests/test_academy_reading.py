@@ -93,7 +93,9 @@ def test_markdown_keeps_headings_lists_tables_and_code_with_their_lines(tmp_path
     document = read(tmp_path / "a.md")
     found = pieces(document)
     assert (document.format, document.problems) == ("markdown", [])
-    assert ("Backup > Restore", "Setting: keep_days | Default: 30", 12) in [(h, p.text, p.line) for h, p in found]
+    assert ("Backup > Restore", "Setting: keep_days | Default: 30", 12) in [
+        (h, p.text, p.line) for h, p in found
+    ]
     assert [p.text for _, p in found if p.kind == "item"] == ["Stop the database.", "Unpack the archive."]
     assert [p.text for _, p in found if p.kind == "code"] == ["borg extract --list repo::latest"]
 
@@ -104,7 +106,9 @@ def test_html_gives_its_text_without_scripts_and_menus(tmp_path):
     texts = [piece.text for _, piece in found]
     assert "The mail server is post.example." in texts
     assert "Service: imaps | Port: 993" in texts
-    assert ("queue_life", "How long a mail waits. Defaults to 5 days.") in [(p.term, p.text) for _, p in found]
+    assert ("queue_life", "How long a mail waits. Defaults to 5 days.") in [
+        (p.term, p.text) for _, p in found
+    ]
     assert "postqueue -p\npostsuper -d ALL" in texts
     assert not any("alert" in text or "menu" in text for text in texts)
 
@@ -126,7 +130,9 @@ def test_man_page_terms_keep_their_explanations(tmp_path, monkeypatch, laid_out)
 
 def test_man_page_cannot_make_the_reader_read_other_files(tmp_path):
     (tmp_path / "secret").write_text("the secret word is xyzzy\n")
-    (tmp_path / "evil.1").write_text(f".TH E 1\n.SH NAME\nevil\n.so {tmp_path}/secret\n.SH SEE\nnothing else\n")
+    (tmp_path / "evil.1").write_text(
+        f".TH E 1\n.SH NAME\nevil\n.so {tmp_path}/secret\n.SH SEE\nnothing else\n"
+    )
     assert "xyzzy" not in str(read(tmp_path / "evil.1").blocks)
 
 
@@ -150,7 +156,10 @@ def test_docx_has_headings_tables_lists_and_pages(tmp_path):
 
 @pytest.mark.parametrize("engine", ["auto", "pypdf"])
 def test_pdf_text_comes_with_its_page_and_without_running_heads(tmp_path, engine):
-    texts = [f"House manual\n{n} Chapter {n}\nThe lamp of room {n} has {n}0 watts and hangs low.\nPage {n}" for n in range(1, 7)]
+    texts = [
+        f"House manual\n{n} Chapter {n}\nThe lamp of room {n} has {n}0 watts and hangs low.\nPage {n}"
+        for n in range(1, 7)
+    ]
     document = read(make_pdf(tmp_path / "m.pdf", texts), engine=engine)
     found = {piece.page: piece.text for _, piece in pieces(document)}
     assert document.pages == 6
@@ -158,7 +167,9 @@ def test_pdf_text_comes_with_its_page_and_without_running_heads(tmp_path, engine
 
 
 def test_two_thousand_pages_are_read_whole_and_within_bounds(tmp_path):
-    small = pypdf.PdfReader(make_pdf(tmp_path / "s.pdf", ["The answer of every page is the same long line of words."]))
+    small = pypdf.PdfReader(
+        make_pdf(tmp_path / "s.pdf", ["The answer of every page is the same long line of words."])
+    )
     writer = pypdf.PdfWriter()
     for _ in range(2000):
         writer.add_page(small.pages[0])
@@ -179,7 +190,7 @@ def test_a_reader_that_takes_too_long_is_stopped_and_the_missing_pages_named(tmp
 def test_encrypted_pdf_is_named_with_its_remedy(tmp_path):
     path = make_pdf(tmp_path / "e.pdf", ["secret"], password="sesame")
     for engine in ("auto", "pypdf"):
-        with pytest.raises(UnreadableError, match="encrypted.*qpdf"):
+        with pytest.raises(UnreadableError, match=r"encrypted.*qpdf"):
             read(path, engine=engine)
 
 
@@ -231,7 +242,9 @@ def test_hostile_files_cost_one_line_each_and_the_rest_is_read(tmp_path):
     (tmp_path / "broken.gz").write_bytes(b"\x1f\x8b\x08\x00 not gzip")
     (tmp_path / "picture.md").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     (tmp_path / "noise.txt").write_bytes(bytes(range(256)) * 10)
-    (tmp_path / "old.txt").write_bytes("Größe und Höhe des Schranks\n\nDer Schrank ist blau.".encode("cp1252"))
+    (tmp_path / "old.txt").write_bytes(
+        "Größe und Höhe des Schranks\n\nDer Schrank ist blau.".encode("cp1252")
+    )
     with zipfile.ZipFile(tmp_path / "bomb.docx", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("word/document.xml", b"0" * (1 << 20))
     found, problems = read_documents([tmp_path], tell=quiet)

@@ -22,8 +22,7 @@ from training.academy.library import add_document, opened
 FIXTURES = Path(__file__).parent / "fixtures/advice"
 PAGES = (
     "1 About this book\nWhom to call about the printers, and where the spare keys hang.",
-    "2 File systems\nWhen the file system /mnt/small is full, remove the nightly exports older than a week and"
-    " tell the accountants. No space left on device means that /mnt/small is full.",
+    "2 File systems\nWhen the file system /mnt/small is full, remove exports older than a week.",
     "3 Heating\nThe heating of the rooms is regulated by the house's owner in the cellar.",
 )
 

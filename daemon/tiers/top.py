@@ -22,7 +22,9 @@ from daemon.settings import Top
 _NOTES_MAX = 64
 SEEDS = 5  # texts that a model may try before the catalogue speaks; a tenth of a second each
 
-Cite = Callable[[Incident, Lang], tuple[Citation | None, str]]  # a page of the operator's documents, or a note
+Cite = Callable[
+    [Incident, Lang], tuple[Citation | None, str]
+]  # a page of the operator's documents, or a note
 Write = Callable[[str, int], str | None]  # prompt and seed to a slotted text; None: no model, or too slow
 
 
@@ -62,7 +64,7 @@ class TopTier:
         return self._cited(advice or minimal_advice(lang), incident)
 
     def _cited(self, advice: Advice, incident: Incident) -> Advice:
-        """The advice with the page of a runbook that fits, where there is one and the whole passes the check."""
+        """The advice with the page of a runbook that fits, if there is one and the whole passes the check."""
         if self._cite is None:
             return advice
         citation, note = self._cite(incident, advice.lang)

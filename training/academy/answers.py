@@ -1,6 +1,6 @@
 """A question's way to its answer: retrieve, judge, decide, cite.
 
-The answer is always words of a passage, never the model's own, so it can be checked on the page that is cited.
+The answer is always words of a passage, never the model's own, so the page that is cited can be looked up.
 Below the threshold nothing is answered. Ranking and threshold are calibrated (`training.academy.decision`).
 """
 
@@ -52,7 +52,14 @@ def answer(
         return Answer(question, absent(lang), found=False, confidence=best[0], passage=best[1])
     sure, best_passage = ranked[0]
     others = tuple(one for _, one in ranked[1:3])
-    return Answer(question, compose(best_passage, index, words), found=True, confidence=sure, passage=best_passage, others=others)
+    return Answer(
+        question,
+        compose(best_passage, index, words),
+        found=True,
+        confidence=sure,
+        passage=best_passage,
+        others=others,
+    )
 
 
 def rank(
@@ -61,7 +68,9 @@ def rank(
     """The passages with the probability that they answer, the likeliest first."""
     opinions = judge(question, [hit.passage for hit in hits]) if judge and hits else None
     sure = weigh(decision, hits, opinions)
-    return sorted(((one, hit.passage) for one, hit in zip(sure, hits, strict=True)), key=lambda pair: -pair[0])
+    return sorted(
+        ((one, hit.passage) for one, hit in zip(sure, hits, strict=True)), key=lambda pair: -pair[0]
+    )
 
 
 def compose(passage: Passage, index: Index, words: int) -> str:

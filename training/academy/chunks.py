@@ -18,7 +18,9 @@ SECTION_WORDS = 200  # about 300 tokens: three of them and a question fit a smal
 PASSAGE_WORDS = 45
 _TITLE_WORDS = 5
 _SENTENCE = re.compile(r"(?<=[.!?])[\"”)]?\s+(?=[A-ZÄÖÜ\"„(])")
-_ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|z\.\s?B|d\.\s?h|bzw|ca|vgl|u\.\s?a|Nr|Abs|No|Fig|Dr|St)\.)$")
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:e\.g|i\.e|etc|vs|cf|z\.\s?B|d\.\s?h|bzw|ca|vgl|u\.\s?a|Nr|Abs|No|Fig|Dr|St)\.)$"
+)
 
 
 class Piece(NamedTuple):
@@ -111,7 +113,9 @@ def _short(lead: str) -> str:
 
 def _row(columns: list[str], cells: list[str]) -> str:
     if len(columns) == len(cells):
-        return " | ".join(f"{name}: {cell}" if name else cell for name, cell in zip(columns, cells, strict=True))
+        return " | ".join(
+            f"{name}: {cell}" if name else cell for name, cell in zip(columns, cells, strict=True)
+        )
     return " | ".join(cells)
 
 

@@ -56,10 +56,13 @@ def make_curriculum(
         rows += pair
         counts["judge"] -= len(pair)
     rows += [
-        _answered(row, passages[row["passage"]], index, source) for row in _balanced(taught)[: counts["answer"]]
+        _answered(row, passages[row["passage"]], index, source)
+        for row in _balanced(taught)[: counts["answer"]]
     ]
     answered = [row for row in _balanced(taught) if row["kind"] not in {"topic", "missing"}]
-    rows += [_row(forms.closed(row["question"]), _short(row["answer"])) for row in answered[-counts["closed"] :]]
+    rows += [
+        _row(forms.closed(row["question"]), _short(row["answer"])) for row in answered[-counts["closed"] :]
+    ]
     rows += replay
     source.shuffle(rows)
     watched = max(2, len(rows) // 40)
@@ -76,7 +79,8 @@ def _balanced(rows: Iterable[Lesson]) -> list[Lesson]:
     kinds: dict[str, list[Lesson]] = {}
     for row in rows:
         kinds.setdefault(f"{row['lang']} {row['kind']}", []).append(row)
-    found, place = [], 0
+    found: list[Lesson] = []
+    place = 0
     while len(found) < sum(map(len, kinds.values())):
         found += [kind[place] for kind in kinds.values() if place < len(kind)]
         place += 1
@@ -96,7 +100,9 @@ def _judged(row: Lesson, passage: Passage, index: Index, source: random.Random) 
 def _answered(row: Lesson, passage: Passage, index: Index, source: random.Random) -> Row:
     listed = distractors(row, passage, index.search(row["question"], _FOUND))[:DISTRACTORS]
     if not row["answer"]:
-        return _row(forms.answering(row["question"], [*listed, passage][: DISTRACTORS + 1]), absent(row["lang"]))
+        return _row(
+            forms.answering(row["question"], [*listed, passage][: DISTRACTORS + 1]), absent(row["lang"])
+        )
     place = source.randint(0, len(listed))
     listed.insert(place, passage)
     return _row(forms.answering(row["question"], listed), f"[{place + 1}] {_short(row['answer'])}")

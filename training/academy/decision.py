@@ -1,4 +1,4 @@
-"""When a passage is taken for the answer: a logistic model of retrieval's features and the specialist's opinion.
+"""When a passage is taken for the answer: a logistic model of retrieval's and the specialist's opinion.
 
 Calibrated on lessons of sections that were not trained on, with some of their words left out, since an
 operator words it otherwise. Half of them are asked as if their section were not there: those must not be
@@ -51,7 +51,11 @@ def features(hits: Sequence[Hit], opinions: Sequence[Opinion] | None) -> list[di
         row |= {"first": float(place == 0), "lead": hit.score - runner_up}
         if opinions is not None:
             mean = sum(one.question for one in opinions) / len(opinions)
-            row |= {"yes": opinions[place].yes, "question": opinions[place].question - mean, "likely": opinions[place].question}
+            row |= {
+                "yes": opinions[place].yes,
+                "question": opinions[place].question - mean,
+                "likely": opinions[place].question,
+            }
         found.append(row)
     return found
 
@@ -66,24 +70,49 @@ def weigh(decision: Decision, hits: Sequence[Hit], opinions: Sequence[Opinion] |
 
 
 def calibrate(
-    lessons: Sequence[Lesson], index: Index, judge: Judge | None, *, passages: int, count: int, seed: int, tell: Tell
+    lessons: Sequence[Lesson],
+    index: Index,
+    judge: Judge | None,
+    *,
+    passages: int,
+    count: int,
+    seed: int,
+    tell: Tell,
 ) -> Decision:
     """Weights and threshold from up to `count` lessons; what they are on these is in `figures`."""
     source = random.Random(seed)  # noqa: S311 - a sample, not a secret
-    groups = list(_groups(lessons, index, judge, passages, count, source, tell))
+    groups = list(_groups(lessons, index, judge, passages=passages, count=count, source=source, tell=tell))
     names = sorted({name for rows, _ in groups for row in rows for name in row})
-    usable = [(np.array([[row[name] for name in names] for row in rows]), np.array(labels)) for rows, labels in groups if rows]
+    usable = [
+        (np.array([[row[name] for name in names] for row in rows]), np.array(labels))
+        for rows, labels in groups
+        if rows
+    ]
     if sum(int(labels.sum()) for _, labels in usable) < 8:
         tell("too few lessons to calibrate with; retrieval's own score decides")
         return UNCALIBRATED
-    weights, intercept = _fit(np.concatenate([one for one, _ in usable]), np.concatenate([labels for _, labels in usable]))
+    weights, intercept = _fit(
+        np.concatenate([one for one, _ in usable]), np.concatenate([labels for _, labels in usable])
+    )
     sure = [(1 / (1 + np.exp(-(rows @ weights + intercept))), labels) for rows, labels in usable]
     threshold, figures = _threshold(sure)
-    return Decision({name: float(one) for name, one in zip(names, weights, strict=True)}, float(intercept), threshold, figures)
+    return Decision(
+        {name: float(one) for name, one in zip(names, weights, strict=True)},
+        float(intercept),
+        threshold,
+        figures,
+    )
 
 
 def _groups(
-    lessons: Sequence[Lesson], index: Index, judge: Judge | None, passages: int, count: int, source: random.Random, tell: Tell
+    lessons: Sequence[Lesson],
+    index: Index,
+    judge: Judge | None,
+    *,
+    passages: int,
+    count: int,
+    source: random.Random,
+    tell: Tell,
 ) -> Iterator[tuple[list[dict[str, float]], list[int]]]:
     known = {one.id: one for one in index.passages({row["passage"] for row in lessons})}
     for number, row in enumerate(lessons[:count]):
@@ -95,7 +124,9 @@ def _groups(
         hits = [
             hit
             for hit in index.search(question, passages + 8)
-            if not hide or not row["answer"] or hit.passage.section != gold.section and not _holds(hit.passage, row)
+            if not hide
+            or not row["answer"]
+            or (hit.passage.section != gold.section and not _holds(hit.passage, row))
         ][:passages]
         opinions = judge(question, [hit.passage for hit in hits]) if judge and hits else None
         right = [int(not hide and (hit.passage.id == gold.id or _holds(hit.passage, row))) for hit in hits]
@@ -110,7 +141,9 @@ def _holds(passage: Passage, row: Lesson) -> bool:
 def reword(question: str, term: str, source: random.Random) -> str:
     """The question without some of its telling words, as somebody asks who has not read the document."""
     stop = STOP["en"] | STOP["de"]
-    kept = [word for word in question.split() if word.lower() in stop or word in term or source.random() < KEPT]
+    kept = [
+        word for word in question.split() if word.lower() in stop or word in term or source.random() < KEPT
+    ]
     return " ".join(kept)
 
 
@@ -125,10 +158,10 @@ def _fit(rows: Any, labels: Any) -> tuple[Any, float]:
 
 
 def _threshold(groups: Sequence[tuple[Any, Any]]) -> tuple[float, dict[str, float]]:
-    """The lowest threshold that keeps false answers within FALSE_ANSWERS, and what it costs on these lessons."""
+    """The lowest threshold that keeps false answers within FALSE_ANSWERS, and what it costs here."""
     absent = sorted(float(sure.max()) for sure, labels in groups if not labels.any())
     there = [(float(sure.max()), bool(labels[int(sure.argmax())])) for sure, labels in groups if labels.any()]
-    at = min(len(absent) - 1, int(math.ceil((1 - FALSE_ANSWERS) * len(absent)))) if absent else -1
+    at = min(len(absent) - 1, math.ceil((1 - FALSE_ANSWERS) * len(absent))) if absent else -1
     threshold = absent[at] + 1e-6 if absent else 0.5
     answered = [right for best, right in there if best >= threshold]
     figures = {

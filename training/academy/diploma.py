@@ -27,14 +27,20 @@ def write(folder: Path, *, base: str, metrics: dict[str, Any]) -> None:
         "kind": "specialist",
         "name": folder.name,
         "base": base,
-        "files": {path.name: _hash(path) for path in sorted(adapter.iterdir()) if path.is_file() and path.name != MANIFEST},
+        "files": {
+            path.name: _hash(path)
+            for path in sorted(adapter.iterdir())
+            if path.is_file() and path.name != MANIFEST
+        },
         "licence": "that of the base and of the documents; stays on this host",
         "data": data,
         "metrics": metrics,
     }
     body = json.dumps(manifest, ensure_ascii=False, sort_keys=True)
     manifest["digest"] = hashlib.sha256(body.encode()).hexdigest()
-    (adapter / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    (adapter / MANIFEST).write_text(
+        json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -44,7 +50,9 @@ def verify(folder: Path) -> dict[str, Any]:
         manifest = json.loads((adapter / MANIFEST).read_text(encoding="utf-8"))
         digest = manifest.pop("digest")
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise IntegrityError(f"{adapter / MANIFEST} is missing or damaged: {error}", hint="train --resume") from error
+        raise IntegrityError(
+            f"{adapter / MANIFEST} is missing or damaged: {error}", hint="train --resume"
+        ) from error
     body = json.dumps(manifest, ensure_ascii=False, sort_keys=True)
     if hashlib.sha256(body.encode()).hexdigest() != digest:
         raise IntegrityError(f"{adapter / MANIFEST} was changed after training", hint="train --resume")

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from daemon.errors import ConfigError, HauswartError, MissingDependencyError
+from daemon.errors import ConfigError, HauswartError
 from training.academy import markup, pdf, roff, word
 from training.academy.blocks import MAX_CHARACTERS, Block, Document, Tell
 from training.academy.sniffing import EXPECTED, sniff
@@ -82,10 +82,17 @@ def read_document(
     kept, cut = _bounded(blocks)
     more += [f"only the first {MAX_CHARACTERS} characters were taken"] if cut else []
     digest = hashlib.sha256(content).hexdigest()
-    return Document(path, found, digest, pages or max((one.page for one in kept), default=0), kept, problems + more)
+    return Document(
+        path, found, digest, pages or max((one.page for one in kept), default=0), kept, problems + more
+    )
 
 
-_READERS = {"html": markup.read_html, "markdown": markup.read_markdown, "text": markup.read_text, "man": roff.read_man}
+_READERS = {
+    "html": markup.read_html,
+    "markdown": markup.read_markdown,
+    "text": markup.read_text,
+    "man": roff.read_man,
+}
 
 
 def _content(path: Path) -> bytes:
@@ -131,15 +138,12 @@ def _pdf(
 def _word(content: bytes) -> tuple[list[Block], list[str]]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if sum(one.file_size for one in archive.infolist()) > MAX_BYTES:
-                raise UnreadableError(f"unpacks to more than {MAX_BYTES >> 20} MiB")
-        return word.read_word(content), []
-    except MissingDependencyError:
-        raise
-    except UnreadableError:
-        raise
+            size = sum(one.file_size for one in archive.infolist())
+        if size <= MAX_BYTES:
+            return word.read_word(content), []
     except Exception as error:  # a broken package fails in any layer of the library
         raise UnreadableError(f"is a broken DOCX file: {type(error).__name__}: {error}") from error
+    raise UnreadableError(f"unpacks to more than {MAX_BYTES >> 20} MiB")
 
 
 def _text(content: bytes) -> tuple[str, list[str]]:
@@ -149,7 +153,9 @@ def _text(content: bytes) -> tuple[str, list[str]]:
     try:
         return content.decode("utf-8-sig"), []
     except UnicodeDecodeError as error:
-        return content.decode("cp1252", "replace"), [f"is not UTF-8 (byte {error.start}); read as Windows-1252"]
+        return content.decode("cp1252", "replace"), [
+            f"is not UTF-8 (byte {error.start}); read as Windows-1252"
+        ]
 
 
 def _bounded(blocks: list[Block]) -> tuple[list[Block], bool]:

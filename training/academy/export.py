@@ -55,4 +55,8 @@ def command(
     settings = load(config)
     folder = library.folder_of(settings.folder, name or settings.specialist)
     result = export(folder, out, kind, quantization)
-    typer.echo(json.dumps(result, ensure_ascii=False, default=str) if as_json else f"{result['format']} of {folder.name} in {out}")
+    typer.echo(
+        json.dumps(result, ensure_ascii=False, default=str)
+        if as_json
+        else f"{result['format']} of {folder.name} in {out}"
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -20,15 +20,22 @@ from models.terms import STOP, words
 from training.academy.chunks import sentences
 
 _DEFAULT = re.compile(
-    r"(?:[Dd]efaults? to|[Bb]y default,?|[Tt]he default (?:is|value is)|[Dd]efault:|[Ss]tandardmäßig|[Vv]oreinstellung ist"
-    r"|[Vv]oreingestellt ist|[Ss]tandard(?:wert)? ist)"
+    r"(?:[Dd]efaults? to|[Bb]y default,?|[Tt]he default (?:is|value is)|[Dd]efault:|[Ss]tandardmäßig"
+    r"|[Vv]oreinstellung ist|[Vv]oreingestellt ist|[Ss]tandard(?:wert)? ist)"
 )
 _DEFINITION = {
-    "en": re.compile(r"^((?:An? |The )?[A-Z`\"/.\w][\w./ -]{1,48}?) (?:is|are|means|denotes|refers to) (?:an? |the |\w)"),
-    "de": re.compile(r"^((?:Ein |Eine |Der |Die |Das )?[A-ZÄÖÜ`\"„/.\w][\w./ -]{1,48}?) (?:ist|sind|bezeichnet|bedeutet|heißt) (?:ein|der|die|das|\w)"),
+    "en": re.compile(
+        r"^((?:An? |The )?[A-Z`\"/.\w][\w./ -]{1,48}?) (?:is|are|means|denotes|refers to) (?:an? |the |\w)"
+    ),
+    "de": re.compile(
+        r"^((?:Ein |Eine |Der |Die |Das )?[A-ZÄÖÜ`\"„/.\w][\w./ -]{1,48}?)"
+        r" (?:ist|sind|bezeichnet|bedeutet|heißt) (?:ein|der|die|das|\w)"
+    ),
 }
 _KEY_VALUE = re.compile(r"^[-*\u2022\s]*([A-Za-zÄÖÜäöü][\w äöüß()/.-]{1,40}?)\s*(?::|=)\s+(\S.{0,160})$")
-_NUMBER = re.compile(r"\b\d[\d.,:]*\s?(?:%|[kKMGT]i?B\b|[munµ]?s\b|min\b|h\b|Hz\b|V\b|W\b|°C|[a-zäöüß]{3,}\b)?")
+_NUMBER = re.compile(
+    r"\b\d[\d.,:]*\s?(?:%|[kKMGT]i?B\b|[munµ]?s\b|min\b|h\b|Hz\b|V\b|W\b|°C|[a-zäöüß]{3,}\b)?"
+)
 _STEP = re.compile(r"^(?:\d{1,2}[.)]|[a-z]\))\s")
 _KEEP = 0.75  # of the words of a question that repeats the document's
 TERM_MAX = 60
@@ -58,6 +65,20 @@ def find_facts(passage: Passage, source: random.Random) -> list[Fact]:
     found = [*_of_term(passage), *_of_sentences(passage, source), *_of_layout(passage)]
     topic = _topic(passage, source)
     return [*found, *([Fact("topic", topic, passage.text)] if topic else [])]
+
+
+def find_procedures(passages: Sequence[Passage]) -> list[tuple[Passage, Fact]]:
+    """Lists under one lead or heading, as what is to be done: their first passage, and all their items."""
+    groups: dict[tuple[int, str], list[Passage]] = {}
+    for one in passages:
+        if one.kind == "item":
+            groups.setdefault((one.section, one.term), []).append(one)
+    found = []
+    for (_, term), items in groups.items():
+        about = term.rstrip(":") or items[0].heading.rpartition(" > ")[2]
+        if len(items) > 1 and about:
+            found.append((items[0], Fact("procedure", about, " ".join(one.text for one in items))))
+    return found
 
 
 def ask(fact: Fact, lang: str, source: random.Random, count: int) -> list[str]:
@@ -105,7 +126,7 @@ def _of_layout(passage: Passage) -> Iterator[Fact]:
         cells = [cell.strip() for cell in passage.text.split(" | ")]
         if len(cells) > 1:
             yield Fact("row", cells[0].rpartition(": ")[2], passage.text)
-    elif passage.kind in {"item", "code"} and passage.term.endswith(":"):
+    elif passage.kind == "code" and passage.term.endswith(":"):
         yield Fact("procedure", passage.term.rstrip(":"), passage.text)
     elif match := _KEY_VALUE.match(passage.text):
         yield Fact("value", match[1], passage.text)
@@ -122,12 +143,14 @@ def _paraphrase(sentence: str, term: str) -> str:
 def _topic(passage: Passage, source: random.Random) -> str:
     """A few telling words of the passage, out of order as in a search."""
     stop = STOP["en"] | STOP["de"]
-    telling = [word for word in dict.fromkeys(re.findall(r"[\w./-]{4,}", passage.text)) if word.lower() not in stop]
+    telling = [
+        word for word in dict.fromkeys(re.findall(r"[\w./-]{4,}", passage.text)) if word.lower() not in stop
+    ]
     if len(telling) < 3:
         return ""
     chosen = source.sample(telling[:20], min(len(telling), source.choice((3, 4, 5))))
     joint = " und " if passage.lang == "de" else " and "
-    return ", ".join(chosen[:-1]) + joint + chosen[-1]
+    return f"{', '.join(chosen[:-1])}{joint}{chosen[-1]}"
 
 
 def thin(text: str, source: random.Random) -> str:
@@ -141,7 +164,9 @@ def spread(passages: Iterable[Passage], tokens: int, source: random.Random) -> l
     by_document: dict[str, dict[int, list[Passage]]] = {}
     for one in passages:
         by_document.setdefault(one.document, {}).setdefault(one.section, []).append(one)
-    sizes = {name: sum(map(_tokens, (p for s in kept.values() for p in s))) for name, kept in by_document.items()}
+    sizes = {
+        name: sum(map(_tokens, (p for s in kept.values() for p in s))) for name, kept in by_document.items()
+    }
     total = sum(sizes.values()) or 1
     chosen = []
     for name, kept in sorted(by_document.items()):

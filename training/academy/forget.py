@@ -18,7 +18,10 @@ from training.academy import library, replay, teacher
 from training.academy.settings import load
 from training.academy.train import Config, Name
 
-_LEARNED = "its adapter had learned from a document that was forgotten and went too; hauswart academy train --resume makes a new one"
+_LEARNED = (
+    "its adapter had learned from a document that was forgotten and went too;"
+    " hauswart academy train --resume makes a new one"
+)
 
 
 def forget_document(folder: Path, document: str) -> dict[str, Any]:
@@ -29,7 +32,11 @@ def forget_document(folder: Path, document: str) -> dict[str, Any]:
             known = ", ".join(one["name"] for one in library.documents(base))
             raise ConfigError(f"{folder.name} has no document {document!r}", hint=f"it has: {known}")
         keys = [one["id"] for one in found]
-        sections = {row[0] for key in keys for row in base.execute("SELECT id FROM sections WHERE document = ?", (key,))}
+        sections = {
+            row[0]
+            for key in keys
+            for row in base.execute("SELECT id FROM sections WHERE document = ?", (key,))
+        }
         for key in keys:
             library.remove_document(base, key)
     with library.opened(folder) as base:
@@ -58,16 +65,34 @@ def forget_document(folder: Path, document: str) -> dict[str, Any]:
 
 def forget_specialist(folder: Path) -> dict[str, Any]:
     """Remove everything of a specialist."""
-    known = {library.INDEX, library.LESSONS, library.CARD, teacher.FILE, replay.FILE, "academy.toml", library.ADAPTER, "export"}
-    strange = [path.name for path in folder.iterdir() if path.name not in known and not path.name.startswith("report")]
+    known = {
+        library.INDEX,
+        library.LESSONS,
+        library.CARD,
+        teacher.FILE,
+        replay.FILE,
+        "academy.toml",
+        library.ADAPTER,
+        "export",
+    }
+    strange = [
+        path.name
+        for path in folder.iterdir()
+        if path.name not in known and not path.name.startswith("report")
+    ]
     if strange:
-        raise ConfigError(f"{folder} holds what is not the academy's: {', '.join(sorted(strange))}", hint="move it away first")
+        raise ConfigError(
+            f"{folder} holds what is not the academy's: {', '.join(sorted(strange))}",
+            hint="move it away first",
+        )
     shutil.rmtree(folder)
     return {"forgot": [folder.name], "note": "the specialist with all its documents, lessons and its adapter"}
 
 
 def command(
-    document: Annotated[str, typer.Argument(help="A document's name or path; none: the whole specialist.")] = "",
+    document: Annotated[
+        str, typer.Argument(help="A document's name or path; none: the whole specialist.")
+    ] = "",
     *,
     config: Config = None,
     name: Name = "",
@@ -86,4 +111,6 @@ def command(
 
 def _told(result: dict[str, Any]) -> str:
     counted = f" ({result['passages']} passages, {result['lessons']} lessons)" if "passages" in result else ""
-    return f"forgot {', '.join(result['forgot'])}{counted}" + (f"\n{result['note']}" if result["note"] else "")
+    return f"forgot {', '.join(result['forgot'])}{counted}" + (
+        f"\n{result['note']}" if result["note"] else ""
+    )

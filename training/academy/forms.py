@@ -25,7 +25,9 @@ def judging(question: str, passage: Passage) -> list[Message]:
 def answering(question: str, passages: Sequence[Passage]) -> list[Message]:
     """An answer with the number of its passage, or that there is none."""
     listed = "\n".join(f"[{number}] {shown(one)}" for number, one in enumerate(passages, 1))
-    return _asked(f"{listed}\n\nQuestion: {question}\nAnswer with the passage's number, or say it is not there.")
+    return _asked(
+        f"{listed}\n\nQuestion: {question}\nAnswer with the passage's number, or say it is not there."
+    )
 
 
 def closed(question: str) -> list[Message]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from models.passages import Passage
-from training.academy.facts import ask, ask_missing, find_facts
+from training.academy.facts import ask, ask_missing, find_facts, find_procedures
 from training.similarity import near_duplicates
 
 Lesson = dict[str, Any]
@@ -28,9 +28,16 @@ def make_lessons(passages: Sequence[Passage], seed: int) -> list[Lesson]:
     for passage in passages:
         for fact in find_facts(passage, source):
             if fact.asked:
-                rows += [lesson(passage, fact.kind, one, fact.answer) for one in ask(fact, passage.lang, source, WAYS)]
+                rows += [
+                    lesson(passage, fact.kind, one, fact.answer)
+                    for one in ask(fact, passage.lang, source, WAYS)
+                ]
         if source.random() < 2 * MISSING_SHARE and (question := ask_missing(passage, source)):
             rows.append(lesson(passage, "missing", question, ""))
+    for passage, fact in find_procedures(passages):
+        rows += [
+            lesson(passage, fact.kind, one, fact.answer) for one in ask(fact, passage.lang, source, WAYS)
+        ]
     return rows
 
 

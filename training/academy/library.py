@@ -1,10 +1,10 @@
 """A specialist's folder: its documents' index, its lessons, its adapter and what it was made with.
 
-    NAME/index.sqlite   documents, sections, passages (`models.passages`)
-    NAME/lessons.jsonl  what it is taught; may be edited before training
-    NAME/adapter/       what training made, with a manifest of hashes
-    NAME/academy.toml   the configuration it was made with
-    NAME/card.json      figures, calibration, state
+NAME/index.sqlite   documents, sections, passages (`models.passages`)
+NAME/lessons.jsonl  what it is taught; may be edited before training
+NAME/adapter/       what training made, with a manifest of hashes
+NAME/academy.toml   the configuration it was made with
+NAME/card.json      figures, calibration, state
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Json = dict[str, Any]
 
 
 def folder_of(home: Path, name: str, *, must: bool = True) -> Path:
-    """A specialist's folder. Raises ConfigError for a name that is none or, if it `must` be there, unknown."""
+    """A specialist's folder. Raises ConfigError for a name that is none or, if it `must` be there, new."""
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{name!r} cannot name a specialist", hint="letters, digits, '.', '_', '-'")
     folder = home / name
@@ -62,13 +62,23 @@ def opened(folder: Path) -> Iterator[sqlite3.Connection]:
 
 def add_document(base: sqlite3.Connection, document: Document) -> list[Section]:
     """Store a document's passages, in place of those of an older file of its path; its sections."""
-    for (old,) in base.execute("SELECT id FROM documents WHERE path = ? OR sha256 = ?", (str(document.path), document.sha256)).fetchall():
+    for (old,) in base.execute(
+        "SELECT id FROM documents WHERE path = ? OR sha256 = ?", (str(document.path), document.sha256)
+    ).fetchall():
         remove_document(base, old)
     sections = split_document(document)
     lang = max(("en", "de"), key=lambda one: sum(section.lang == one for section in sections))
     key = base.execute(
         "INSERT INTO documents(name, path, format, sha256, pages, lang, added) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (document.name, str(document.path), document.format, document.sha256, document.pages, lang, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())),
+        (
+            document.name,
+            str(document.path),
+            document.format,
+            document.sha256,
+            document.pages,
+            lang,
+            time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        ),
     ).lastrowid
     for section in sections:
         _add_section(base, key or 0, section)
@@ -92,14 +102,21 @@ def _add_section(base: sqlite3.Connection, document: int, section: Section) -> N
         ).lastrowid
         base.execute(
             "INSERT INTO passage_terms(rowid, term, body) VALUES (?, ?, ?)",
-            (row, stems_of(f"{piece.term} {section.heading}", section.lang), stems_of(piece.text, section.lang)),
+            (
+                row,
+                stems_of(f"{piece.term} {section.heading}", section.lang),
+                stems_of(piece.text, section.lang),
+            ),
         )
 
 
 def remove_document(base: sqlite3.Connection, key: int) -> None:
     """Take a document with all its passages out."""
     inside = "SELECT id FROM sections WHERE document = ?"
-    base.execute(f"DELETE FROM passage_terms WHERE rowid IN (SELECT id FROM passages WHERE section IN ({inside}))", (key,))  # noqa: S608 - ours
+    base.execute(
+        f"DELETE FROM passage_terms WHERE rowid IN (SELECT id FROM passages WHERE section IN ({inside}))",  # noqa: S608
+        (key,),
+    )
     base.execute(f"DELETE FROM passages WHERE section IN ({inside})", (key,))  # noqa: S608 - ours
     base.execute(f"DELETE FROM section_terms WHERE rowid IN ({inside})", (key,))  # noqa: S608 - ours
     base.execute("DELETE FROM sections WHERE document = ?", (key,))
@@ -118,8 +135,9 @@ def shrink(folder: Path) -> None:
 def documents(base: sqlite3.Connection) -> list[Json]:
     """The documents with their numbers of passages."""
     rows = base.execute(
-        "SELECT d.id, d.name, d.path, d.format, d.sha256, d.pages, d.lang, d.added, count(p.id) FROM documents d"
-        " LEFT JOIN sections s ON s.document = d.id LEFT JOIN passages p ON p.section = s.id GROUP BY d.id ORDER BY d.name"
+        "SELECT d.id, d.name, d.path, d.format, d.sha256, d.pages, d.lang, d.added, count(p.id)"
+        " FROM documents d LEFT JOIN sections s ON s.document = d.id"
+        " LEFT JOIN passages p ON p.section = s.id GROUP BY d.id ORDER BY d.name"
     )
     keys = ("id", "name", "path", "format", "sha256", "pages", "lang", "added", "passages")
     return [dict(zip(keys, row, strict=True)) for row in rows]

@@ -19,7 +19,11 @@ def command(*, config: Config = None, as_json: Annotated[bool, typer.Option("--j
     if as_json:
         typer.echo(json.dumps({"home": str(home), "specialists": found}, ensure_ascii=False))
         return
-    typer.echo("\n".join(map(_told, found)) if found else f"no specialist in {home}; hauswart academy train makes one")
+    typer.echo(
+        "\n".join(map(_told, found))
+        if found
+        else f"no specialist in {home}; hauswart academy train makes one"
+    )
 
 
 def overview(folder: Any) -> dict[str, Any]:
@@ -41,5 +45,6 @@ def _told(one: dict[str, Any]) -> str:
     lines = [f"{one['name']}: {state}"]
     for document in one["documents"]:
         size = f"{document['pages']} pages, " if document["pages"] else ""
-        lines.append(f"  {document['name']} ({document['format']}, {document['lang']}): {size}{document['passages']} passages")
+        kind = f"{document['format']}, {document['lang']}"
+        lines.append(f"  {document['name']} ({kind}): {size}{document['passages']} passages")
     return "\n".join(lines)

@@ -12,7 +12,8 @@ from markdown_it import MarkdownIt
 from training.academy.blocks import Block, Kind
 
 _SILENT = frozenset({"script", "style", "head", "nav", "noscript", "template", "svg", "title"})
-_KINDS: dict[str, Kind] = {
+_HEADINGS: dict[str, Kind] = {f"h{level}": "heading" for level in range(1, 7)}
+_KINDS: dict[str, Kind] = _HEADINGS | {
     "p": "text",
     "div": "text",
     "section": "text",
@@ -23,7 +24,7 @@ _KINDS: dict[str, Kind] = {
     "dd": "text",
     "tr": "row",
     "pre": "code",
-} | {f"h{level}": "heading" for level in range(1, 7)}
+}
 _NUMBERED = re.compile(r"^(?:\d+\.){0,5}\d+\.?\s+[A-ZÄÖÜ][^.!?]{2,70}$")
 _ITEM = re.compile(r"^\s*(?:[-*\u2022\u2013]|\d{1,2}[.)]|[a-z]\))\s+")
 
@@ -91,7 +92,7 @@ def read_html(text: str) -> list[Block]:
     return parser.blocks
 
 
-def read_markdown(text: str) -> Iterator[Block]:
+def read_markdown(text: str) -> Iterator[Block]:  # noqa: C901 - a branch a kind of token
     """Blocks of a CommonMark text with tables."""
     kind: Kind = "text"
     lists = rows = level = 0
@@ -144,7 +145,12 @@ def read_text(text: str, page: int = 0) -> Iterator[Block]:
         stripped = line.strip()
         if not stripped:
             yield from flush()
-        elif len(pending) == 1 and len(stripped) > 2 and set(stripped) <= set("=-~") and len(set(stripped)) == 1:
+        elif (
+            len(pending) == 1
+            and len(stripped) > 2
+            and set(stripped) <= set("=-~")
+            and len(set(stripped)) == 1
+        ):
             yield Block("heading", pending.pop().strip(), page, start, 1 if stripped[0] == "=" else 2)
         elif not pending and _NUMBERED.match(stripped):
             yield Block("heading", stripped, page, number, stripped.split()[0].rstrip(".").count(".") + 1)

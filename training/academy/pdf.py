@@ -23,7 +23,9 @@ from training.academy.markup import join_lines
 SHOWN_EVERY_S = 2.0
 _RUNNING_MAX = 100  # characters of one
 _EDGE_LINES = 2  # that may be a running head or foot
-_HEADING = re.compile(r"^(?:(?:Chapter|Kapitel|Appendix|Anhang)\s+\w+\b.{0,80}|(?:[A-Z]\.|\d{1,2}\.)?(?:\d{1,2}\.){0,4}\d{1,2}\.?\s+[A-ZÄÖÜ\"„][^.;:]{2,80})$")
+_HEADING = re.compile(
+    r"^(?:(?:Chapter|Kapitel|Appendix|Anhang)\s+\w+\b.{0,80}|(?:[A-Z]\.|\d{1,2}\.)?(?:\d{1,2}\.){0,4}\d{1,2}\.?\s+[A-ZÄÖÜ\"„][^.;:]{2,80})$"
+)
 _ITEM = re.compile(r"^(?:[\u2022\u2013\u25aa\u25e6\u2023*]|\d{1,2}[.)]|\(?[a-z]\))\s+\S")
 _CODE = re.compile(r"^(?:[$#%] \S|[>|]\s|\S+ = \S+$|<[^>]+>$)")
 _FOOT = re.compile(r"^(?:\d+\s+(?:Chapter|Kapitel)\b.*|(?:Chapter |Kapitel |\d+(?:\.\d+)*\.?\s).*\s\d+)$")
@@ -64,7 +66,14 @@ def _ask(content: bytes, tell: Tell, engine: str, timeout_s: float, *, ocr: bool
     with tempfile.NamedTemporaryFile(suffix=".pdf") as file:
         file.write(content)
         file.flush()
-        argv = [sys.executable, "-m", "training.academy.pdf_pages", file.name, engine, "ocr" if ocr else "text"]
+        argv = [
+            sys.executable,
+            "-m",
+            "training.academy.pdf_pages",
+            file.name,
+            engine,
+            "ocr" if ocr else "text",
+        ]
         with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
             assert process.stdout is not None
             watch = threading.Timer(timeout_s, process.kill)
@@ -134,13 +143,21 @@ def _shape(line: str) -> str:
 
 
 def _page(lines: list[str], page: int) -> Iterator[Block]:
-    """Paragraphs of a page: one ends where its last line is short and closed, or where something else begins."""
+    """Paragraphs of a page: one ends where its last line is short and closed, or something else begins."""
     width = sorted(map(len, lines))[int(len(lines) * 0.9)] if lines else 0
     pending: list[str] = []
     kind = "text"
     for raw in lines:
         line = raw.strip()
-        new = "heading" if _HEADING.match(line) else "item" if _ITEM.match(line) else "code" if _CODE.match(line) else ""
+        new = (
+            "heading"
+            if _HEADING.match(line)
+            else "item"
+            if _ITEM.match(line)
+            else "code"
+            if _CODE.match(line)
+            else ""
+        )
         if not line or new or (kind == "code" and not new) or (pending and _closed(pending[-1], width)):
             yield from _flush(pending, kind, page, width)
             kind = "text"

@@ -31,7 +31,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     try:
         count, pages = _open(path, engine)
-    except Exception as error:  # a hostile file fails anywhere
+    except Exception as error:  # noqa: BLE001 - a hostile file fails anywhere
         end = str(error) if str(error) == ENCRYPTED else f"is broken: {str(error) or type(error).__name__}"
         _say(end=end[:300])
         return
@@ -125,7 +125,9 @@ def _reader() -> Callable[[bytes], str] | None:
     program = shutil.which("tesseract")
     if program is None:
         return None
-    listed = subprocess.run([program, "--list-langs"], capture_output=True, text=True, check=False).stdout.split()
+    listed = subprocess.run(
+        [program, "--list-langs"], capture_output=True, text=True, check=False
+    ).stdout.split()
     languages = "+".join(one for one in ("deu", "eng") if one in listed)
     argv = [program, "stdin", "stdout", *(["-l", languages] if languages else [])]
 

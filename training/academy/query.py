@@ -1,4 +1,4 @@
-"""`hauswart academy query`: a question, an answer with document and page, or that it is not in the documents."""
+"""`hauswart academy query`: a question, an answer with document and page, or that there is none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUESTION_MAX = 2000  # characters
 
 
 def reply(question: str, ask: desk.Ask, settings: Settings) -> tuple[Answer, Exchange | None]:
-    """The specialist's answer and, where it is configured, what came of the exchange with the general model."""
+    """The specialist's answer and, if configured, what came of the exchange with the general model."""
     found = ask(question)
     if not (settings.query.phrase and settings.general.enabled):
         return found, None
@@ -51,11 +51,15 @@ def told(found: Answer, exchanged: Exchange | None) -> str:
 
 
 def command(
-    question: Annotated[list[str] | None, typer.Argument(help="Without one: ask as long as there are lines.")] = None,
+    question: Annotated[
+        list[str] | None, typer.Argument(help="Without one: ask as long as there are lines.")
+    ] = None,
     *,
     config: Config = None,
     name: Name = "",
-    phrase: Annotated[bool, typer.Option("--phrase", help="Have the general model put it into words.")] = False,
+    phrase: Annotated[
+        bool, typer.Option("--phrase", help="Have the general model put it into words.")
+    ] = False,
     retrieval_only: Annotated[bool, typer.Option("--retrieval-only", help="Without the specialist.")] = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
@@ -73,7 +77,9 @@ def command(
     with desk.opened(folder, settings.query, model=not retrieval_only, tell=say) as ask:
         for one in [" ".join(question)] if question else _lines():
             found, exchanged = reply(one[:QUESTION_MAX], ask, settings)
-            typer.echo(json.dumps(plain(found, exchanged), ensure_ascii=False) if as_json else told(found, exchanged))
+            typer.echo(
+                json.dumps(plain(found, exchanged), ensure_ascii=False) if as_json else told(found, exchanged)
+            )
 
 
 def _lines() -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""`hauswart academy report`: a specialist beside its base and beside retrieval alone, on questions with answers.
+"""`hauswart academy report`: a specialist beside its base and beside retrieval alone, on given questions.
 
 Everything is asked of the same questions with the same retrieval. Each stage is kept in the specialist's
 folder, so that an interrupted report goes on.
@@ -23,7 +23,7 @@ from training.academy.answers import answer
 from training.academy.chunks import sentences
 from training.academy.decision import UNCALIBRATED, Decision
 from training.academy.settings import Settings, load
-from training.academy.specialist import Specialist
+from training.academy.specialist import Specialist, load_base
 from training.academy.specialist import load as load_specialist
 from training.academy.train import Config, Name, say
 
@@ -32,6 +32,7 @@ GENERAL = QUESTIONS / "general.jsonl"
 TOKENS = 40
 _BATCH = 6
 _CONTEXT = 3  # passages that the base is given
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _NUMBERED = re.compile(r"\[(\d+)\]")
 Json = dict[str, Any]
 Outcome = dict[str, Any]  # said, found, right, cited
@@ -40,12 +41,16 @@ Outcome = dict[str, Any]  # said, found, right, cited
 class Bench:
     """One report: the questions, the index, the models, and what was answered so far."""
 
-    def __init__(self, folder: Path, settings: Settings, questions: Sequence[Json], index: Index) -> None:
+    def __init__(
+        self, folder: Path, settings: Settings, questions: Sequence[Json], index: Index, generals: int
+    ) -> None:
+        self.generals = generals
         self.folder, self.settings, self.questions, self.index = folder, settings, questions, index
         self.card = library.read_card(folder)
         found = self.card.get("decision")
         self.decision = msgspec.convert(found, Decision) if found else UNCALIBRATED
         self._specialist: Specialist | None = None
+        self._base: Specialist | None = None
 
     @property
     def specialist(self) -> Specialist:
@@ -54,6 +59,13 @@ class Bench:
             diploma.verify(self.folder)
             self._specialist = load_specialist(self.folder / library.ADAPTER)
         return self._specialist
+
+    @property
+    def base(self) -> Specialist:
+        """The base alone, loaded when it is first needed."""
+        if self._base is None:
+            self._base = load_base(self.card.get("base") or self.settings.train.base)
+        return self._base
 
     def retrieval(self) -> list[Outcome]:
         """The best sentence of the passage that retrieval puts first; it never abstains."""
@@ -69,39 +81,43 @@ class Bench:
 
     def base_answers(self) -> list[Outcome]:
         """Retrieval and the base, asked to answer from numbered passages."""
-        with self.specialist.plain() as base:
-            return self._generated(base)
+        return self._generated(self.base)
 
     def closed(self, *, plain: bool) -> list[Outcome]:
         """Without any passage, by base or specialist."""
         rows = [row for row in self.questions if row["accepted"]]
-        if plain:
-            with self.specialist.plain() as base:
-                return self._closed(base, rows)
-        return self._closed(self.specialist, rows)
+        return self._closed(self.base if plain else self.specialist, rows)
 
     def general(self, *, plain: bool) -> list[Outcome]:
         """The shipped general questions."""
-        rows = library.read_lines(GENERAL)
-        model = self.specialist
+        rows = library.read_lines(GENERAL)[: self.generals]
+        model = self.base if plain else self.specialist
 
         def weigh(question: str, options: Sequence[str]) -> list[float]:
-            return model.weigh([{"role": "user", "content": question}], [one[:1].upper() + one[1:] for one in options])
+            return model.weigh(
+                [{"role": "user", "content": question}], [one[:1].upper() + one[1:] for one in options]
+            )
 
-        if plain:
-            with model.plain():
-                return [{"right": one} for one in scoring.general(weigh, rows)]
         return [{"right": one} for one in scoring.general(weigh, rows)]
 
     def _answers(self, model: Specialist) -> list[Outcome]:
         found = []
         for number, row in enumerate(self.questions, 1):
             query = self.settings.query
-            one = answer(row["question"], self.index, model.judge, self.decision, passages=query.passages, words=query.words)
+            one = answer(
+                row["question"],
+                self.index,
+                model.judge,
+                self.decision,
+                passages=query.passages,
+                words=query.words,
+            )
             place = (one.passage.page or one.passage.line) if one.passage else 0
             document = one.passage.document if one.passage else ""
             outcome = _outcome(row, one.text, document, place, found=one.found)
-            found.append(outcome | {"confidence": round(one.confidence, 4), "document": document, "place": place})
+            found.append(
+                outcome | {"confidence": round(one.confidence, 4), "document": document, "place": place}
+            )
             if number % 10 == 0:
                 say(f"answered {number} of {len(self.questions)}")
         return found
@@ -157,11 +173,11 @@ def _best_sentence(question: str, text: str) -> str:
     return max(sentences(text) or [text], key=lambda one: len(asked & set(one.lower().split())))
 
 
-def run(folder: Path, settings: Settings, questions: Sequence[Json], kept: Path) -> Json:
+def run(folder: Path, settings: Settings, questions: Sequence[Json], kept: Path, generals: int) -> Json:
     """Every stage that `kept` does not hold yet, then the figures."""
     done: Json = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
     with Index(folder / library.INDEX) as index:
-        bench = Bench(folder, settings, questions, index)
+        bench = Bench(folder, settings, questions, index, generals)
         stages: dict[str, Callable[[], list[Outcome]]] = {
             "retrieval alone": bench.retrieval,
             "retrieval alone, whole passage": bench.passage,
@@ -178,7 +194,12 @@ def run(folder: Path, settings: Settings, questions: Sequence[Json], kept: Path)
                 started = time.monotonic()
                 done[name] = {"outcomes": stage(), "seconds": round(time.monotonic() - started, 1)}
                 kept.write_text(json.dumps(done, ensure_ascii=False), encoding="utf-8")
-    return {"specialist": folder.name, "base": bench.card.get("base", ""), "questions": len(questions), "rows": figures(done)}
+    return {
+        "specialist": folder.name,
+        "base": bench.card.get("base", ""),
+        "questions": len(questions),
+        "rows": figures(done),
+    }
 
 
 def figures(done: Json) -> list[Json]:
@@ -195,16 +216,32 @@ def figures(done: Json) -> list[Json]:
             row["answered"] = scoring.rate([one["found"] for one in there])._asdict()
             row["page"] = scoring.rate([one["cited"] for one in said])._asdict()
         rows.append(row | {"seconds": stage["seconds"]})
-    by = {name: [one["right"] for one in stage["outcomes"] if one.get("answerable", True)] for name, stage in done.items()}
-    for first, second in (("retrieval + specialist", "retrieval + base"), ("general ability, specialist", "general ability, base")):
+    by = {
+        name: [one["right"] for one in stage["outcomes"] if one.get("answerable", True)]
+        for name, stage in done.items()
+    }
+    for first, second in (
+        ("retrieval + specialist", "retrieval + base"),
+        ("general ability, specialist", "general ability, base"),
+    ):
         if first in by and second in by:
             gain = scoring.difference(by[first], by[second])
             value = sum(by[first]) / len(by[first]) - sum(by[second]) / len(by[second])
-            rows.append({"way": f"{first} less {second.rpartition(', ')[2]}", "right": {"value": value, "low": gain.low, "high": gain.high, "count": len(by[first])}})
+            rows.append(
+                {
+                    "way": f"{first} less {second.rpartition(', ')[2]}",
+                    "right": scoring.Rate(value, gain.low, gain.high, len(by[first]))._asdict(),
+                }
+            )
     return rows
 
 
-_COLUMNS = (("right", "right"), ("abstained", "silent where there is no answer"), ("answered", "answered"), ("page", "cited place right"))
+_COLUMNS = (
+    ("right", "right"),
+    ("abstained", "silent where there is no answer"),
+    ("answered", "answered"),
+    ("page", "cited place right"),
+)
 
 
 def table(result: Json) -> str:
@@ -228,24 +265,32 @@ def page(result: Json) -> str:
     title = escape(f"academy: {result['specialist']}")
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         "<style>body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}"
         "td,th{padding:.3rem .8rem;border-bottom:1px solid #ddd;text-align:left}</style></head>\n"
-        f"<body><h1>{title}</h1><p>Base {escape(str(result['base']))}, {result['questions']} questions; shares with"
-        f" their 95 % intervals (bootstrap over questions).</p><table><tr><th>way</th>{head}</tr>{body}</table></body></html>\n"
+        f"<body><h1>{title}</h1><p>Base {escape(str(result['base']))}, {result['questions']} questions;"
+        " shares with their 95 % intervals (bootstrap over questions).</p>"
+        f"<table><tr><th>way</th>{head}</tr>{body}</table></body></html>\n"
     )
 
 
 def _cell(one: Json) -> str:
-    return f"{one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f}, n {one['count']})"
+    return f"{one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f}, n {one['questions']})"
 
 
 def command(
-    questions: Annotated[Path | None, typer.Argument(help="JSONL: question, accepted, document, places.")] = None,
+    questions: Annotated[
+        Path | None, typer.Argument(help="JSONL: question, accepted, document, places.")
+    ] = None,
     *,
     config: Config = None,
     name: Name = "",
-    out: Annotated[Path | None, typer.Option(help="The page (default: report.html in the specialist's folder).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The page (default: report.html in the specialist's folder).")
+    ] = None,
+    generals: Annotated[
+        int, typer.Option("--general", min=1, help="How many of the general questions.")
+    ] = 200,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier report kept.")] = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
@@ -256,7 +301,7 @@ def command(
     kept = folder / f"report-{path.stem}.json"
     if fresh:
         kept.unlink(missing_ok=True)
-    result = run(folder, settings, scoring.read_questions(path), kept)
+    result = run(folder, settings, scoring.read_questions(path), kept, generals)
     library.write_card(folder, report=result["rows"])
     target = out or folder / "report.html"
     target.write_text(page(result), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""How answers are scored: right words, right page, silence where there is nothing to say, and general ability.
+"""How answers are scored: right words, right page, silence where nothing can be said, general ability.
 
 An answer is right when it holds one of the accepted strings as whole words; a citation when it names the
 document and one of the places where these strings stand. Knows nothing of how answers are made.
@@ -21,7 +21,8 @@ from training.intervals import Interval, intervals
 ROUNDS = 2000
 Question = Mapping[str, Any]
 _DENIAL = re.compile(
-    r"not in the (?:documents|passages|text)|not there|no (?:answer|information)|does not (?:say|contain|mention)"
+    r"not in the (?:documents|passages|text)|not there|no (?:answer|information)"
+    r"|does not (?:say|contain|mention)"
     r"|nicht in den dokumenten|keine (?:angabe|antwort|information)|steht nicht",
     re.IGNORECASE,
 )
@@ -33,7 +34,7 @@ class Rate(NamedTuple):
     value: float
     low: float
     high: float
-    count: int
+    questions: int
 
 
 def read_questions(path: Path) -> list[dict[str, Any]]:
@@ -42,7 +43,9 @@ def read_questions(path: Path) -> list[dict[str, Any]]:
     for number, row in enumerate(rows, 1):
         if not isinstance(row.get("question"), str) or not isinstance(row.get("accepted"), list):
             raise ConfigError(f"{path}:{number}: needs question and accepted (a list; empty: not answerable)")
-        if row["accepted"] and not (isinstance(row.get("document"), str) and isinstance(row.get("places"), list)):
+        if row["accepted"] and not (
+            isinstance(row.get("document"), str) and isinstance(row.get("places"), list)
+        ):
             raise ConfigError(f"{path}:{number}: an answerable question needs document and places")
     if not rows:
         raise ConfigError(f"{path} holds no question")
@@ -80,7 +83,9 @@ def difference(first: Sequence[bool], second: Sequence[bool]) -> Interval:
     return intervals({"gain": partial(_share, values)}, np.arange(len(values)), rounds=ROUNDS)["gain"]
 
 
-def general(weigh: Callable[[str, Sequence[str]], list[float]], rows: Sequence[Mapping[str, Any]]) -> list[bool]:
+def general(
+    weigh: Callable[[str, Sequence[str]], list[float]], rows: Sequence[Mapping[str, Any]]
+) -> list[bool]:
     """Whether the first option, the right one, is the likeliest answer to each question."""
     outcomes = []
     for row in rows:

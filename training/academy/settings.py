@@ -1,4 +1,4 @@
-"""The academy's configuration file: TOML, every key with its default; `hauswart academy show --config` prints it."""
+"""The academy's configuration file: TOML, each key with its default; `academy show --config` prints it."""
 
 from __future__ import annotations
 
@@ -72,6 +72,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_seq_length: Count = 384
     batch_size: Count = 4
     accumulation: Count = 2
+    calibration: Count = 140  # lessons kept from training by which it is decided when to answer
     seed: int = 0
 
 

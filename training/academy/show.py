@@ -1,4 +1,4 @@
-"""`hauswart academy show`: one specialist; `--document` its passages, `--config` the configuration in force."""
+"""`hauswart academy show`: one specialist, the passages of a document, or the configuration in force."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def command(
         Path | None, typer.Option("--from", help="The configuration file; without one the defaults.")
     ] = None,
     name: Name = "",
-    as_config: Annotated[bool, typer.Option("--config", help="Print the configuration with every key.")] = False,
+    as_config: Annotated[
+        bool, typer.Option("--config", help="Print the configuration with every key.")
+    ] = False,
     document: Annotated[str, typer.Option("--document", help="Its passages, each with its place.")] = "",
     lessons: Annotated[bool, typer.Option("--lessons", help="What it is taught.")] = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
@@ -51,7 +53,9 @@ def _passages(folder: Path, document: str) -> list[dict[str, Any]]:
     with Index(folder / library.INDEX) as index:
         found = [one._asdict() | {"place": one.place} for one in index.passages() if one.document == document]
     if not found:
-        raise ConfigError(f"{folder.name} has no document {document!r}", hint="hauswart academy list names them")
+        raise ConfigError(
+            f"{folder.name} has no document {document!r}", hint="hauswart academy list names them"
+        )
     return found[:_PASSAGES]
 
 
@@ -71,7 +75,10 @@ def _line(one: dict[str, Any]) -> str:
 def _told(result: dict[str, Any]) -> str:
     card = result["card"]
     lines = [f"{result['name']} in {result['folder']}"]
-    lines += [f"  {one['name']}: {one['passages']} passages, {one['lang']}, added {one['added']}" for one in result["documents"]]
+    lines += [
+        f"  {one['name']}: {one['passages']} passages, {one['lang']}, added {one['added']}"
+        for one in result["documents"]
+    ]
     lines += [f"  lessons {kind}: {count}" for kind, count in sorted(result["lessons"].items())]
     if result["stale"]:
         lines.append(f"  {result['stale']}")

@@ -40,7 +40,7 @@ _MAGIC = (
 )
 
 
-def sniff(content: bytes) -> str:
+def sniff(content: bytes) -> str:  # noqa: PLR0911 - the first sign that holds decides
     """pdf, docx, html, man, markdown or text; else in words what it is."""
     head = content[:_HEAD]
     if b"%PDF-" in head[:1024]:
@@ -56,7 +56,7 @@ def sniff(content: bytes) -> str:
         return "binary data"
     if _HTML.search(head[:4096]) or len(_TAGS.findall(head)) > 8 + len(head) / 400:
         return "html"
-    if len(_ROFF.findall(head)) >= 2 or head.startswith((b"'\\\" ", b".\\\" ")):
+    if len(_ROFF.findall(head)) >= 2 or head.startswith((b"'\\\" ", b'.\\" ')):
         return "man"
     return "markdown" if sum(bool(one.search(head)) for one in _MARKDOWN) >= 1 else "text"
 

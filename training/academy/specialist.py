@@ -6,8 +6,7 @@ after them, and how likely the passage makes the question's own words.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from models.passages import Passage
@@ -25,7 +24,7 @@ class Opinion(NamedTuple):
 
 
 class Specialist:
-    """A causal model with its tokenizer; `plain` asks the base without the adapter where that is possible."""
+    """A causal model with its tokenizer, asked greedily."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
@@ -48,7 +47,9 @@ class Specialist:
         tail = len(self._tokens(texts[0][texts[0].rindex("\n\nQuestion: ") :]))
         asked = len(self._tokens(question))
         with torch.inference_mode():
-            logits = self.model(**batch, logits_to_keep=tail + 1).logits.float()  # (batch, tail + 1, vocabulary)
+            logits = self.model(
+                **batch, logits_to_keep=tail + 1
+            ).logits.float()  # (batch, tail + 1, vocabulary)
         scores = logits[:, :-1].log_softmax(-1)
         own = batch["input_ids"][:, -tail:, None]
         words = scores.gather(2, own)[..., 0]  # (batch, tail)
@@ -78,26 +79,24 @@ class Specialist:
         answers = [self._tokens(one) for one in options]
         width = max(map(len, answers))
         pad = self.tokenizer.pad_token_id
-        rows = torch.tensor([prompt + one + [pad] * (width - len(one)) for one in answers])
+        rows = torch.tensor([one + [pad] * (width - len(one)) for one in answers])  # (options, width)
         with torch.inference_mode():
-            logits = self.model(input_ids=rows, logits_to_keep=width + 1).logits[:, :-1].float()
-        words = logits.log_softmax(-1).gather(2, rows[:, -width:, None])[..., 0]  # (options, width)
+            asked_once = self.model(input_ids=torch.tensor([prompt]), use_cache=True, logits_to_keep=1)
+            cache = asked_once.past_key_values
+            cache.batch_repeat_interleave(len(answers))
+            after = self.model(input_ids=rows, past_key_values=cache).logits
+            first = asked_once.logits.expand(len(answers), -1, -1)
+            logits = torch.cat([first, after[:, :-1]], 1).float()  # (options, width, vocabulary)
+        words = logits.log_softmax(-1).gather(2, rows[..., None])[..., 0]  # (options, width)
         return [float(words[at, : len(one)].mean()) for at, one in enumerate(answers)]
 
     def _prompt(self, messages: Sequence[Message]) -> str:
-        return str(self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
+        return str(
+            self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+        )
 
     def _tokens(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
-
-    @contextlib.contextmanager
-    def plain(self) -> Iterator[Specialist]:
-        """The base alone, for as long as the block lasts."""
-        if hasattr(self.model, "disable_adapter"):
-            with self.model.disable_adapter():
-                yield self
-        else:
-            yield self
 
 
 def load(adapter: Any, *, dtype: str = "") -> Specialist:

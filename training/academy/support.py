@@ -18,7 +18,7 @@ _STEMS_ALIKE = 5
 
 
 def unsupported(said: str, passage: str, lang: str, *, question: str = "") -> str:
-    """What of `said` the passage (or the question, which may be repeated) does not hold; "" if all is there."""
+    """What of `said` neither the passage nor the question (it may be repeated) holds; "" if all is there."""
     known = f"{passage} {question}"
     numbers = set(_clean(_NUMBER.findall(known)))
     if wrong := [one for one in _clean(_NUMBER.findall(said)) if one not in numbers]:

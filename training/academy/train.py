@@ -27,8 +27,9 @@ from training.academy.lessons import Lesson, check_lessons, drop_repeats, make_l
 from training.academy.settings import Settings, load, to_toml
 
 Json = dict[str, Any]
-CALIBRATION = 140  # questions; each is judged against `query.passages` passages
-Config = Annotated[Path | None, typer.Option("--config", help="A TOML file; academy show --config prints one.")]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="A TOML file; academy show --config prints one.")
+]
 Name = Annotated[str, typer.Option("--name", help="Which specialist (default: the configuration's).")]
 
 
@@ -40,7 +41,11 @@ def say(text: str) -> None:
 def take_in(documents: Sequence[Path], folder: Path, settings: Settings) -> Json:
     """Read and index documents; what was read and what could not be."""
     found, problems = read_documents(
-        documents, tell=say, engine=settings.read.engine, ocr=settings.read.ocr, timeout_s=settings.read.timeout_s
+        documents,
+        tell=say,
+        engine=settings.read.engine,
+        ocr=settings.read.ocr,
+        timeout_s=settings.read.timeout_s,
     )
     for line in problems:
         say(line)
@@ -50,7 +55,8 @@ def take_in(documents: Sequence[Path], folder: Path, settings: Settings) -> Json
     with library.opened(folder) as base:
         for number, document in enumerate(found, 1):
             sections += len(library.add_document(base, document))
-            say(f"indexed {number} of {len(found)}: {document.name}, {document.pages or len(document.blocks)} {'pages' if document.pages else 'blocks'}")
+            size = f"{document.pages} pages" if document.pages else f"{len(document.blocks)} blocks"
+            say(f"indexed {number} of {len(found)}: {document.name}, {size}")
         total = sum(one["passages"] for one in library.documents(base))
     return {"documents": len(found), "problems": problems, "sections": sections, "passages": total}
 
@@ -84,7 +90,9 @@ def train(folder: Path, settings: Settings) -> Json:
     started = time.monotonic()
     with Index(folder / library.INDEX) as index:
         count = max(1, int(options.rows * (1 - options.judging - options.answering - options.closed_book)))
-        plan = curriculum.make_curriculum(lessons, index, options, replay.rows(options.base, count, folder, tell=say))
+        plan = curriculum.make_curriculum(
+            lessons, index, options, replay.rows(options.base, count, folder, tell=say)
+        )
     course = Course(
         quantization="none",
         max_seq_length=options.max_seq_length,
@@ -102,9 +110,16 @@ def train(folder: Path, settings: Settings) -> Json:
     shutil.rmtree(adapter, ignore_errors=True)
     metrics = train_lora(plan.train, plan.watch, options.base, adapter, course, tell=say)
     decision = calibrate(folder, settings, plan.calibration)
-    told = {"rows": len(plan.train), "training": metrics, "decision": decision, "seconds": round(time.monotonic() - started, 1)}
+    told = {
+        "rows": len(plan.train),
+        "training": metrics,
+        "decision": decision,
+        "seconds": round(time.monotonic() - started, 1),
+    }
     library.write_card(folder, base=options.base, trained=True, stale="", **told)
-    diploma.write(folder, base=options.base, metrics={"training": metrics, "decision": decision.get("figures", {})})
+    diploma.write(
+        folder, base=options.base, metrics={"training": metrics, "decision": decision.get("figures", {})}
+    )
     return told
 
 
@@ -118,7 +133,13 @@ def calibrate(folder: Path, settings: Settings, lessons: Sequence[Lesson]) -> Js
     found: Decision = UNCALIBRATED
     with Index(folder / library.INDEX) as index:
         found = decision.calibrate(
-            lessons, index, judge, passages=settings.query.passages, count=CALIBRATION, seed=settings.train.seed, tell=say
+            lessons,
+            index,
+            judge,
+            passages=settings.query.passages,
+            count=settings.train.calibration,
+            seed=settings.train.seed,
+            tell=say,
         )
     return dict(msgspec.to_builtins(found))
 
@@ -126,7 +147,10 @@ def calibrate(folder: Path, settings: Settings, lessons: Sequence[Lesson]) -> Js
 def _lessons(folder: Path) -> list[Lesson]:
     rows = library.read_lines(folder / library.LESSONS)
     with Index(folder / library.INDEX) as index:
-        known = {one.id for one in index.passages({row.get("passage") for row in rows if isinstance(row.get("passage"), int)})}
+        known = {
+            one.id
+            for one in index.passages({row["passage"] for row in rows if isinstance(row.get("passage"), int)})
+        }
     kept, problems = check_lessons(rows, known)
     for line in problems:
         say(f"left out: {folder / library.LESSONS}: {line}")
@@ -138,10 +162,18 @@ def command(
     *,
     config: Config = None,
     name: Name = "",
-    review: Annotated[bool, typer.Option("--review", help="Stop when the lessons are written, to look at them.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on: with the lessons as they are now, edited or not.")] = False,
-    index_only: Annotated[bool, typer.Option("--index-only", help="Only make the documents searchable.")] = False,
-    base: Annotated[str, typer.Option("--base", help="The model to train, instead of the configuration's.")] = "",
+    review: Annotated[
+        bool, typer.Option("--review", help="Stop when the lessons are written, to look at them.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on: with the lessons as they are now, edited or not.")
+    ] = False,
+    index_only: Annotated[
+        bool, typer.Option("--index-only", help="Only make the documents searchable.")
+    ] = False,
+    base: Annotated[
+        str, typer.Option("--base", help="The model to train, instead of the configuration's.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Documents to a specialist. The adapter stays on this host."""
@@ -169,7 +201,10 @@ def command(
 def _told(result: Json, *, review: bool) -> str:
     lines = [f"specialist {result['specialist']} in {result['folder']}"]
     if "documents" in result:
-        lines.append(f"{result['documents']} documents, {result['passages']} passages, {len(result['problems'])} remarks")
+        lines.append(
+            f"{result['documents']} documents, {result['passages']} passages,"
+            f" {len(result['problems'])} remarks"
+        )
     if "lessons" in result:
         lines.append(f"{result['lessons']} lessons in {result['file']}")
     if review:
@@ -177,7 +212,8 @@ def _told(result: Json, *, review: bool) -> str:
     if "decision" in result:
         figures = result["decision"]["figures"]
         lines.append(
-            f"trained on {result['rows']} conversations in {result['seconds']:.0f} s; on lessons kept back it answers"
-            f" {figures.get('answered', 0):.0%}, right {figures.get('answered_right', 0):.0%}"
+            f"trained on {result['rows']} conversations in {result['seconds']:.0f} s;"
+            f" on lessons kept back it answers {figures.get('answered', 0):.0%},"
+            f" right {figures.get('answered_right', 0):.0%}"
         )
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Reads DOCX files into blocks; pages are those at which the program that saved it broke them, if it said so."""
+"""Reads DOCX files into blocks; a page ends where the program that saved the file said so."""
 
 from __future__ import annotations
 
