@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from types import SimpleNamespace
 
@@ -121,10 +122,25 @@ def test_resume_trains_an_adapter_with_a_manifest_of_its_files(world):
     assert manifest["metrics"]["training"]["train_rows"] == world.trained["rows"]
 
 
+def test_resuming_what_is_trained_keeps_the_adapter_and_edited_lessons_train_a_new_one(world, tmp_path):
+    home = tmp_path / "home"
+    shutil.copytree(world.folder, home / "house")
+    config = tmp_path / "a.toml"
+    config.write_text(world.config.read_text().replace(f"{world.root}/home", str(home)))
+    weights = home / "house/adapter/adapter_model.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert "of these lessons already" in call("train", "--resume", "--config", config).stderr
+    assert weights.stat().st_mtime_ns == before
+    lessons = library.read_lines(home / "house/lessons.jsonl")
+    for row in lessons:
+        row["question"] = f"Now then: {row['question']}"
+    library.write_lines(home / "house/lessons.jsonl", lessons)
+    assert call("train", "--resume", "--config", config).exit_code == 0
+    assert weights.stat().st_mtime_ns > before
+
+
 def test_a_changed_adapter_is_refused(world, tmp_path):
     copy = tmp_path / "house"
-    import shutil  # noqa: PLC0415
-
     shutil.copytree(world.folder, copy)
     with (copy / "adapter/adapter_model.safetensors").open("ab") as file:
         file.write(b"x")
@@ -216,8 +232,6 @@ def test_export_writes_what_others_can_load(world, tmp_path, kind):
 
 
 def test_forgetting_a_document_takes_its_words_lessons_and_the_adapter(world, tmp_path):
-    import shutil  # noqa: PLC0415
-
     home = tmp_path / "home"
     shutil.copytree(world.folder, home / "house")
     config = tmp_path / "a.toml"

@@ -75,11 +75,10 @@ def rank(
 
 def compose(passage: Passage, index: Index, words: int) -> str:
     """The passage with the term it explains, and what goes on right after it while there is room."""
-    text = passage.text
-    after = index.following(passage)
-    if after and len(text.split()) + len(after.text.split()) <= words:
-        text = f"{text} {after.text}"
-    cut = text.split(" ") if len(text.split()) > 2 * words else None
-    text = " ".join(cut[: 2 * words]) + " ..." if cut else text
+    text, last = passage.text, passage
+    while (after := index.following(last)) and len(text.split()) + len(after.text.split()) <= words:
+        text, last = f"{text} {after.text}", after
+    if len(text.split(" ")) > 2 * words:
+        text = " ".join(text.split(" ")[: 2 * words]) + " ..."
     term = passage.term.rstrip(":")
     return f"{term}: {text}" if term else text

@@ -16,7 +16,7 @@ import typer
 from daemon.errors import ConfigError
 from training.academy import library, replay, teacher
 from training.academy.settings import load
-from training.academy.train import Config, Name
+from training.academy.train import TRAINED_ON, Config, Name
 
 _LEARNED = (
     "its adapter had learned from a document that was forgotten and went too;"
@@ -73,6 +73,7 @@ def forget_specialist(folder: Path) -> dict[str, Any]:
         replay.FILE,
         "academy.toml",
         library.ADAPTER,
+        TRAINED_ON,
         "export",
     }
     strange = [

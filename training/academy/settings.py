@@ -80,7 +80,7 @@ class Querying(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How questions are answered."""
 
     passages: Count = 4  # that the specialist judges
-    words: Count = 60  # of an answer
+    words: Count = 90  # of an answer; about a paragraph
     phrase: bool = False  # let the general model put the answer into words, if it adds no fact
 
 

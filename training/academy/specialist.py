@@ -84,7 +84,7 @@ class Specialist:
             asked_once = self.model(input_ids=torch.tensor([prompt]), use_cache=True, logits_to_keep=1)
             cache = asked_once.past_key_values
             cache.batch_repeat_interleave(len(answers))
-            after = self.model(input_ids=rows, past_key_values=cache).logits
+            after = self.model(input_ids=rows, cache=cache).logits
             first = asked_once.logits.expand(len(answers), -1, -1)
             logits = torch.cat([first, after[:, :-1]], 1).float()  # (options, width, vocabulary)
         words = logits.log_softmax(-1).gather(2, rows[..., None])[..., 0]  # (options, width)
@@ -99,6 +99,13 @@ class Specialist:
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
 
+def _quiet() -> None:
+    """Loading takes seconds; bars of a hundred steps would bury what is told."""
+    from transformers.utils import logging  # noqa: PLC0415 - seconds
+
+    logging.disable_progress_bar()
+
+
 def load(adapter: Any, *, dtype: str = "") -> Specialist:
     """The specialist whose adapter lies there, its base unchanged beside it. Raises ConfigError."""
     from peft import PeftModel  # noqa: PLC0415 - seconds
@@ -106,6 +113,7 @@ def load(adapter: Any, *, dtype: str = "") -> Specialist:
     from training.causal import base_of, load_causal, load_tokenizer  # noqa: PLC0415
     from training.finetune import has_bf16  # noqa: PLC0415
 
+    _quiet()
     model, tokenizer = load_causal(base_of(adapter), dtype=dtype or ("bfloat16" if has_bf16() else "float32"))
     if (adapter / "tokenizer.json").is_file():
         tokenizer = load_tokenizer(adapter)
@@ -117,4 +125,5 @@ def load_base(base: str, *, dtype: str = "") -> Specialist:
     from training.causal import load_causal  # noqa: PLC0415 - seconds
     from training.finetune import has_bf16  # noqa: PLC0415
 
+    _quiet()
     return Specialist(*load_causal(base, dtype=dtype or ("bfloat16" if has_bf16() else "float32")))

@@ -6,6 +6,7 @@ when it answers. Each step is kept, so that `--resume` goes on behind the last o
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import shutil
@@ -27,6 +28,7 @@ from training.academy.lessons import Lesson, check_lessons, drop_repeats, make_l
 from training.academy.settings import Settings, load, to_toml
 
 Json = dict[str, Any]
+TRAINED_ON = "trained-on"  # a digest of what the adapter is, or is being, trained on
 Config = Annotated[
     Path | None, typer.Option("--config", help="A TOML file; academy show --config prints one.")
 ]
@@ -81,7 +83,6 @@ def train(folder: Path, settings: Settings) -> Json:
     """Train the adapter on the lessons as they are now, then calibrate. Raises ConfigError."""
     from training.academy import curriculum, diploma, replay  # noqa: PLC0415 - torch takes seconds
     from training.course import Settings as Course  # noqa: PLC0415
-    from training.lora import train_lora  # noqa: PLC0415
 
     lessons = _lessons(folder)
     if not lessons:
@@ -106,9 +107,7 @@ def train(folder: Path, settings: Settings) -> Json:
         packing=False,
         seed=options.seed,
     )
-    adapter = folder / library.ADAPTER
-    shutil.rmtree(adapter, ignore_errors=True)
-    metrics = train_lora(plan.train, plan.watch, options.base, adapter, course, tell=say)
+    metrics = _adapt(folder, plan, options, course)
     decision = calibrate(folder, settings, plan.calibration)
     told = {
         "rows": len(plan.train),
@@ -121,6 +120,25 @@ def train(folder: Path, settings: Settings) -> Json:
         folder, base=options.base, metrics={"training": metrics, "decision": decision.get("figures", {})}
     )
     return told
+
+
+def _adapt(folder: Path, plan: Any, options: Any, course: Any) -> Json:
+    """The adapter of these conversations: the one that is there, or one that goes on from its checkpoints."""
+    from training.course import CARD, CHECKPOINTS  # noqa: PLC0415 - torch takes seconds
+    from training.lora import train_lora  # noqa: PLC0415
+
+    adapter, mark = folder / library.ADAPTER, folder / TRAINED_ON
+    key = hashlib.sha256(json.dumps([plan.train, course, options.base]).encode()).hexdigest()
+    same = mark.is_file() and mark.read_text(encoding="ascii") == key
+    if same and (adapter / CARD).is_file():
+        say("the adapter is of these lessons already")
+        return dict(json.loads((adapter / CARD).read_text(encoding="utf-8"))["metrics"])
+    if not same:
+        shutil.rmtree(adapter, ignore_errors=True)
+        mark.write_text(key, encoding="ascii")
+    metrics = train_lora(plan.train, plan.watch, options.base, adapter, course, resume=same, tell=say)
+    shutil.rmtree(adapter / CHECKPOINTS, ignore_errors=True)
+    return metrics
 
 
 def calibrate(folder: Path, settings: Settings, lessons: Sequence[Lesson]) -> Json:
