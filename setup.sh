@@ -9,7 +9,7 @@ container="iproute2 e2fsprogs util-linux mount udev systemd systemd-container"
 virtual="qemu-system-x86 qemu-utils mmdebstrap e2fsprogs util-linux"
 peers="netdata prometheus prometheus-node-exporter monit"
 case $what in
-    test) packages="$packages $container curl kmod systemd-journal-remote nix-bin" ;;
+    test) packages="$packages $container curl kmod postgresql systemd-journal-remote nix-bin" ;;
     vm) packages="$packages $virtual" ;;
     browser) packages="$packages chromium chromium-driver" ;;
     lab) packages="$packages $container $virtual make curl openssl nftables sudo openssh-client openssh-server sshpass nginx-light redis-server redis-tools dnsmasq-base logrotate rsync cron borgbackup nix-bin" ;;
@@ -47,7 +47,7 @@ if [ -n "$missing" ]; then
     # A package's service must not start by itself: benchmark and lab start the peers on loopback and stop them,
     # the lab starts its servers in containers.
     policy=/usr/sbin/policy-rc.d
-    if { [ "$what" = bench ] || [ "$what" = lab ] || [ "$what" = peers ]; } && [ ! -e $policy ]; then
+    if { [ "$what" = test ] || [ "$what" = bench ] || [ "$what" = lab ] || [ "$what" = peers ]; } && [ ! -e $policy ]; then
         printf '#!/bin/sh\nexit 101\n' | $as_root tee $policy >/dev/null && $as_root chmod 755 $policy
         trap '$as_root rm -f $policy' EXIT
     fi
@@ -55,7 +55,7 @@ if [ -n "$missing" ]; then
     # shellcheck disable=SC2086
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
     # Nor at the next boot: this machine's, or that of a container, which has this machine's files.
-    for package in $peers; do
+    for package in $peers postgresql; do
         case "$missing " in
             *" $package "*) $as_root update-rc.d "$package" disable >/dev/null 2>&1 || true ;;
         esac

@@ -102,13 +102,17 @@ class Chat:
 
         Raises ChatError: `kind` says what went wrong, `retry` whether asking again can help.
         """
+        started = time.monotonic()
+        answer = self.complete(messages, **parameters)
+        return _checked(answer, time.monotonic() - started)
+
+    def complete(self, messages: Sequence[Message], **parameters: Any) -> Any:
+        """The whole answer as the server gives it, unchecked JSON. Raises ChatError."""
         clean = [{"role": one["role"], "content": self._redact(one["content"])} for one in messages]
         body: dict[str, Any] = {"messages": clean, "stream": False, **parameters}
         if self.model:
             body["model"] = self.model
-        started = time.monotonic()
-        answer = self._exchange("POST", self.address.path, body)
-        return _checked(answer, time.monotonic() - started)
+        return self._exchange("POST", self.address.path, body)
 
     def models(self) -> list[str]:
         """The names that the server gives at /models. Raises ChatError."""

@@ -115,7 +115,7 @@ def test_another_search_is_not_overwritten(model, tmp_path, monkeypatch):
     search_folder(model, tmp_path / "out", **known)
     with pytest.raises(ConfigError, match="holds a search"):
         search_folder(model, tmp_path / "out", **known)
-    with pytest.raises(ConfigError, match="another model or space"):
+    with pytest.raises(ConfigError, match="something else: "):
         search_folder(model, tmp_path / "out", resume=True, max_steps=7, **known)
 
 

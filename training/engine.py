@@ -55,13 +55,13 @@ def find_engine() -> str:
 
 @contextmanager
 def open_engine(file: Path, *, context: int = 2048, threads: int = 0) -> Iterator[Engine]:
-    """Serve a file. Raises HauswartError where nothing can, or where it refuses the file."""
+    """Serve a file; `threads` 0 is $OMP_NUM_THREADS, or all processors. Raises HauswartError."""
     name = find_engine()
     if not name:
         raise HauswartError(
             "nothing here can serve a GGUF file", hint="install llama.cpp or pip install xllamacpp"
         )
-    count = threads or len(os.sched_getaffinity(0))
+    count = threads or int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
     with TemporaryDirectory(prefix="hauswart-engine-") as work:
         said, log = Path(work) / "address", Path(work) / "log"
         command = [sys.executable, "-m", "training.engine", str(file), str(said), str(context), str(count)]

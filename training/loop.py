@@ -53,7 +53,10 @@ class Progress(TrainerCallback):
             return
         self._told = now
         said = ", ".join(f"{name} {logs[name]:.4g}" for name in ("loss", "eval_loss") if name in logs)
-        self._tell(f"step {state.global_step} of {state.max_steps}, {now - self._began:.0f} s: {said}")
+        step = (
+            f"step {state.global_step} of {state.max_steps}" if state.max_steps else "before the first step"
+        )
+        self._tell(f"{step}, {now - self._began:.0f} s: {said}")
 
 
 class LogFile(TrainerCallback):

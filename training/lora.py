@@ -8,6 +8,7 @@ as measured on the data's own batches; where memory runs out it gives up a littl
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -69,6 +70,8 @@ def train_lora(
             settings, said = memory.give_up(settings, "memory ran out", tell)
             given_up.append(said)
     metrics["given_up"] = given_up
+    shutil.rmtree(out / course.CHECKPOINTS, ignore_errors=True)
+    shutil.rmtree(out / "preferences", ignore_errors=True)
     card = {"base": base, "settings": settings._asdict(), "metrics": metrics, "sources": dict(sources or {})}
     (out / CARD).write_text(json.dumps(card, indent=1, default=str) + "\n", encoding="utf-8")
     return metrics

@@ -130,8 +130,9 @@ def fit(rows: Sequence[Row], tokenizer: Any, length: int, tell: Tell = lambda _s
     made, left_out, shortened, cut = [], [], 0, 0
     for number, row in enumerate(rows):
         messages, found = row["messages"], encode(row["messages"], tokenizer)
-        if len(found.ids) > length and (fewer := _without_oldest(messages, tokenizer, length)):
-            shortened += fewer is not messages
+        if len(found.ids) > length:
+            fewer = _without_oldest(messages, tokenizer, length)
+            shortened += len(fewer) < len(messages)
             messages, found = fewer, encode(fewer, tokenizer)
         if len(found.ids) > length:
             kept = _with_shorter_question(messages, tokenizer, length)

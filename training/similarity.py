@@ -22,6 +22,7 @@ INVENTED = 0.9  # for each number or name that the target has not
 MISSED = 0.9  # for each number or name of the target that the answer has not
 FACTS = 0.5  # the share of required facts in the score, where there are any
 _COMMON = 500  # texts; a triple that more of them have is a phrase of the data set's
+_SHARED = 0.3  # of the word triples: near copies have more in common, and fewer texts are compared in full
 DUPLICATE = 0.9  # chrF from which two texts of a data set are taken for the same
 
 
@@ -102,7 +103,7 @@ def near_duplicates(texts: Sequence[str], *, least: float = DUPLICATE) -> dict[i
     found: dict[int, int] = {}
     for place, one in enumerate(texts):
         text = " ".join(claims.normal(one).split())
-        number, alike = (-1, 0.0) if text in exact else near.nearest(text)
+        number, alike = (-1, 0.0) if text in exact else near.nearest(text, share=_SHARED)
         if text in exact or alike >= least:
             found[place] = exact[text] if text in exact else places[number]
             continue

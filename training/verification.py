@@ -40,14 +40,20 @@ class Verified(NamedTuple):
 
 
 def verify(
-    file: Path, model: Any, tokenizer: Any, *, tell: Callable[[str], None] = lambda _said: None
+    file: Path,
+    model: Any,
+    tokenizer: Any,
+    *,
+    probes: Sequence[str] = PROBES,
+    threads: int = 0,
+    tell: Callable[[str], None] = lambda _said: None,
 ) -> Verified:
     """Compare a file with the model in torch. Raises IntegrityError where texts become other tokens."""
-    with open_engine(file, context=1024) as engine:
+    with open_engine(file, context=1024, threads=threads) as engine:
         tell(f"asking {engine.name} what it makes of {file.name}")
         steps = agreeing = 0
         worst = 0.0
-        for probe in PROBES:
+        for probe in probes:
             ids = _same_tokens(engine, tokenizer, [{"role": "user", "content": probe}])
             mine = _greedy(engine, ids)
             theirs = _judged(model, [*ids, *(token for token, _ in mine)], len(ids))
@@ -60,7 +66,7 @@ def verify(
         answer = engine.post("/v1/chat/completions", asked)["choices"][0]["message"]["content"]
     if not str(answer).strip():
         raise IntegrityError(f"{file} is served, but answers nothing")
-    return Verified(engine.name, len(PROBES), steps, agreeing, round(worst, 4), str(answer))
+    return Verified(engine.name, len(probes), steps, agreeing, round(worst, 4), str(answer))
 
 
 def _same_tokens(engine: Engine, tokenizer: Any, messages: Sequence[Message]) -> list[int]:

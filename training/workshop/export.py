@@ -19,6 +19,7 @@ import typer
 
 from daemon.errors import ConfigError, HauswartError
 from training import converter, quantizer
+from training.causal import quieten
 from training.course import CARD
 from training.engine import find_engine
 from training.memory import GIB, available_bytes, shape_of
@@ -296,6 +297,7 @@ def command(
     """Reads output/lora_adapter, writes output/merged and output/gguf."""
     if not model_name or "/" in model_name or model_name.startswith("."):
         raise ConfigError(f"{model_name!r} is no model's name", hint="like social-media-marketer")
+    quieten()
     out = output_dir or workdir / folders.FILES
 
     def tell(said: str) -> None:

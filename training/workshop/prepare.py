@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -82,7 +82,9 @@ def prepare(
     ]
     tasks = dict(Counter(row["task"] for row in described).most_common())
     languages = dict(Counter(row["lang"] for row in described).most_common())
-    prepared = Prepared(*counts, duplicates, len(problems), len(mixed), tasks, languages)
+    dropped: dict[str, Any] = {"duplicates": duplicates, "broken": len(problems), "mixed": len(mixed)}
+    dropped |= {"tasks": tasks, "languages": languages}
+    prepared = Prepared(counts[0], counts[1], counts[2], counts[3], **dropped)
     text = json.dumps(prepared._asdict(), indent=1) + "\n"
     (workdir / folders.PROCESSED / REPORT).write_text(text, encoding="utf-8")
     return prepared

@@ -14,6 +14,7 @@ import typer
 
 from daemon.errors import ConfigError
 from training import chatml, course
+from training.causal import quieten
 from training.workshop import folders, preflight, settings
 
 
@@ -115,6 +116,7 @@ def command(
     as_json: folders.AsJson = False,
 ) -> None:
     """Reads data/processed, writes output/lora_adapter."""
+    quieten()
     wanted = settings.load(config)
     metrics = train(
         workdir,

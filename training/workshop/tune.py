@@ -136,6 +136,7 @@ def command(
         "headers": endpoint.parse_headers(header) if header else None, "consent": consent,
         "timeout_s": timeout_s, "init_points": init_points, "n_iter": n_iter, "engine": engine,
         "similarity": similarity, "repeats": repeats, "held_out": held_out, "minutes": minutes, "seed": seed,
+        "case": None if prompt is None else [],  # the one given goes before those of the file
         "probe": probe, "drop_ignored": drop_ignored,
     }  # fmt: skip
     settings = read_settings(config, over, max_tokens=max_tokens)

@@ -7,6 +7,7 @@ function of the trials so far, so that a search goes on from its log. Knows noth
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import Any, get_args
 
 import numpy as np
@@ -26,13 +27,22 @@ def suggest(engine: Engine, space: Space, trials: Trials, *, init_points: int, s
 
 
 def recommend(engine: Engine, space: Space, trials: Trials, *, init_points: int) -> Mapping[str, Any]:
-    """The best trial: for `bayes` by what its model believes, since the highest target may be luck."""
-    targets = [float(one["target"]) for one in trials]
+    """The best trial, its `target` the mean of all trials of these parameters.
+
+    For `bayes` the best is what its model believes in, since the highest target may be luck.
+    """
+    told = [repr(one["params"]) for one in trials]
+    means = [
+        fmean(one["target"] for one, said in zip(trials, told, strict=True) if said == mine) for mine in told
+    ]
+    worth = means
     if engine == "bayes" and len(trials) > init_points:
         from training.surrogate import believed  # noqa: PLC0415 - heavy
 
-        targets = believed(space.dimensions, [space.point_of(one["params"]) for one in trials], targets)
-    return trials[targets.index(max(targets))]
+        points = [space.point_of(one["params"]) for one in trials]
+        worth = believed(space.dimensions, points, [float(one["target"]) for one in trials])
+    best = worth.index(max(worth))
+    return {**trials[best], "target": round(means[best], 6)}
 
 
 def _bayes(space: Space, trials: Trials, seed: int) -> Params:

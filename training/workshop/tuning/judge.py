@@ -11,6 +11,7 @@ from training.workshop.tuning.cases import Case
 from training.workshop.tuning.space import Value
 
 SEEDS = 1 << 31
+MAX_ANSWER = 20_000  # characters; what comes after is neither compared nor kept
 
 
 class Judged(NamedTuple):
@@ -35,7 +36,7 @@ class Judge:
         """
         sent = {**self._fixed, **params} | ({"seed": seed % SEEDS} if self._seeded else {})
         try:
-            return self._chat.ask(case.messages(), **sent).text
+            return self._chat.ask(case.messages(), **sent).text[:MAX_ANSWER]
         except ChatError as error:
             if error.kind == "empty":
                 return ""

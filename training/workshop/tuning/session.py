@@ -53,15 +53,18 @@ def tune(
 ) -> dict[str, Any]:
     """Search, and judge what was found on the cases held out; the result as it is kept.
 
-    `watch` is told each step and how many there will be. Raises ConfigError and ChatError; what was done so
-    far is kept then, and `resume` goes on with it.
+    `watch` is told each step and how many there will be, and at first those of before a resumption. Raises
+    ConfigError and ChatError; what was done so far is kept then, and `resume` goes on with it.
     """
     space = read_space(settings.pbounds)
     _check_fixed(settings, space)
     searched, held = split(cases, settings.held_out)
     head = _head(settings, space, searched, held)
-    logged = trials.open_log(out / LOG, head, resume=resume)
-    log = _open_logger(out / "tune.log", tell)
+    try:
+        logged = trials.open_log(out / LOG, head, resume=resume)
+        log = _open_logger(out / "tune.log", tell)
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written: {error}") from error
     try:
         chat = open_chat(settings.endpoint(out / AUDIT), "prompts", tell=log.warning, final=("empty",))
         parts = _Cases(searched, held)
@@ -74,6 +77,10 @@ def tune(
         if not logged:
             (out / LOG).unlink(missing_ok=True)
         raise
+    except OSError as error:
+        raise ConfigError(
+            f"{out} cannot be written: {error}", hint="with room or rights again, --resume goes on"
+        ) from error
     finally:
         _close(log)
 
@@ -315,7 +322,7 @@ def _check_fixed(settings: Settings, space: Space) -> None:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds:.0f} s ({seconds / 60:.0f} min)"
 
 
 # --- logging ------------------------------------------------------------------------------------------------
