@@ -76,9 +76,10 @@ def _ask(content: bytes, tell: Tell, engine: str, timeout_s: float, *, ocr: bool
         ]
         with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
             assert process.stdout is not None
-            watch = threading.Timer(timeout_s, process.kill)
+            late = threading.Event()
+            watch = threading.Timer(timeout_s, _stop, (process, late))
             watch.start()
-            started = shown = time.monotonic()
+            shown = time.monotonic()
             left = MAX_CHARACTERS
             try:
                 for line in process.stdout:
@@ -94,12 +95,17 @@ def _ask(content: bytes, tell: Tell, engine: str, timeout_s: float, *, ocr: bool
                 watch.cancel()
                 process.kill()
             code = process.wait()
-        if time.monotonic() - started >= timeout_s:
+        if late.is_set():
             yield {"end": f"reading took more than {timeout_s:g} s"}
         elif left < 0:
             yield {"end": f"its text is longer than {MAX_CHARACTERS} characters"}
         elif code:
             yield {"end": f"reading it ended with code {code}, so it is broken or needs too much memory"}
+
+
+def _stop(process: subprocess.Popen[bytes], late: threading.Event) -> None:
+    late.set()
+    process.kill()
 
 
 def _ranges(numbers: Sequence[int]) -> str:
