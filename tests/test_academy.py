@@ -16,7 +16,7 @@ from models.terms import language, stem, terms
 from tests.fixtures import chatter
 from training.academy import curriculum, diploma, forms, library, scoring
 from training.academy.app import app
-from training.academy.decision import Decision, features, weigh
+from training.academy.decision import RETRIEVAL, Decision, weigh
 from training.academy.facts import find_facts
 from training.academy.lessons import check_lessons
 from training.academy.settings import Settings, Training, load, to_toml
@@ -48,7 +48,7 @@ Die Lüftung läuft werktags von 6 bis 20 Uhr. Der Filter wird alle sechs Monate
 """
 QUESTIONS = [
     {
-        "question": "At which water level does the cellar pump start?",
+        "question": "At which water does the pump of the cellar start?",
         "lang": "en",
         "accepted": ["12 cm"],
         "document": "house.md",
@@ -295,13 +295,17 @@ def test_facts_are_asked_in_the_passages_language(world):
     assert any(fact.kind == "definition" and fact.asked == "Die Heizung" for fact in found)
 
 
-def test_decision_prefers_what_its_weights_say(world):
+def test_decision_adds_the_specialists_opinion_on_its_own_scale_to_retrievals_score(world):
     with Index(world.folder / "index.sqlite") as index:
-        hits = index.search("What does alarm E7 mean?", 3)
-    assert [row["first"] for row in features(hits, None)] == [1.0, 0.0, 0.0]
-    sure = weigh(Decision({"score": 2.0}, -4.0, 0.5), hits, None)
-    assert sure == sorted(sure, reverse=True)
+        hits = index.search("What does alarm E7 mean?", 2)
     assert hits[0].passage.text == "Alarm: E7 | Meaning: motor too hot"
+    alone = weigh(RETRIEVAL, hits, None)
+    assert alone == sorted(alone, reverse=True)
+    assert (alone[0] >= RETRIEVAL.threshold) == (hits[0].score >= RETRIEVAL.least)
+    against = [-50.0, 50.0]
+    assert weigh(RETRIEVAL, hits, against) == alone
+    turned = weigh(Decision(mean=0.0, spread=1.0), hits, against)
+    assert turned[1] > 0.5 > turned[0]
 
 
 def test_search_finds_parts_of_compounds_and_refuses_what_is_no_index(world, tmp_path):

@@ -1,7 +1,7 @@
 """A question's way to its answer: retrieve, judge, decide, cite.
 
 The answer is always words of a passage, never the model's own, so the page that is cited can be looked up.
-Below the threshold nothing is answered. Ranking and threshold are calibrated (`training.academy.decision`).
+Below the threshold nothing is answered (`training.academy.decision`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from models.passages import Hit, Index, Passage
 from models.terms import language
 from training.academy.decision import Decision, weigh
 from training.academy.facts import absent
-from training.academy.specialist import Opinion
 
-Judge = Callable[[str, Sequence[Passage]], list[Opinion]]
+Judge = Callable[[str, Sequence[Passage]], list[float]]
 
 
 class Answer(NamedTuple):

@@ -11,7 +11,7 @@ import msgspec
 from models.passages import Index
 from training.academy import diploma, library
 from training.academy.answers import Answer, answer
-from training.academy.decision import UNCALIBRATED, Decision
+from training.academy.decision import RETRIEVAL, Decision
 from training.academy.settings import Querying
 
 Tell = Callable[[str], None]
@@ -24,7 +24,7 @@ def opened(folder: Path, settings: Querying, *, model: bool, tell: Tell) -> Iter
 
     Without `model`, or before it was trained, retrieval alone decides.
     """
-    judge, decision = None, UNCALIBRATED
+    judge, decision = None, RETRIEVAL
     card = library.read_card(folder)
     if card.get("stale"):
         tell(f"{folder.name}: {card['stale']}")

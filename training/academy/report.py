@@ -21,7 +21,7 @@ from models.passages import Index
 from training.academy import diploma, forms, library, scoring
 from training.academy.answers import answer
 from training.academy.chunks import sentences
-from training.academy.decision import UNCALIBRATED, Decision
+from training.academy.decision import RETRIEVAL, Decision
 from training.academy.settings import Settings, load
 from training.academy.specialist import Specialist, load_base
 from training.academy.specialist import load as load_specialist
@@ -48,7 +48,7 @@ class Bench:
         self.folder, self.settings, self.questions, self.index = folder, settings, questions, index
         self.card = library.read_card(folder)
         found = self.card.get("decision")
-        self.decision = msgspec.convert(found, Decision) if found else UNCALIBRATED
+        self.decision = msgspec.convert(found, Decision) if found else RETRIEVAL
         self._specialist: Specialist | None = None
         self._base: Specialist | None = None
 

@@ -1,26 +1,18 @@
 """A specialist at work: the base with its adapter, asked in the forms that it was trained in.
 
-`judge` costs one pass over passage and question and gives two opinions: how much likelier "yes" is than "no"
-after them, and how likely the passage makes the question's own words.
+`judge` costs one pass over passage and question: how much likelier "yes" is than "no" after them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from models.passages import Passage
 from training.academy import forms
 from training.chatml import Message
 
 BATCH = 6
-
-
-class Opinion(NamedTuple):
-    """Of one passage: log odds of yes, mean log probability of the question's tokens."""
-
-    yes: float
-    question: float
 
 
 class Specialist:
@@ -31,32 +23,21 @@ class Specialist:
         tokenizer.padding_side = "left"
         self._yes, self._no = (self._tokens(word)[0] for word in (forms.YES, forms.NO))
 
-    def judge(self, question: str, passages: Sequence[Passage]) -> list[Opinion]:
-        """An opinion of each passage."""
-        found: list[Opinion] = []
+    def judge(self, question: str, passages: Sequence[Passage]) -> list[float]:
+        """For each passage, how much likelier it says that it answers than that it does not: log odds."""
+        found: list[float] = []
         for start in range(0, len(passages), BATCH):
             found += self._judge(question, passages[start : start + BATCH])
         return found
 
-    def _judge(self, question: str, passages: Sequence[Passage]) -> list[Opinion]:
+    def _judge(self, question: str, passages: Sequence[Passage]) -> list[float]:
         import torch  # noqa: PLC0415 - seconds
 
         texts = [self._prompt(forms.judging(question, one)) for one in passages]
         batch = self.tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=False)
-        # All rows end alike from "Question:" on; padded on the left, these are the same columns.
-        tail = len(self._tokens(texts[0][texts[0].rindex("\n\nQuestion: ") :]))
-        asked = len(self._tokens(question))
         with torch.inference_mode():
-            logits = self.model(
-                **batch, logits_to_keep=tail + 1
-            ).logits.float()  # (batch, tail + 1, vocabulary)
-        scores = logits[:, :-1].log_softmax(-1)
-        own = batch["input_ids"][:, -tail:, None]
-        words = scores.gather(2, own)[..., 0]  # (batch, tail)
-        begin = min(tail - 1, 4)  # after "\n\nQuestion:"
-        likely = words[:, begin : begin + asked].mean(1)
-        odds = logits[:, -1, self._yes] - logits[:, -1, self._no]
-        return [Opinion(float(one), float(two)) for one, two in zip(odds, likely, strict=True)]
+            last = self.model(**batch, logits_to_keep=1).logits[:, -1].float()  # (batch, vocabulary)
+        return [float(one) for one in last[:, self._yes] - last[:, self._no]]
 
     def say(self, messages: Sequence[Sequence[Message]], tokens: int) -> list[str]:
         """What it answers, greedily, several at a time."""

@@ -21,7 +21,6 @@ import typer
 from daemon.errors import ConfigError
 from models.passages import Index
 from training.academy import library
-from training.academy.decision import UNCALIBRATED, Decision
 from training.academy.documents import read_documents
 from training.academy.facts import spread
 from training.academy.lessons import Lesson, check_lessons, drop_repeats, make_lessons
@@ -148,7 +147,6 @@ def calibrate(folder: Path, settings: Settings, lessons: Sequence[Lesson]) -> Js
     from training.academy import decision, specialist  # noqa: PLC0415
 
     judge = specialist.load(folder / library.ADAPTER).judge
-    found: Decision = UNCALIBRATED
     with Index(folder / library.INDEX) as index:
         found = decision.calibrate(
             lessons,
