@@ -66,7 +66,7 @@ def rank(
 ) -> list[tuple[float, Passage]]:
     """The passages with the probability that they answer, the likeliest first."""
     opinions = judge(question, [hit.passage for hit in hits]) if judge and hits else None
-    sure = weigh(decision, hits, opinions)
+    sure = weigh(decision, question, hits, opinions)
     return sorted(
         ((one, hit.passage) for one, hit in zip(sure, hits, strict=True)), key=lambda pair: -pair[0]
     )

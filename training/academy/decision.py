@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
@@ -19,8 +20,14 @@ from models.terms import STOP
 from training.academy.lessons import Lesson
 
 KEPT = 0.7  # of a lesson's words, so that it is not the document's wording alone
-OPINION_WEIGHT = 0.3  # of a standard deviation of the specialist's opinion, in units of retrieval's score
-SUM_LEAST = 2.35  # from which a passage is taken for the answer
+OPINION_WEIGHT = 0.15  # of a standard deviation of the specialist's opinion, in units of retrieval's score
+SUM_LEAST = 2.45  # from which a passage is taken for the answer
+CUE = 0.4  # for a passage that states a default where one is asked for
+_ASKS_DEFAULT = re.compile(r"\b(?:default|standard\w*|voreingestell\w*|voreinstellung)\b", re.IGNORECASE)
+_SAYS_DEFAULT = re.compile(
+    r"\b(?:defaults? (?:to|is|value)|by default|the default|standardmäßig|voreinstellung|voreingestellt)\b",
+    re.IGNORECASE,
+)
 _STEEP = 3.0  # of the probability that is shown
 _USUAL = (0.0, 2.0)  # mean and spread of opinions where none could be measured
 Judge = Callable[[str, Sequence[Passage]], list[float]]
@@ -45,14 +52,20 @@ class Decision(msgspec.Struct, frozen=True):
 RETRIEVAL = Decision(weight=0.0)
 
 
-def weigh(decision: Decision, hits: Sequence[Hit], opinions: Sequence[float] | None) -> list[float]:
+def weigh(
+    decision: Decision, question: str, hits: Sequence[Hit], opinions: Sequence[float] | None
+) -> list[float]:
     """The probability of each hit to hold the answer."""
     said = opinions if opinions is not None else [decision.mean] * len(hits)
     sums = [
-        hit.score + decision.weight * (yes - decision.mean) / decision.spread
+        hit.score + decision.weight * (yes - decision.mean) / decision.spread + _cue(question, hit.passage)
         for hit, yes in zip(hits, said, strict=True)
     ]
     return [1.0 / (1.0 + math.exp(-_STEEP * (one - decision.least))) for one in sums]
+
+
+def _cue(question: str, passage: Passage) -> float:
+    return CUE if _ASKS_DEFAULT.search(question) and _SAYS_DEFAULT.search(passage.text) else 0.0
 
 
 def calibrate(
@@ -64,8 +77,8 @@ def calibrate(
     for number, (question, hits, right) in enumerate(_cases(lessons[:count], index, passages, source)):
         if number and number % 20 == 0:
             tell(f"calibrating: {number} of {min(count, len(lessons))}")
-        cases.append((hits, judge(question, [hit.passage for hit in hits]) if hits else [], right))
-    mean, spread = _scale([one for _, opinions, _ in cases for one in opinions])
+        cases.append((question, hits, judge(question, [hit.passage for hit in hits]) if hits else [], right))
+    mean, spread = _scale([one for _, _, opinions, _ in cases for one in opinions])
     found = Decision(mean, spread)
     return msgspec.structs.replace(found, figures=_figures(found, cases))
 
@@ -114,11 +127,11 @@ def reword(question: str, term: str, source: random.Random) -> str:
 
 
 def _figures(
-    decision: Decision, cases: Sequence[tuple[list[Hit], list[float], list[bool]]]
+    decision: Decision, cases: Sequence[tuple[str, list[Hit], list[float], list[bool]]]
 ) -> dict[str, float]:
     there, absent = [], []
-    for hits, opinions, right in cases:
-        sure = weigh(decision, hits, opinions)
+    for question, hits, opinions, right in cases:
+        sure = weigh(decision, question, hits, opinions)
         best = max(range(len(sure)), key=sure.__getitem__, default=-1)
         if any(right):
             there.append((sure[best], right[best]))
