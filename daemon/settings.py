@@ -109,6 +109,7 @@ class Top:
     __pydantic_config__ = _STRICT
 
     languages: list[Language] = field(default_factory=lambda: ["en", "de"])
+    runbooks: str = ""  # an index.sqlite of `hauswart academy`: advice then names the page that fits
     served: Served = field(default_factory=Served)
 
 

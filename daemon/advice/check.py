@@ -35,9 +35,20 @@ class Violation(NamedTuple):
     reason: str
 
 
-def check_advice(advice: Advice, incident: Incident) -> list[Violation]:
-    """Everything wrong with the text and the action of an advice; empty when it may be shown."""
-    found = check(advice.text, incident, advice.lang)
+class Citation(NamedTuple):
+    """A line that names a page of the operator's documents, and that place."""
+
+    line: str
+    place: str
+
+
+def check_advice(advice: Advice, incident: Incident, *, cited: str = "") -> list[Violation]:
+    """Everything wrong with the text and the action of an advice; empty when it may be shown.
+
+    `cited` is the line that names a page of the operator's documents (`daemon.advice.runbooks`); it may be
+    the text's last, and holds no fact about the incident.
+    """
+    found = check(advice.text.removesuffix(f"\n\n{cited}") if cited else advice.text, incident, advice.lang)
     if not advice.text.strip():
         found.append(Violation("", "says nothing"))
     if len(advice.text) > LENGTH_MAX:

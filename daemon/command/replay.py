@@ -23,7 +23,7 @@ from daemon.messages import Line, Observation
 from daemon.replay import Replay, batched, within
 from daemon.scorer import Scorer
 from daemon.settings import Settings
-from daemon.stages.top import writer
+from daemon.stages.top import citer, writer
 from daemon.status import MODEL_TIERS, ModelTier
 from daemon.store.documents import incident_document
 from daemon.store.segments import SegmentReader, segment_paths
@@ -83,7 +83,8 @@ def replay(
         run.finish()
         took_s = time.monotonic() - started
         speaks = models and models["top"].state != "off"
-        top = TopTier(session.settings.top, writer(models["top"]) if speaks else None)
+        write = writer(models["top"]) if speaks else None
+        top = TopTier(session.settings.top, write, citer(session.settings.top.runbooks))
         _tell(session, run, source, took_s, top, as_json=as_json, quiet=findings, lang=lang)
         for note in (note for one in models.values() for note in one.notes):
             sys.stderr.write(f"hauswart: {note}\n")

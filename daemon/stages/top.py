@@ -6,7 +6,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from daemon.bus import LOOK_EVERY_S, RecordsClient, WakeListener, Wire
 from daemon.errors import HauswartError
@@ -212,13 +212,23 @@ def writer(scorer: Scorer) -> Callable[[str, int], str | None]:
     return write
 
 
+def citer(path: str) -> Callable[[Incident, Any], tuple[Any, str]] | None:
+    """What the tier asks for a page of the operator's documents by, if there is an index of them."""
+    if not path:
+        return None
+    from daemon.advice.runbooks import try_cite  # noqa: PLC0415  # SQLite only where there is such an index
+
+    return lambda incident, lang: try_cite(incident, lang, path)
+
+
 def run(settings: Settings) -> None:
     """Be the top tier until stopped."""
 
     def make_tier() -> Tier:
         from daemon.tiers.top import TopTier  # noqa: PLC0415  # the catalogue is read with the first incident
 
-        return TopTier(settings.top, None if model.scorer.state == "off" else writer(model.scorer))
+        write = None if model.scorer.state == "off" else writer(model.scorer)
+        return TopTier(settings.top, write, citer(settings.top.runbooks))
 
     life = Life("top", settings)
     model = consultation(life, settings, "top")

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import msgspec
+
 from daemon.advice import brief
-from daemon.advice.check import Violation
+from daemon.advice.check import Citation, Violation, check_advice
 from daemon.advice.compose import catalogue_advice, first_true, minimal_advice
 from daemon.advice.formats import Lang
 from daemon.errors import IntegrityError
@@ -20,15 +22,18 @@ from daemon.settings import Top
 _NOTES_MAX = 64
 SEEDS = 5  # texts that a model may try before the catalogue speaks; a tenth of a second each
 
+Cite = Callable[
+    [Incident, Lang], tuple[Citation | None, str]
+]  # a page of the operator's documents, or a note
 Write = Callable[[str, int], str | None]  # prompt and seed to a slotted text; None: no model, or too slow
 
 
 class TopTier:
     """Explains incidents; `counters` and `notes` tell what was refused and why."""
 
-    def __init__(self, settings: Top, write: Write | None = None) -> None:
+    def __init__(self, settings: Top, write: Write | None = None, cite: Cite | None = None) -> None:
         self._languages: list[Lang] = list(settings.languages)
-        self._write = write
+        self._write, self._cite = write, cite
         names = (
             "advices",
             "refused",
@@ -37,6 +42,7 @@ class TopTier:
             "model",
             "model_refused",
             "model_silent",
+            "cited",
         )
         self.counters = dict.fromkeys(names, 0)
         self.notes: list[str] = []
@@ -55,7 +61,25 @@ class TopTier:
             self.counters["minimal"] += 1
         elif advice.origin == "model":
             self.counters["model"] += 1
-        return advice or minimal_advice(lang)
+        return self._cited(advice or minimal_advice(lang), incident)
+
+    def _cited(self, advice: Advice, incident: Incident) -> Advice:
+        """The advice with the page of a runbook that fits, if there is one and the whole passes the check."""
+        if self._cite is None:
+            return advice
+        citation, note = self._cite(incident, advice.lang)
+        if note:
+            self._add(note)
+        if citation is None:
+            return advice
+        text = f"{advice.text}\n\n{citation.line}"
+        extended = msgspec.structs.replace(
+            advice, text=text, sources=advice.sources | {citation.place: "runbook"}
+        )
+        if check_advice(extended, incident, cited=citation.line):
+            return advice
+        self.counters["cited"] += 1
+        return extended
 
     def _candidates(self, incident: Incident, lang: Lang) -> Iterator[Advice]:
         """The texts to try, the best first; the next is made only when the one before was refused."""
