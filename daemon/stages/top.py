@@ -39,6 +39,10 @@ class Tier(Protocol):
         """Advice in each language."""
         ...
 
+    def cited(self, advice: Advice, incident: Incident) -> Advice:
+        """The advice with the page of the operator's documents that fits, if one does."""
+        ...
+
 
 class TopStage:
     """Looks into the store when woken and every LOOK_EVERY_S; has the middle tier keep what it advises.
@@ -135,6 +139,8 @@ class TopStage:
     def _keep_better(self, better: Explained) -> None:
         """Have a served model's text take the place of what was said; where that fails, that stays."""
         incident, advice = better
+        if self._tier is not None:
+            advice = [self._tier.cited(one, incident) for one in advice]
         try:
             self._client.keep(KeepAdvice(incident.id, incident.revision, advice), KEEP_TIMEOUT_S)
         except HauswartError as error:

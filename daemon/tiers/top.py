@@ -61,9 +61,9 @@ class TopTier:
             self.counters["minimal"] += 1
         elif advice.origin == "model":
             self.counters["model"] += 1
-        return self._cited(advice or minimal_advice(lang), incident)
+        return self.cited(advice or minimal_advice(lang), incident)
 
-    def _cited(self, advice: Advice, incident: Incident) -> Advice:
+    def cited(self, advice: Advice, incident: Incident) -> Advice:
         """The advice with the page of a runbook that fits, if there is one and the whole passes the check."""
         if self._cite is None:
             return advice
