@@ -13,6 +13,7 @@ from daemon.errors import ConfigError
 from training.academy import diploma, forms, library
 from training.academy.settings import load
 from training.academy.train import Config, Name, say
+from training.causal import quieten
 
 FORMATS = ("adapter", "merged", "gguf")
 
@@ -52,6 +53,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """The documents themselves and their index are not part of it."""
+    quieten()
     settings = load(config)
     folder = library.folder_of(settings.folder, name or settings.specialist)
     result = export(folder, out, kind, quantization)

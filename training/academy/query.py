@@ -14,6 +14,7 @@ from training.academy.answers import Answer
 from training.academy.exchange import Exchange, discuss, open_general
 from training.academy.settings import Settings, load
 from training.academy.train import Config, Name, say
+from training.causal import quieten
 
 QUESTION_MAX = 2000  # characters
 
@@ -64,6 +65,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Answers are the documents' own words; below the threshold it says that they do not answer."""
+    quieten()
     settings = load(config)
     if phrase:
         from msgspec import structs  # noqa: PLC0415

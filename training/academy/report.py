@@ -26,6 +26,7 @@ from training.academy.settings import Settings, load
 from training.academy.specialist import Specialist, load_base
 from training.academy.specialist import load as load_specialist
 from training.academy.train import Config, Name, say
+from training.causal import quieten
 
 QUESTIONS = Path(__file__).with_name("questions")
 GENERAL = QUESTIONS / "general.jsonl"
@@ -295,6 +296,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Closed-book, retrieval alone, with the base, with the specialist; abstention; general ability."""
+    quieten()
     settings = load(config)
     folder = library.folder_of(settings.folder, name or settings.specialist)
     path = questions or QUESTIONS / "test.jsonl"

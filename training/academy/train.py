@@ -25,6 +25,7 @@ from training.academy.documents import read_documents
 from training.academy.facts import spread
 from training.academy.lessons import Lesson, check_lessons, drop_repeats, make_lessons
 from training.academy.settings import Settings, load, to_toml
+from training.causal import quieten
 
 Json = dict[str, Any]
 TRAINED_ON = "trained-on"  # a digest of what the adapter is, or is being, trained on
@@ -193,6 +194,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Documents to a specialist. The adapter stays on this host."""
+    quieten()
     settings = load(config)
     if base:
         from msgspec import structs  # noqa: PLC0415
