@@ -228,6 +228,21 @@ def test_export_merges_writes_and_tries(workdir, capsys):
     assert (workdir / "output/gguf/tiny-q8_0.gguf").stat().st_mtime_ns == before
 
 
+def test_export_can_end_with_the_search_for_parameters(workdir, capsys):
+    search = workdir / "search.toml"
+    search.write_text(
+        'prompt = "what is up"\ntarget = "the disk is full"\ninit_points = 2\nn_iter = 0\nrepeats = 1\n'
+        "probe = false\nfixed = { max_tokens = 8 }\n"
+    )
+    argv = ["workshop", "export", "--workdir", str(workdir), "--quantization", "f16", "--no-verify"]
+    assert main([*argv, "--tune", str(search), "--json"]) == 0
+    tuned = json.loads(capsys.readouterr().out)["tuned"]
+    assert set(tuned["params"]) >= {"temperature", "top_p"}
+    written = (workdir / "output/gguf/Modelfile").read_text()
+    assert f"PARAMETER temperature {tuned['params']['temperature']}" in written
+    assert (workdir / "output/gguf/tune-hauswart-f16/search.html").is_file()
+
+
 def test_merged_model_is_the_adapted_one(workdir):
     exporting.export(workdir / "output/lora_adapter", workdir / "output/gguf", "t", "f16", verify=False)
     merged, words = causal.load_causal(workdir / "output/merged")

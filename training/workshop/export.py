@@ -268,6 +268,26 @@ def create_in_ollama(name: str, folder: Path, tell: Tell) -> str:
     return done.stdout.strip()
 
 
+def find_parameters(found: Exported, wanted: Path, tell: Tell) -> dict[str, Any]:
+    """Serve the file, search sampling parameters, and set them in its Modelfile.
+
+    `wanted` has the cases (JSONL), or with them all else that a search is told (TOML, YAML; as `workshop
+    tune --config`). Raises ConfigError for what is neither, HauswartError without an engine.
+    """
+    from training.engine import open_engine  # noqa: PLC0415
+    from training.workshop.tune import gather_cases, tune_served  # noqa: PLC0415  # seconds
+    from training.workshop.tuning.output import write_modelfile  # noqa: PLC0415
+    from training.workshop.tuning.settings import read_settings  # noqa: PLC0415
+
+    file, rows = Path(found.file), wanted.suffix == ".jsonl"
+    with open_engine(file) as engine:
+        settings = read_settings(None if rows else wanted, {"url": engine.url})
+        cases = gather_cases(settings, wanted if rows else None)
+        result = tune_served(cases, file.with_name(f"tune-{file.stem}"), settings, tell=tell)
+    write_modelfile(Path(found.modelfile), result["params"], model=file.name)
+    return result
+
+
 def command(
     *,
     workdir: folders.Workdir = Path(),
@@ -291,6 +311,10 @@ def command(
         list[str] | None, typer.Option("--parameter", help="For the Modelfile: NAME=VALUE.")
     ] = None,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Serve the file and compare.")] = True,
+    tune: Annotated[
+        Path | None,
+        typer.Option("--tune", help="At last, find sampling parameters with these cases."),
+    ] = None,
     create: Annotated[bool, typer.Option("--create", help="Register it in Ollama and ask it.")] = False,
     as_json: folders.AsJson = False,
 ) -> None:
@@ -315,14 +339,20 @@ def command(
         verify=verify,
         tell=tell,
     )
+    tuned = find_parameters(found, tune, tell) if tune else {}
     if create:
         tell(f"it says: {create_in_ollama(model_name, out, tell)[:200]}")
     if as_json:
-        sys.stdout.write(json.dumps(found._asdict(), ensure_ascii=False) + "\n")
+        sys.stdout.write(
+            json.dumps(found._asdict() | ({"tuned": tuned} if tune else {}), ensure_ascii=False) + "\n"
+        )
         return
+    from training.workshop.tune import closing_lines  # noqa: PLC0415
+
     types = ", ".join(f"{count} {name}" for name, count in found.types.items())
     sys.stdout.write(
         f"{found.file}: {found.kind}, {found.file_bytes / 1e6:.1f} MB ({types})\n"
         + (f"it answers: {found.verified['answer'][:200]!r}\n" if found.verified else "")
+        + (f"{closing_lines(tuned)}\n" if tuned else "")
         + f"next: cd {out} && ollama create {model_name} -f Modelfile\n"
     )
