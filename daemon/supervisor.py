@@ -33,7 +33,7 @@ from daemon.status import Status, read_status, total
 from daemon.store.schema import refuse_newer
 
 START_ORDER = ("middle", "low", "collector", "top", "notify")  # consumers first; any order works
-STOP_ORDER = ("collector", "low", "middle", "top", "notify")
+STOP_ORDER = ("collector", "low", "top", "notify", "middle")  # last who keeps what the others say
 STOP_WITHIN_S = 5.0  # each; then SIGKILL
 RESTART_S = 0.1
 DEATHS_MAX, DEATHS_WITHIN_S, DEATHS_PAUSE_S = 5, 60.0, 60.0

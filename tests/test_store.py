@@ -118,6 +118,17 @@ def test_saved_incident_is_read_back_unchanged_while_the_writer_runs(writer, rea
     assert reader.findings(saved.id) == [finding()]
 
 
+def test_nobody_but_owner_and_group_reads_a_new_store(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with StoreWriter(tmp_path / "store.db") as store:
+            store.save([make_incident()], [])
+            files = (tmp_path / "store.db", tmp_path / "store.db-wal", tmp_path / "store.db-shm")
+            assert [path.stat().st_mode & 0o777 for path in files] == [0o640] * 3
+    finally:
+        os.umask(before)
+
+
 def test_incident_without_a_store_is_nothing(tmp_path):
     with StoreReader(tmp_path / "store.db") as reader:
         assert reader.incident("x") is None

@@ -136,12 +136,12 @@ def test_stage_that_another_daemon_holds_is_awaited_and_then_ends_this_one():
     assert supervisor._locked_out == "low"
 
 
-def test_terminated_supervisor_stops_the_stages_in_the_order_of_the_flow(begin):
+def test_terminated_supervisor_stops_last_who_keeps_what_the_others_say(begin):
     run = begin()
     run.wait_for_stages()
     run.process.terminate()
     assert run.process.wait(20) == 0
-    ended = [read_status(run.runtime, stage) for stage in ("collector", "low", "middle", "top", "supervisor")]
+    ended = [read_status(run.runtime, stage) for stage in ("collector", "low", "top", "middle", "supervisor")]
     assert {status.state for status in ended} == {"stopped"}
     assert [status.updated for status in ended] == sorted(status.updated for status in ended)
 

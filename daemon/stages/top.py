@@ -23,7 +23,7 @@ from daemon.stages.served import Explanations
 if TYPE_CHECKING:
     from daemon.served import Explained
 
-KEEP_TIMEOUT_S = 5.0
+KEEP_TIMEOUT_S = 4.0  # less than the time in which a stage has to stop
 RETRY_S = 3.0
 PAUSE_S = 0.25  # between two looks, so that a burst of revisions is read once
 MAX_GIVEN_UP = 256
@@ -114,9 +114,11 @@ class TopStage:
     def _advise_all(self) -> None:
         for _ in range(ROUNDS):
             found = [one for one in self._needing() if (one.id, one.revision) not in self._given_up]
-            if not found or self._life.stopping:
+            if not found:
                 return
             for incident in found:
+                if self._life.stopping:
+                    return
                 self._advise(incident)
 
     def _advise(self, incident: Incident) -> None:

@@ -5,6 +5,8 @@ A newer minor version runs (its additions are ignored), a newer major one is ref
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -86,6 +88,9 @@ def connect(path: Path, query: str) -> sqlite3.Connection:
 
 def connect_writer(path: Path) -> sqlite3.Connection:
     """The writing connection: WAL, every commit on the disk, erased bytes overwritten."""
+    # SQLite would make it readable for everybody, unless the umask forbids that; its journals take after it.
+    with contextlib.suppress(OSError):  # SQLite then says what is wrong
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))
     connection = connect(path, "mode=rwc")
     try:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
