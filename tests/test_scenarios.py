@@ -138,7 +138,7 @@ def test_every_scenario_of_the_lab_is_sound_and_on_one_side():
     assert {one.name for one in found if not split.is_frozen(one.name, sides)} >= set(USUAL)
     listed = {f"{name}/{one}" for name, both in sides.items() for side in both.values() for one in side}
     assert listed == {one.name for one in found}
-    assert not any(set(both["frozen"]) & set(both["open"]) for both in sides.values())
+    assert len(listed) == sum(len(side) for both in sides.values() for side in both.values())
     assert split.extend(sides, [one.name for one in found]) == sides
 
 
@@ -150,6 +150,16 @@ def test_a_third_of_new_mechanisms_is_frozen_by_hash_and_nobody_changes_sides():
     assert set(second["disk-full"]["frozen"]) > set(by_hash[:2])
     assert len(second["disk-full"]["frozen"]) == 3
     assert set(second["disk-full"]["open"]) >= set(by_hash[2:])
+
+
+def test_mechanism_whose_score_is_known_is_open_and_newer_ones_are_frozen_instead():
+    first = split.extend({}, [f"disk-full/m{n}" for n in range(6)])
+    spent = split.unfreeze(first)
+    assert spent["disk-full"]["scored"] == first["disk-full"]["frozen"]
+    assert not any(split.is_frozen(f"disk-full/m{n}", spent) for n in range(6))
+    later = split.extend(spent, [f"disk-full/m{n}" for n in range(8)])
+    assert later["disk-full"]["frozen"] == ["m6", "m7"]
+    assert later["disk-full"]["scored"] == spent["disk-full"]["scored"]
 
 
 def test_scenario_without_a_side_is_not_scored_by_accident():

@@ -87,7 +87,8 @@ def parser() -> argparse.ArgumentParser:
         )
     for verb in (record, verbs.choices["score"], verbs.choices["report"]):
         verb.add_argument("--frozen", action="store_true", help="the frozen ones instead")
-    _verb(verbs, "freeze", commands.freeze, names=False)
+    sides = _verb(verbs, "freeze", commands.freeze, names=False)
+    sides.add_argument("--scored", action="store_true", help="the frozen ones' score is known: they are open")
     return top
 
 

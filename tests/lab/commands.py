@@ -166,9 +166,12 @@ def write_cases(options: argparse.Namespace) -> int:
     return 0
 
 
-def freeze(_: argparse.Namespace) -> int:
-    """Give new scenarios their side."""
-    split.write_sides(split.extend(split.load_sides(), [one.name for one in find([])]))
+def freeze(options: argparse.Namespace) -> int:
+    """Give new scenarios their side; with --scored, end that of those whose score is known."""
+    sides = split.load_sides()
+    split.write_sides(
+        split.unfreeze(sides) if options.scored else split.extend(sides, [one.name for one in find([])])
+    )
     return 0
 
 
