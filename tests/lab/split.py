@@ -22,9 +22,7 @@ from pathlib import Path
 from daemon.errors import ConfigError
 
 FROZEN = Path(__file__).with_name("frozen.toml")
-_HEAD = (
-    "# Made by `python -m tests.lab freeze`; split.py has the rule. A name never becomes unseen again.\n"
-)
+_HEAD = "# Made by `python -m tests.lab freeze`; split.py has the rule. A name never becomes unseen again.\n"
 SIDES = ("frozen", "open", "scored")
 Sides = dict[str, dict[str, list[str]]]
 
