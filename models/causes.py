@@ -131,7 +131,7 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
         _F.CPU_SATURATION: Effect(0.2, _SHARED),
     },
     _F.CONFIG_ERROR: {
-        _F.SERVICE_CRASH: Effect(0.8, _SHARED),
+        _F.SERVICE_CRASH: Effect(0.9, _SHARED),
         _F.CRASH_LOOP: Effect(0.8, _SHARED),
         _F.DEPENDENCY_FAILED: Effect(0.7, _SHARED),
     },

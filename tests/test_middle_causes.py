@@ -1,4 +1,4 @@
-"""What belongs to one incident and which class it has: causes, their symptoms, and hauswart's own suffering."""
+"""What belongs to one incident and which class it has: causes, symptoms, and hauswart's own suffering."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def affinity(one: View, other: View, window_s: float) -> float:
 
 
 def about_stage(one: View, other: View) -> bool:
-    """Whether what both are is about hauswart itself: not if a host that is short of something made it suffer."""
+    """Whether what both are is about hauswart itself: not if it suffers from what the host is short of."""
     if one.stage == other.stage:
         return one.stage
     host = other if one.stage else one
