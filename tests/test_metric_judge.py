@@ -918,3 +918,21 @@ def test_full_backlog_is_worth_a_line_and_no_incident(host):
     finding = first(host, "net.backlog_drops.level", 6)
     assert leading(finding) is FaultClass.PACKET_LOSS
     assert finding.score < 0.5
+
+
+@pytest.mark.parametrize(("state", "told"), [("D", True), ("S", False)])
+def test_tasks_that_wait_for_a_volume_that_does_nothing_are_held(host, state, told):
+    """A limited volume; what sleeps in io_uring gives the same figures, but can be interrupted."""
+    host.processes += [
+        replace(process(4711 + n, "writer", age=30.0, unit="db.service"), state=state) for n in range(3)
+    ]
+
+    def change(values, _):
+        values |= {"psi.io.some": 0.98, "psi.io.full": 0.02, "proc.blocked": 3.0, "disk.busy{sda}": 0.03}
+
+    host.run(20, change)
+    assert bool(host.take("psi.io.level")) is told
+    if told:
+        finding = first(host, "psi.io.level", 12)
+        assert leading(finding) is FaultClass.IO_SATURATION
+        assert finding.subjects[0].name == "db.service"
