@@ -1,4 +1,4 @@
-"""Which tests may run side by side (`pytest -n 2 --dist loadgroup`): files may, if they leave the machine alone.
+"""Which tests may run side by side (`pytest -n 2 --dist loadgroup`): files, if they leave the machine alone.
 
 A file's tests stay together, as they share what they set up. All files with a test that starts units, injects
 faults or measures this machine are one group, so that none of them meets another one's doing.
