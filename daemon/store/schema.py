@@ -102,7 +102,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 
 
 def _keep_private(path: Path) -> None:
-    """Whatever the umask is or was, nobody but owner and group reads the store; its journals take after it."""
+    """Whatever the umask is or was, only owner and group read the store; its journals take after it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
         mode = os.fstat(descriptor).st_mode
