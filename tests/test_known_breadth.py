@@ -114,6 +114,7 @@ PROGRAMS = {
         ("postgres", "LOG:  checkpoint complete: wrote 3 buffers"),
         ("NetworkManager", "device (eth0): state change: secondaries -> activated (reason 'none')"),
         ("app", "freeing the invalid cache"),
+        ("gunicorn", "[ERROR] Worker (pid:815) was sent SIGTERM!"),  # at each stop
     ],
 }
 
