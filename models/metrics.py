@@ -102,6 +102,7 @@ METRICS: dict[str, Metric] = {
     "unit.oom_kills": Metric("1/s", SubjectKind.UNIT, _R),
     "unit.tasks": Metric("count", SubjectKind.UNIT, _R),
     "unit.tasks_limit": Metric("ratio", SubjectKind.UNIT, _R),
+    "unit.forks_refused": Metric("1/s", SubjectKind.UNIT, _R),  # by a limit of tasks
     "unit.io_bytes": Metric("bytes/s", SubjectKind.UNIT, _S, ""),
     "unit.psi_memory": Metric("ratio", SubjectKind.UNIT, _R),
     "unit.psi_io": Metric("ratio", SubjectKind.UNIT, _S),

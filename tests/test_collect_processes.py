@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from daemon.codec import encode, observation_decoder
 from daemon.collectors import processes
 from daemon.collectors.jumps import Jumps
-from daemon.collectors.processes import Scanner, candidates, parse_command, parse_stat
-from daemon.collectors.snapshots import ProcessCollector
+from daemon.collectors.processes import Scanner, Seen, Stat, candidates, parse_command, parse_stat
+from daemon.collectors.snapshots import ProcessCollector, choose
 from daemon.collectors.sockets import Connections, parse_address, scan
 from daemon.messages import Snapshot, Stamp
 
@@ -255,3 +255,12 @@ def test_burst_of_children_names_their_parent():
     finally:
         os.killpg(parent.pid, signal.SIGKILL)
         parent.wait()
+
+
+def test_many_threads_and_what_is_stuck_are_in_the_snapshot_though_they_use_nothing():
+    def one(pid, state, threads):
+        stat = Stat(b"idle", state, 1, 0, 0, threads, pid, 0)
+        return Seen(pid, stat, 0, -1, 0.0, 0.0, 10.0)
+
+    seen = [one(1, b"S", 1), one(2, b"S", 900), one(3, b"T", 1), one(4, b"D", 1), one(5, b"S", 8)]
+    assert {process.pid for process in choose(seen, [])} == {2, 3, 4}

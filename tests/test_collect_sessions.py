@@ -71,6 +71,13 @@ def test_sessions_that_were_there_before_are_marked(run):
     assert seen(collector)[0][2]["existing"] == "1"
 
 
+def test_seat_of_who_sits_at_the_machine_is_told(run):
+    put(run, "7", SESSION + "SEAT=seat0\n")
+    collector = SessionCollector(run)
+    collector.open()
+    assert seen(collector)[0][2]["seat"] == "seat0"
+
+
 @pytest.mark.parametrize("kind", ["greeter", "manager", "background", "lock-screen"])
 def test_only_people_have_sessions(run, kind):
     put(run, "7", SESSION.replace("CLASS=user", f"CLASS={kind}"))

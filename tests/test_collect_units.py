@@ -102,6 +102,19 @@ def test_values_of_a_unit_on_v2(sys):
     reader.close()
 
 
+def test_refused_forks_of_a_unit_are_counted(sys):
+    """The kernel logs only the first refusal of a group; its counter goes on."""
+    reader = UnitReader(sys)
+    reader.open()
+    group = sys / "fs/cgroup/system.slice/nginx.service"
+    (group / "pids.events").write_text("max 7\n")
+    assert "unit.forks_refused" not in of(read(reader, 1.0), "nginx.service")
+    (group / "pids.events").write_text("max 27\n")
+    (group / "cpu.stat").write_text("usage_usec 8000000\n")
+    assert of(read(reader, 3.0), "nginx.service")["unit.forks_refused"] == pytest.approx(10.0)
+    reader.close()
+
+
 def test_group_that_stood_still_is_left_out_and_its_next_rate_is_undiluted(sys):
     reader = UnitReader(sys)
     reader.open()

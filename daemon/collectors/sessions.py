@@ -34,6 +34,7 @@ class Session(NamedTuple):
     service: str
     leader: int
     since: float  # Unix seconds, 0.0 if unknown
+    seat: str = ""  # of somebody who sits at the machine
 
 
 class UtmpUser(NamedTuple):
@@ -134,6 +135,7 @@ class SessionCollector:
             "tty": session.tty,
             "host": self._hide_host(session.host),
             "service": session.service,
+            "seat": session.seat,
             "leader": str(session.leader or ""),
             "since": str(round(session.since)) if session.since else "",
             "existing": "1" if self._first and action == "start" else "",
@@ -187,6 +189,7 @@ def _parse_session(path: Path) -> Session | None:
         fields.get("SERVICE", ""),
         _number(fields.get("LEADER")),
         _number(fields.get("REALTIME")) / 1e6,
+        fields.get("SEAT", ""),
     )
 
 

@@ -24,17 +24,25 @@ _JUMP_GAP_S = 2.0
 _JUMPS_MAX = 4.0  # jumps in a row that get a snapshot at once; then one for every _JUMP_REFILL_S
 _JUMP_REFILL_S = 15.0
 _TOP = 10
+_MANY_THREADS = 64  # a pool of workers has about as many as there are processors
+_STUCK = (b"D", b"T")  # waiting for the kernel, or stopped: they do nothing, so no ranking shows them
 _MIN_CHILDREN = 3
 _KERNEL_THREAD = 0x00200000
 
 
 def choose(seen: list[Seen], parents: list[int]) -> list[Seen]:
-    """The largest by cpu, memory, input/output and descriptors, and these parents."""
+    """The largest by cpu, memory, input/output, descriptors and threads, what is stuck, and these parents."""
     chosen: dict[int, Seen] = {}
     for key in (_by_cpu, _by_rss, _by_io, _by_fds):
         for one in heapq.nlargest(_TOP, seen, key=key):
             if key(one) > 0:
                 chosen[one.pid] = one
+    for one in heapq.nlargest(_TOP // 2, seen, key=_by_threads):
+        if one.stat.threads >= _MANY_THREADS:
+            chosen[one.pid] = one
+    stuck = (one for one in seen if one.stat.state in _STUCK and not one.stat.flags & _KERNEL_THREAD)
+    for one in heapq.nlargest(_TOP, stuck, key=_by_rss):
+        chosen[one.pid] = one
     wanted = set(parents)
     for one in seen:
         if one.pid in wanted:
@@ -56,6 +64,10 @@ def _by_io(one: Seen) -> float:
 
 def _by_fds(one: Seen) -> float:
     return one.fds
+
+
+def _by_threads(one: Seen) -> float:
+    return one.stat.threads
 
 
 def count(seen: list[Seen]) -> tuple[dict[str, float], list[int]]:

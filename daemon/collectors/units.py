@@ -51,7 +51,7 @@ class Group:
     def begin_at(self, mono: float) -> None:
         """It was created at about this time, so its counters began at zero."""
         self.moved = True
-        for family in ("unit.cpu", "unit.oom_kills"):
+        for family in ("unit.cpu", "unit.oom_kills", "unit.forks_refused"):
             self.rates.of(f"{family}{{{self.label}}}", 0, mono)
 
     def get(self, kind: str) -> bytes | None:
@@ -154,7 +154,7 @@ class UnitReader:
                 return
         _read_processor(group, data, mono, values)
         _read_memory(group, mono, values)
-        _read_tasks(group, values)
+        _read_tasks(group, mono, values)
         _read_stalls(group, mono, values)
 
     def notes(self) -> list[Note]:
@@ -178,6 +178,7 @@ _FILES_V2 = {
     "oom": "memory.events",
     "tasks": "pids.current",
     "tasks_limit": "pids.max",
+    "tasks_events": "pids.events",
     "io": "io.stat",
 }
 _FILES_V1 = {
@@ -188,7 +189,7 @@ _FILES_V1 = {
         "memory_limit": "memory.limit_in_bytes",
         "oom": "memory.oom_control",
     },
-    "pids": {"tasks": "pids.current", "tasks_limit": "pids.max"},
+    "pids": {"tasks": "pids.current", "tasks_limit": "pids.max", "tasks_events": "pids.events"},
     "blkio": {"io_v1": "blkio.throttle.io_service_bytes"},
 }
 
@@ -229,7 +230,7 @@ def _read_memory(group: Group, mono: float, values: dict[str, float]) -> None:
         group.rates.put(values, "unit.oom_kills" + label, kills, mono)
 
 
-def _read_tasks(group: Group, values: dict[str, float]) -> None:
+def _read_tasks(group: Group, mono: float, values: dict[str, float]) -> None:
     label = f"{{{group.label}}}"
     count = (group.get("tasks") or b"").strip()
     if count.isdigit():
@@ -237,6 +238,10 @@ def _read_tasks(group: Group, values: dict[str, float]) -> None:
         limit = _limit_of(group.get("tasks_limit"))
         if limit:
             values["unit.tasks_limit" + label] = int(count) / limit
+        # The kernel logs only the first refusal; whose limit it was, the unit's or a slice's, it does not say.
+        refused = number_after(group.get("tasks_events") or b"", b"max ")
+        if refused is not None:
+            group.rates.put(values, "unit.forks_refused" + label, refused, mono)
 
 
 def _read_stalls(group: Group, mono: float, values: dict[str, float]) -> None:
