@@ -238,7 +238,7 @@ def _read_tasks(group: Group, mono: float, values: dict[str, float]) -> None:
         limit = _limit_of(group.get("tasks_limit"))
         if limit:
             values["unit.tasks_limit" + label] = int(count) / limit
-        # The kernel logs only the first refusal; whose limit it was, the unit's or a slice's, it does not say.
+        # The kernel logs only the first refusal; whether the limit was a slice's it does not say.
         refused = number_after(group.get("tasks_events") or b"", b"max ")
         if refused is not None:
             group.rates.put(values, "unit.forks_refused" + label, refused, mono)
