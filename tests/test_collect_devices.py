@@ -84,6 +84,17 @@ def test_device_that_is_unmounted_because_it_went_was_in_use(tree):
     assert removal_of(tree, "sdb")["mount"] == "/srv/photos"
 
 
+def test_what_a_usb_device_is_for_is_told(tree):
+    removed = SimpleNamespace(
+        sys_name="3-1",
+        subsystem="usb",
+        device_type="usb_device",
+        device_path="/devices/pci/usb3/3-1",
+        properties={"ID_USB_INTERFACES": ":030000:"},
+    )
+    assert tree._describe(removed, "remove")["interfaces"] == ":030000:"
+
+
 def test_a_device_under_another_is_held(tree):
     (tree._proc / "1/mountinfo").write_text("")
     assert tree._use("sda") == {"in_use": "held", "holder": "dm-0"}

@@ -30,6 +30,7 @@ _PROPERTIES = {
     "serial": "ID_SERIAL_SHORT",
     "filesystem": "ID_FS_TYPE",
     "driver": "DRIVER",
+    "interfaces": "ID_USB_INTERFACES",  # ":CCSSPP:" of each; CC is the class of what it is for (usb.org)
 }
 _USES = frozenset({"in_use", "mount", "mounts_count", "array", "holder"})
 _FILES = {
