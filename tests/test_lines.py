@@ -416,9 +416,54 @@ def test_sudo_pads_short_names(host):
     text = (
         "     bob : 3 incorrect password attempts ; TTY=pts/0 ; PWD=/home/bob ; USER=root ; COMMAND=/bin/id"
     )
-    (finding,) = host.hear(text, unit="session-1.scope", identifier="sudo", uid=0)
-    assert finding.rule == "known.sudo-wrong-password"
+    findings = host.hear(text, unit="session-1.scope", identifier="sudo", uid=0)
+    assert rules(findings) == ["known.sudo-wrong-password", "known.privilege-misuse"]
+    assert {one.subjects[0] for one in findings} == {Subject(SubjectKind.USER, "bob")}
+
+
+def denied(host, text, identifier="su", uid=1001):
+    found = host.hear(text, unit="session-3.scope", identifier=identifier, uid=uid)
+    return [one for one in found if one.rule == "known.privilege-misuse"]
+
+
+@pytest.mark.parametrize(
+    ("identifier", "text"),
+    [
+        ("su", "FAILED SU (to root) bob on pts/0"),
+        ("sudo", "bob : 1 incorrect password attempt ; TTY=pts/0 ; PWD=/ ; USER=root ; COMMAND=/bin/id"),
+        ("doas", "failed auth for bob"),
+        ("pkexec", "bob: Error executing command as another user: Not authorized [USER=root]"),
+    ],
+)
+def test_third_denial_of_a_person_within_ten_minutes_is_no_slip(host, identifier, text):
+    for _ in range(2):
+        assert denied(host, text, identifier) == []
+        host.wait(20)
+    (finding,) = denied(host, text, identifier)
     assert finding.subjects[0] == Subject(SubjectKind.USER, "bob")
+    assert finding.hints[FaultClass.PRIVILEGE_MISUSE] > 0.5
+    assert denied(Host(), text.replace("bob", "root"), identifier) == []
+
+
+def test_denials_that_are_far_apart_are_slips(host):
+    for _ in range(6):
+        assert denied(host, "FAILED SU (to root) bob on pts/0") == []
+        host.wait(310)
+
+
+def test_service_account_that_asks_for_rights_is_told_of_at_once(host):
+    assert denied(host, "FAILED SU (to root) tomcat9 on none", uid=989)
+    asks = "www-data : a password is required ; PWD=/var/www ; USER=root ; COMMAND=list"
+    assert denied(host, asks, "sudo", uid=0)
+    assert denied(host, asks.replace("www-data", "bob"), "sudo", uid=0) == []
+
+
+def test_second_account_with_the_number_of_root_is_misuse(host):
+    text = "new user: name=mallory, UID={}, GID=0, home=/root, shell=/bin/bash, from=/dev/pts/0"
+    (finding,) = host.hear(text.format(0), identifier="useradd", unit="session-3.scope", uid=0)
+    assert finding.hints[FaultClass.PRIVILEGE_MISUSE] > 0.5
+    (usual,) = host.hear(text.format(1007), identifier="useradd", unit="session-3.scope", uid=0)
+    assert max(usual.hints.values()) <= 0.3
 
 
 def test_an_exit_that_the_unit_allows_is_no_failure(host):

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from daemon.messages import Event, Finding, Stamp, Subject
 from daemon.settings import Low
 from daemon.tiers.conditions import Breach, Conditions
-from daemon.tiers.peripherals import Peripherals
 from daemon.tiers.peripherals import RULE as UNPLUGGED
+from daemon.tiers.peripherals import Peripherals
 from daemon.tiers.wording import quantity
 from models.taxonomy import Category, FaultClass, Severity, SubjectKind
 

@@ -16,6 +16,7 @@ from daemon.subjects import split_pid
 from daemon.tiers.conditions import Breach, Conditions
 from daemon.tiers.crashes import Crashes
 from daemon.tiers.logins import Attempt, Logins, Told
+from daemon.tiers.privileges import Privileges
 from daemon.tiers.view import own_unit
 from daemon.tiers.writers import CHILD, believed, own_file, privileged, role_of
 from models.known import Message, Reading, load, read
@@ -48,6 +49,7 @@ class Meanings:
         self._conditions = conditions
         self._logins = Logins()
         self._crashes = Crashes()
+        self._privileges = Privileges()
         self._lasting = frozenset(message.ends for message in load().messages if message.ends)
         self._victims: OrderedDict[int, Subject] = OrderedDict()  # units of processes the kernel names by pid
         self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
@@ -95,7 +97,10 @@ class Meanings:
             return []
         findings = self._conditions.hold(self._breach(message, reading, line, subjects, label), line.at, t)
         if message.repeat:
-            breach = self._loop(message, reading, subjects[0], label, t)
+            if message.repeat == "denied":
+                breach = self._privileges.denied(reading, line, t)
+            else:
+                breach = self._loop(message, reading, subjects[0], label, t)
             if breach is not None:
                 breach = breach._replace(ref=line.cursor or line.source)
                 findings += self._conditions.hold(breach, line.at, t)
