@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from daemon.messages import Finding, Process, Sample, Snapshot, Stamp
 from daemon.settings import Low
@@ -597,6 +598,36 @@ def test_task_limits_are_reported(host):
     host.run(4, lambda v, _: v.update({"proc.limit": 0.85, "unit.tasks_limit{web.service}": 0.95}))
     assert first(host, "proc.limit.level", 1).score >= 0.8
     assert first(host, "unit.tasks.level", 4).subjects[0].name == "web.service"
+
+
+def with_threads(host, course):
+    for number in course:
+        host.processes = [replace(process(70, "chat", unit="chat.service"), threads=number)]
+        host.run(10)
+
+
+def test_process_that_starts_thread_after_thread_is_a_storm(host):
+    with_threads(host, [300, 600, 900, 1200])
+    finding = first(host, "process.threads.level", 10)
+    assert leading(finding) is FaultClass.PROCESS_STORM
+    assert [one.name for one in finding.subjects] == ["chat.service", "chat[70]"]
+
+
+@pytest.mark.parametrize("course", [[2000] * 5, [20, 2000, 2000, 2000], [10, 120, 230, 340], [900, 930, 960]])
+def test_large_pool_of_threads_is_none(host, course):
+    with_threads(host, course)
+    assert host.take("process.threads.level") == []
+
+
+def test_tasks_that_a_unit_is_refused_are_told_at_once(host):
+    host.extra = {"unit.tasks{web.service}": 60.0, "unit.forks_refused{web.service}": 0.0}
+    host.run(5)
+    assert host.loud() == []
+    host.extra["unit.forks_refused{web.service}"] = 3.0
+    host.run(2)
+    finding = first(host, "unit.forks_refused.level", 2)
+    assert leading(finding) is FaultClass.PROCESS_STORM
+    assert finding.subjects[0].name == "web.service"
 
 
 def test_descriptors_of_the_host_and_of_one_process(host):

@@ -362,6 +362,16 @@ def test_a_cpu_hog_beside_a_fork_storm_is_an_incident_of_its_own():
     assert {one.fault_class for one in host.incidents} == {STORM, CPU}
 
 
+def test_saturation_that_somebody_else_caused_before_is_no_effect_of_a_storm():
+    """The unit's storm names no process, so nothing but the order tells that the hog was there before."""
+    burner = find(100, "cpu.busy.level", "process:miner[5]", {CPU: 0.8}, "warning", score=0.65)
+    refused = find(105, "known.fork-rejected", "unit:/jobs/worker", {STORM: 0.9})
+    host = Host().play(burner, refused, until=110)
+    assert {one.fault_class for one in host.incidents} == {STORM, CPU}
+    late = replace(burner, at=at(106))
+    assert Host().play(refused, late, until=115).only.fault_class == STORM
+
+
 def test_a_shared_session_scope_ties_nothing_together():
     scope = "unit:session-3.scope"
     host = Host().play(

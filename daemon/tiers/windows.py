@@ -92,6 +92,7 @@ class MetricJudge:
         view.snapshot, view.snapshot_t = snapshot, view.t
         findings = self._group("hogs", self._hogs.note(view))
         findings += self._group("fds", processes.process_descriptors(view))
+        findings += self._group("threads", processes.threads(view))
         findings += self._group("sockets", network.sockets(view))
         self._learn_counts(snapshot, view.t)
         return findings
