@@ -41,6 +41,7 @@ class Message(NamedTuple):
     ends: str
     repeat: str
     session: str
+    persists: bool  # one is nothing, but one after the other for seconds is a fault
     least: Mapping[str, float]  # a number of the line that is smaller than this makes it no news
     values: Mapping[str, float]  # what the line says without a number
     example: str
@@ -182,6 +183,7 @@ def _message(entry: dict[str, Any], content: dict[str, Any]) -> Message:
         ends=entry.get("ends", ""),
         repeat=entry.get("repeat", ""),
         session=entry.get("session", ""),
+        persists=entry.get("persists", False),
         least={name: float(value) for name, value in entry.get("least", {}).items()},
         values={name: float(value) for name, value in entry.get("values", {}).items()},
         example=entry["example"],

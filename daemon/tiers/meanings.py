@@ -13,10 +13,11 @@ from msgspec.structs import replace
 
 from daemon.messages import MAX_NAME, MAX_TEXT, Event, Finding, Line, Stamp, Subject
 from daemon.subjects import split_pid
-from daemon.tiers.conditions import Breach, Conditions
+from daemon.tiers.conditions import SPEAKS, Breach, Conditions
 from daemon.tiers.crashes import Crashes
 from daemon.tiers.logins import Attempt, Logins, Told
 from daemon.tiers.privileges import Privileges
+from daemon.tiers.symptoms import Symptoms
 from daemon.tiers.view import own_unit
 from daemon.tiers.writers import CHILD, believed, own_file, privileged, role_of
 from models.known import Message, Reading, load, read
@@ -29,6 +30,9 @@ VICTIMS_MAX = 64
 COUNTS_MAX = 1024
 FAILURES_MAX = 100  # that one line may claim; sshd gives up after six
 DEPENDENT = "unit-dependency"
+STARTED = "unit-started"
+ONCE = 1.0  # the size of a symptom; it is told again when it has doubled
+PERSISTENT, PERSISTENT_HINT = 0.65, 0.7  # what goes on for seconds is as sure as a unit that failed
 # The manager says "Dependency failed" right after what failed (systemd's job_finish_and_invalidate).
 AT_ONCE_S = 0.5
 FAULT_S = 5.0  # the manager tells of it once the core is dumped
@@ -50,6 +54,7 @@ class Meanings:
         self._logins = Logins()
         self._crashes = Crashes()
         self._privileges = Privileges()
+        self._symptoms = Symptoms()
         self._lasting = frozenset(message.ends for message in load().messages if message.ends)
         self._victims: OrderedDict[int, Subject] = OrderedDict()  # units of processes the kernel names by pid
         self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
@@ -87,6 +92,8 @@ class Meanings:
         else:
             self._keep(message, subjects[0], line, t)
         label = _label(subjects[0])
+        if message.slug == STARTED:
+            self._symptoms.started(line.subject_unit, t)
         if message.ends:
             return self._conditions.end(f"known.{message.ends}", label, line.at)
         if (
@@ -95,15 +102,17 @@ class Meanings:
             or any(abs(reading.values.get(name, least)) < least for name, least in message.least.items())
         ):
             return []
-        findings = self._conditions.hold(self._breach(message, reading, line, subjects, label), line.at, t)
+        breach = self._breach(message, reading, line, subjects, label)
+        if message.persists and self._symptoms.persists(f"{message.slug} {label}", t):
+            breach = _persistent(breach)
+        findings = self._conditions.hold(breach, line.at, t)
         if message.repeat:
             if message.repeat == "denied":
-                breach = self._privileges.denied(reading, line, t)
+                more = self._privileges.denied(reading, line, t)
             else:
-                breach = self._loop(message, reading, subjects[0], label, t)
-            if breach is not None:
-                breach = breach._replace(ref=line.cursor or line.source)
-                findings += self._conditions.hold(breach, line.at, t)
+                more = self._loop(message, reading, subjects[0], label, t)
+            if more is not None:
+                findings += self._conditions.hold(more._replace(ref=line.cursor or line.source), line.at, t)
         return findings
 
     def _breach(
@@ -131,6 +140,7 @@ class Meanings:
             kind="line",
             stale_s=LASTS_S if message.slug in self._lasting else STALE_S,
             category=message.category,
+            size=ONCE if message.persists else 0.0,
         )
 
     def _count(self, rule: str, label: str) -> int:
@@ -214,6 +224,7 @@ class Meanings:
                 self._stopping.popitem(last=False)
         elif message.repeat == "stopped":
             self._stopping.pop(unit, None)
+            self._symptoms.stopped(unit, t)
         elif "exited" in reading.parts and unit in self._stopping:
             return t - self._stopping[unit] <= STOPPING_S
         return False
@@ -272,6 +283,15 @@ class Meanings:
                 self._victims.popitem(last=False)
         elif pid in self._victims:
             subjects.append(Subject(SubjectKind.UNIT, self._victims[pid].name, 0.8))
+
+
+def _persistent(breach: Breach) -> Breach:
+    """A symptom that does not pass; of a line that is not to be believed nothing changes."""
+    top = max(breach.hints, key=lambda fault: breach.hints[fault])
+    if breach.hints[top] <= SPEAKS:
+        return breach
+    hints = {**breach.hints, top: max(PERSISTENT_HINT, breach.hints[top])}
+    return breach._replace(score=max(PERSISTENT, breach.score), hints=hints, size=2.0 * ONCE)
 
 
 def _about_itself(message: Message, reading: Reading, line: Line) -> bool:

@@ -22,7 +22,7 @@ WILD_COUNT, WILD_S = 4000.0, 3.0  # so many were started: the wilder it is, the 
 NAMELESS = 4.0  # times as many, where nobody is seen to start them
 COUNT_LEAST = 20.0  # children or namesakes that make a suspect
 STARTER_CORES = 0.1  # to start a thousand processes a second takes a seventh of a core, the rest is theirs
-# More than the widely used servers allow themselves by default (Tomcat and Jetty 200, MySQL's 151 connections,
+# More than widely used servers allow themselves by default (Tomcat and Jetty 200, MySQL's 151 connections,
 # Apache's 400 over all processes), and still growing by a pool's worth.
 THREADS, THREADS_GROWN, THREADS_S = 500, 100.0, 12.0
 THREADS_KNOWN = 64  # what a snapshot is sure to hold

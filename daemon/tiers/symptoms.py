@@ -1,0 +1,54 @@
+"""What is nothing when it is said once: one refused connection, one answer that is late. Told over and over for
+some seconds it is a fault, unless something is just being restarted.
+
+Pure, on observation time, bounded.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+LEAST = 5  # of them, with no long pause; a client that backs off asks again within seconds
+PAUSE_S = 10.0
+LASTS_S = 3.0
+RESTARTING_S = 15.0  # a large service needs some seconds until it listens again
+STOPPED_S = 60.0  # what is started within a minute after it was stopped is restarted
+LABELS_MAX = 256
+
+
+class _Row(NamedTuple):
+    began_t: float
+    last_t: float
+    count: int
+
+
+class Symptoms:
+    """How long each symptom has gone on, and whether a restart excuses it."""
+
+    def __init__(self) -> None:
+        self._rows: OrderedDict[str, _Row] = OrderedDict()
+        self._stopped: OrderedDict[str, float] = OrderedDict()
+        self._restarted_t = float("-inf")
+
+    def stopped(self, unit: str, t: float) -> None:
+        """The manager has stopped a unit because it was told to."""
+        self._stopped[unit] = t
+        if len(self._stopped) > LABELS_MAX:
+            self._stopped.popitem(last=False)
+
+    def started(self, unit: str, t: float) -> None:
+        """The manager has started a unit."""
+        if t - self._stopped.pop(unit, float("-inf")) <= STOPPED_S:
+            self._restarted_t = t
+
+    def persists(self, label: str, t: float) -> bool:
+        """Take one more line of a symptom; whether it is a fault by now."""
+        row = self._rows.pop(label, None)
+        if row is None or t - row.last_t > PAUSE_S:
+            row = _Row(t, t, 0)
+        row = self._rows[label] = _Row(row.began_t, t, row.count + 1)
+        if len(self._rows) > LABELS_MAX:
+            self._rows.popitem(last=False)
+        wait_s = RESTARTING_S if t - self._restarted_t <= RESTARTING_S else LASTS_S
+        return row.count >= LEAST and t - row.began_t >= wait_s
