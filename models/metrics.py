@@ -63,6 +63,7 @@ METRICS: dict[str, Metric] = {
     "net.syn_received": Metric("1/s", _HOST, _N),  # passive opens
     "net.tcp_attempt_fails": Metric("1/s", _HOST, _N),
     "net.udp_errors": Metric("1/s", _HOST, _N),
+    "net.backlog_drops": Metric("1/s", _HOST, _N),  # net.core.netdev_max_backlog was full
     "net.conntrack": Metric("ratio", _HOST, _N),
     # file systems
     "fs.used": Metric("ratio", SubjectKind.MOUNT, _S),  # used / (used + available to users)
@@ -86,6 +87,8 @@ METRICS: dict[str, Metric] = {
     "link.rx_packets": Metric("1/s", SubjectKind.INTERFACE, _N, ""),
     "link.errors": Metric("1/s", SubjectKind.INTERFACE, _N),
     "link.drops": Metric("1/s", SubjectKind.INTERFACE, _N),
+    "link.queue_drops": Metric("1/s", SubjectKind.INTERFACE, _N),  # by the queue before it, see tc(8)
+    "link.queue_loss": Metric("ratio", SubjectKind.INTERFACE, _N),  # of what was given to that queue
     # active probes, opt-in
     "probe.dns_ok": Metric("bool", _HOST, _N, "down"),
     "probe.dns_s": Metric("s", _HOST, _N),

@@ -1,6 +1,11 @@
 """The host sampler and its readers of counters, on a recorded tree."""
 
+import contextlib
+import os
 import shutil
+import socket
+import struct
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,6 +22,7 @@ from daemon.collectors.network import (
     parse_counters,
     parse_interfaces,
 )
+from daemon.collectors.queues import QueueReader, parse_queue
 from daemon.collectors.system import SystemReader, parse_pressure, parse_processor
 from daemon.messages import Event, Sample, Stamp
 from models.metrics import METRICS, split
@@ -97,6 +103,21 @@ def test_process_count_follows_the_link_count_of_proc(proc):
     assert read(reader, 2.0)["proc.total"] == 10
 
 
+def test_container_counts_its_own_processes_and_forks(proc):
+    (proc / "self/ns").mkdir(parents=True, exist_ok=True)
+    (proc / "self/ns/pid").write_text("")  # any inode but that of the first namespace
+    reader = SystemReader(proc)
+    reader.open()
+    before = read(reader, 1.0)["proc.total"]
+    (proc / "5555").mkdir()
+    last_pid = (proc / "loadavg").read_text().split()[-1]
+    replace(proc / "loadavg", last_pid, str(int(last_pid) + 40))
+    replace(proc / "stat", "processes 6269", "processes 9999")  # the host's
+    values = read(reader, 3.0)
+    assert values["proc.total"] == before + 1
+    assert values["proc.forks"] == 20
+
+
 def test_missing_pressure_is_named_and_the_rest_goes_on(proc):
     shutil.rmtree(proc / "pressure")
     reader = SystemReader(proc)
@@ -171,6 +192,16 @@ def test_listen_drops_come_at_every_other_sample(proc):
     assert ["net.listen_drops" in values for values in seen] == [False, False, True]
 
 
+def test_backlog_drops_of_all_processors_become_a_rate(proc):
+    reader = ProtocolReader(proc)
+    reader.open()
+    seen = [read(reader, 1.0), read(reader, 2.0)]
+    replace(proc / "net/softnet_stat", "00000010", "000000d8")
+    replace(proc / "net/softnet_stat", "00579cd7 00000000", "00579cd7 00000038")
+    seen += [read(reader, 3.0), read(reader, 4.0)]
+    assert [values.get("net.backlog_drops") for values in seen] == [None, None, 128.0, None]
+
+
 def test_missing_connection_tracking_is_named(proc):
     shutil.rmtree(proc / "sys/net")
     reader = ProtocolReader(proc)
@@ -213,6 +244,51 @@ def test_thousands_of_interfaces_are_bounded_and_said(proc):
     replace(proc / "net/dev", " 1 1 1", " 2 2 2")
     assert len({split(name)[1] for name in read(reader, 2.0)}) <= 64
     assert [note.action for note in reader.notes()] == ["gap"]
+
+
+QUEUE = """
+ip link add hwqueue0 type veth peer name hwqueue1
+tc qdisc add dev hwqueue0 root tbf rate 8kbit burst 2k limit 2k
+ip link set hwqueue0 up
+ip link set hwqueue1 up
+ip addr add 198.18.77.1/30 dev hwqueue0
+ip neigh add 198.18.77.2 lladdr 02:00:00:00:00:01 dev hwqueue0
+"""
+
+
+@pytest.fixture
+def small_queue():
+    """A veth pair whose queue takes two packets."""
+    if os.geteuid() != 0 or not shutil.which("ip") or not shutil.which("tc"):
+        pytest.skip("needs root, ip and tc")
+    try:
+        if subprocess.run(["sh", "-ec", QUEUE], check=False, capture_output=True).returncode:
+            pytest.skip("no veth, or no queues by tc(8)")
+        yield "hwqueue0"
+    finally:
+        subprocess.run(["ip", "link", "del", "hwqueue0"], check=False, capture_output=True)
+
+
+def test_drops_of_a_queue_are_told_with_their_interface(small_queue):
+    reader = QueueReader(Path("/sys"))
+    assert reader.open() == []
+    assert not any(small_queue in name for name in read(reader, 10.0))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for _ in range(40):
+            with contextlib.suppress(OSError):  # ENOBUFS: the queue refuses it
+                sock.sendto(bytes(1000), ("198.18.77.2", 9))
+    assert read(reader, 10.9) == {}  # every other second will do
+    values = read(reader, 12.0)
+    assert values[f"link.queue_drops{{{small_queue}}}"] >= 10
+    assert values[f"link.queue_loss{{{small_queue}}}"] > 0.8
+    assert read(reader, 14.0)[f"link.queue_drops{{{small_queue}}}"] < 5  # it says that it is over
+    reader.close()
+
+
+@given(st.binary(max_size=200))
+def test_parser_of_queues_survives_any_bytes(data):
+    parse_queue(data)
+    parse_queue(struct.pack("=BxxxiIII", 0, 2, 0, 0xFFFFFFFF, 0) + data)
 
 
 # --- all together ---------------------------------------------------------------------------------------

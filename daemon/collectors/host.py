@@ -14,6 +14,7 @@ from daemon.collectors.filesystems import FileSystemReader
 from daemon.collectors.jumps import Jumps
 from daemon.collectors.kernel_files import Note, Parts, Reader, event_of, reason_of
 from daemon.collectors.network import InterfaceReader, ProtocolReader
+from daemon.collectors.queues import QueueReader
 from daemon.collectors.sensors import SensorReader
 from daemon.collectors.system import SystemReader
 from daemon.collectors.units import UnitReader
@@ -28,6 +29,7 @@ def readers_of(proc: Path, sys: Path, *, smart: bool = False) -> dict[str, Reade
         "system": SystemReader(proc),
         "protocols": ProtocolReader(proc),
         "interfaces": InterfaceReader(proc, sys),
+        "queues": QueueReader(sys),
         "filesystems": FileSystemReader(proc),
         "disks": DiskReader(proc, sys),
         "arrays": ArrayReader(proc, sys),

@@ -80,6 +80,7 @@ class ProtocolReader:
         self._snmp = KernelFile(proc / "net/snmp")
         self._netstat = KernelFile(proc / "net/netstat", single=True)
         self._sockets = KernelFile(proc / "net/sockstat", single=True)
+        self._backlog = KernelFile(proc / "net/softnet_stat")
         self._tracked = KernelFile(proc / "sys/net/netfilter/nf_conntrack_count", single=True)
         self._tracked_max = KernelFile(proc / "sys/net/netfilter/nf_conntrack_max", single=True)
         self._tracking = False
@@ -88,6 +89,7 @@ class ProtocolReader:
         self._parts = Parts(
             {
                 "net.extended": self._read_extended,
+                "net.backlog": self._read_backlog,
                 "net": self._read_counters,
                 "sock": self._read_sockets,
                 "net.conntrack": self._read_tracking,
@@ -113,6 +115,10 @@ class ProtocolReader:
         self._skip = not self._skip
         if not self._skip:
             self._extended = self._table.parse(self._netstat.read())
+
+    def _read_backlog(self, mono: float, values: dict[str, float]) -> None:
+        if not self._skip:
+            self._rates.put(values, "net.backlog_drops", parse_backlog(self._backlog.read()), mono)
 
     def _read_counters(self, mono: float, values: dict[str, float]) -> None:
         counters = self._table.parse(self._snmp.read())
@@ -141,8 +147,14 @@ class ProtocolReader:
 
     def close(self) -> None:
         """Give all descriptors back."""
-        for file in (self._snmp, self._netstat, self._sockets, self._tracked, self._tracked_max):
+        tracking = (self._tracked, self._tracked_max)
+        for file in (self._snmp, self._netstat, self._sockets, self._backlog, *tracking):
             file.close()
+
+
+def parse_backlog(data: bytes) -> int:
+    """Packets dropped for want of room in a processor's backlog: column two (net/core/net-procfs.c)."""
+    return sum(int(columns[1], 16) for line in data.splitlines() if len(columns := line.split()) > 1)
 
 
 def parse_interfaces(data: bytes) -> dict[bytes, bytes]:

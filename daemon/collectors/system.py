@@ -11,6 +11,7 @@ from pathlib import Path
 from daemon.collectors.kernel_files import KernelFile, Note, Parts, Rates, number_after, reason_of
 
 _PRESSURE = (("cpu", ("some",)), ("memory", ("some", "full")), ("io", ("some", "full")))
+_HOST_PIDS = 0xEFFFFFFC  # inode of the first PID namespace, PROC_PID_INIT_INO (include/linux/proc_ns.h)
 _LIMITS_EVERY_S = 60.0  # pid_max and threads-max change by an operator's hand only
 
 
@@ -37,6 +38,14 @@ def parse_pressure(data: bytes) -> dict[str, int]:
     return totals
 
 
+def _is_nested(proc: Path) -> bool:
+    """Whether this process lives in a PID namespace of its own (pid_namespaces(7))."""
+    try:
+        return (proc / "self/ns/pid").stat().st_ino != _HOST_PIDS
+    except OSError:
+        return False
+
+
 class SystemReader:
     """The families cpu, load, proc, psi, mem and fd."""
 
@@ -51,6 +60,7 @@ class SystemReader:
         self._pressure: list[tuple[str, tuple[str, ...], KernelFile]] = []
         self._ticks: tuple[int, int, int, int, int] | None = None
         self._static_links = 0
+        self._nested = False  # in a container the kernel's counts are those of the host around it
         self._limit = (-_LIMITS_EVERY_S, 0)
         self._notes: list[Note] = []
         self._parts = Parts(
@@ -76,9 +86,12 @@ class SystemReader:
             else:
                 self._pressure.append((resource, kinds, file))
         # nlink of the procfs root is its static directories plus the kernel's process count (fs/proc/root.c)
-        processes = sum(name.isdigit() for name in os.listdir(self._proc))  # noqa: PTH208 - names only
-        self._static_links = self._proc.stat().st_nlink - processes
+        self._static_links = self._proc.stat().st_nlink - self._count()
+        self._nested = _is_nested(self._proc)
         return notes
+
+    def _count(self) -> int:
+        return sum(name.isdigit() for name in os.listdir(self._proc))  # noqa: PTH208 - names only
 
     def read(self, mono: float, values: dict[str, float]) -> None:
         """Add this instant's values."""
@@ -110,7 +123,7 @@ class SystemReader:
             values["cpu.system"] = min(1.0, system / total)
             values["cpu.iowait"] = min(1.0, iowait / total)
             values["cpu.steal"] = min(1.0, steal / total)
-        forks = number_after(data, b"\nprocesses ")
+        forks = None if self._nested else number_after(data, b"\nprocesses ")
         if forks is not None:
             self._rates.put(values, "proc.forks", forks, mono)
         for name, key in (("proc.running", b"\nprocs_running "), ("proc.blocked", b"\nprocs_blocked ")):
@@ -121,7 +134,12 @@ class SystemReader:
     def _read_load(self, mono: float, values: dict[str, float]) -> None:
         fields = self._load.read().split()
         values["load.1"] = float(fields[0])
-        values["proc.total"] = max(0, os.stat(self._proc).st_nlink - self._static_links)  # noqa: PTH116 - dearer as a Path
+        if self._nested:
+            values["proc.total"] = self._count()
+            self._rates.put(values, "proc.forks", int(fields[4]), mono)  # the last pid; rarely it wraps
+        else:
+            links = os.stat(self._proc).st_nlink  # noqa: PTH116 - dearer as a Path
+            values["proc.total"] = max(0, links - self._static_links)
         limit = self._task_limit(mono)
         if limit:
             values["proc.limit"] = int(fields[3].split(b"/")[1]) / limit
