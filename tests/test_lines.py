@@ -421,6 +421,48 @@ def test_sudo_pads_short_names(host):
     assert {one.subjects[0] for one in findings} == {Subject(SubjectKind.USER, "bob")}
 
 
+REFUSED = "connect() failed (111: Connection refused) while connecting to upstream"
+
+
+def refused(host, seconds, text=REFUSED, **fields):
+    """The surest finding about refusals that come twice a second for so long."""
+    sure = 0.0
+    for _ in range(2 * seconds):
+        found = host.hear(text, unit="web.service", identifier="nginx", **fields)
+        sure = max([sure, *(one.score for one in found if max(one.hints.values()) > 0.3)])
+        host.t += 0.5
+    return sure
+
+
+def test_refusals_are_a_fault_only_when_they_go_on_for_seconds(host):
+    assert 0.0 < refused(host, 2) < 0.5
+    host.wait(20)
+    assert refused(host, 2) < 0.5
+    assert refused(host, 3) >= 0.6
+
+
+def test_refusals_far_apart_never_add_up(host):
+    for _ in range(20):
+        assert refused(host, 1) < 0.5
+        host.wait(15)
+
+
+def test_while_a_service_is_restarted_on_purpose_its_clients_are_refused(host):
+    for text in ("Stopping app.service...", "Stopped app.service.", "Started app.service."):
+        host.manager("app.service", text)
+    assert refused(host, 9) < 0.5
+    assert refused(host, 9) >= 0.6
+
+
+def test_refusals_of_a_users_own_program_or_by_mail_servers_of_others_stay_weak(host):
+    assert refused(host, 9, uid=1000, source="journal") >= 0.6  # a service, whoever it runs as
+    found = [host.hear(REFUSED, unit="session-3.scope", uid=1000) for _ in range(9)]
+    assert max(one.score for batch in found for one in batch) < 0.5
+    assert refused(Host(), 9, "connect to mx.example[192.0.2.7]:25: Connection refused") == 0.0
+    deferred = "0815ABCDEF: to=<x@example>, status=deferred (connect to mx.example: Connection refused)"
+    assert refused(Host(), 9, deferred) == 0.0
+
+
 def denied(host, text, identifier="su", uid=1001):
     found = host.hear(text, unit="session-3.scope", identifier=identifier, uid=uid)
     return [one for one in found if one.rule == "known.privilege-misuse"]

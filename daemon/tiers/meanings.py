@@ -92,8 +92,6 @@ class Meanings:
         else:
             self._keep(message, subjects[0], line, t)
         label = _label(subjects[0])
-        if message.slug == STARTED:
-            self._symptoms.started(line.subject_unit, t)
         if message.ends:
             return self._conditions.end(f"known.{message.ends}", label, line.at)
         if (
@@ -107,13 +105,20 @@ class Meanings:
             breach = _persistent(breach)
         findings = self._conditions.hold(breach, line.at, t)
         if message.repeat:
-            if message.repeat == "denied":
-                more = self._privileges.denied(reading, line, t)
-            else:
-                more = self._loop(message, reading, subjects[0], label, t)
-            if more is not None:
-                findings += self._conditions.hold(more._replace(ref=line.cursor or line.source), line.at, t)
+            findings += self._add_up(message, reading, line, subjects[0], t)
         return findings
+
+    def _add_up(
+        self, message: Message, reading: Reading, line: Line, subject: Subject, t: float
+    ) -> list[Finding]:
+        """What one more of these lines amounts to, with those before it."""
+        if message.repeat == "denied":
+            breach = self._privileges.denied(reading, line, t)
+        else:
+            breach = self._loop(message, reading, subject, _label(subject), t)
+        if breach is None:
+            return []
+        return self._conditions.hold(breach._replace(ref=line.cursor or line.source), line.at, t)
 
     def _breach(
         self, message: Message, reading: Reading, line: Line, subjects: list[Subject], label: str
@@ -218,13 +223,15 @@ class Meanings:
     def _asked_to_stop(self, message: Message, reading: Reading, line: Line, t: float) -> bool:
         """Whether a unit merely gave an exit code of its own (143, 1) when it was told to stop."""
         unit = line.subject_unit
+        if message.slug == STARTED:
+            self._symptoms.started(unit, t)
         if message.repeat == "stopping":
             self._stopping[unit] = t
             if len(self._stopping) > STOPPING_MAX:
                 self._stopping.popitem(last=False)
         elif message.repeat == "stopped":
-            self._stopping.pop(unit, None)
-            self._symptoms.stopped(unit, t)
+            if self._stopping.pop(unit, None) is not None:  # else it is restarted because it failed
+                self._symptoms.stopped(unit, t)
         elif "exited" in reading.parts and unit in self._stopping:
             return t - self._stopping[unit] <= STOPPING_S
         return False

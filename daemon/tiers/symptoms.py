@@ -1,7 +1,7 @@
-"""What is nothing when it is said once: one refused connection, one answer that is late. Told over and over for
-some seconds it is a fault, unless something is just being restarted.
+"""What is nothing when it is said once, like a refused connection, but a fault when it goes on for seconds.
 
-Pure, on observation time, bounded.
+While something is being restarted its clients are refused for as long as it needs to come up. Pure, on
+observation time, bounded.
 """
 
 from __future__ import annotations
