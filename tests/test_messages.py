@@ -32,7 +32,7 @@ config-error|systemd|worker.service: Main process exited, code=exited, status=21
 config-error|systemd|worker.service: Failed to determine user credentials: No such process
 certificate-expired|java|java.security.cert.CertificateExpiredException: NotAfter: Fri Nov 27
 certificate-expired|certbot|Failed to renew certificate www.example: Some challenges have failed.
-disk-full|mysqld|posix_fallocate(): Failed to preallocate data for file ./t.ibd. Operating system error number 28.
+disk-full|mysqld|posix_fallocate(): Failed to preallocate ./t.ibd. Operating system error number 28.
 disk-full|elasticsearch|flood stage disk watermark [95%] exceeded on [x][node-1]
 disk-full|dmeventd|WARNING: Thin pool vg0-pool data is now 95.20% full.
 disk-full|kernel|BTRFS critical (device sda1: state A): Transaction aborted (error -28)
@@ -79,6 +79,25 @@ HARMLESS = """
 """
 
 
+# Log-ins that fail, each with its address; ssh, PAM and web servers have tests of their own.
+GUESSES = """
+dropbear|Bad password attempt for 'root' from 192.0.2.7:48629
+vsftpd|[admin] FAIL LOGIN: Client "192.0.2.7"
+proftpd|web1 (192.0.2.7[192.0.2.7]) - USER admin (Login failed): Incorrect password
+dovecot|imap-login: Disconnected (auth failed, 1 attempts): user=<bob>, rip=192.0.2.7, lip=192.0.2.1
+postfix/smtpd|warning: unknown[192.0.2.7]: SASL LOGIN authentication failed: UGFzc3dvcmQ6
+exim|dovecot_login authenticator failed for (x) [192.0.2.7]: 535 Incorrect authentication data (set_id=bob)
+smbd|Auth: user [W][bob] status [NT_STATUS_WRONG_PASSWORD] remote host [ipv4:192.0.2.7:47]
+mysqld|[Warning] [MY-010055] Access denied for user 'root'@'192.0.2.7' (using password: YES)
+postgres|postgres@app 192.0.2.7(4711) FATAL:  password authentication failed for user "postgres"
+pvedaemon|authentication failure; rhost=::ffff:192.0.2.7 user=root@pam msg=Authentication failure
+asterisk|Registration from '"100" <sip:100@x>' failed for '192.0.2.7:5060' - Wrong password
+openvpn|192.0.2.7:4711 TLS Auth Error: Auth Username/Password verification failed for peer
+app|[ERROR] Username or password is incorrect. Try again. IP: 192.0.2.7. Username: bob@example.
+app|[W] Failed authentication attempt for bob from 192.0.2.7:0: user does not exist
+"""
+
+
 def hear(program, text):
     fields = {"unit": f"{program}.service", "identifier": program, "pid": 42, "uid": 990}
     if program == "systemd":
@@ -120,3 +139,15 @@ def test_what_may_pass_says_its_class_and_opens_nothing(row):
 def test_what_healthy_hosts_say_opens_nothing(row):
     _, program, text = row.split("|", 2)
     assert sure(hear(program, text)) < 0.5
+
+
+@each(GUESSES)
+def test_guesses_at_any_server_blame_the_address_they_come_from(row):
+    program, text = row.split("|", 1)
+    judge, found = LineJudge(Low()), []
+    for second in range(6):
+        at = Stamp("b", float(second), 1e9 + second)
+        fields = {"unit": f"{program}.service", "identifier": program, "pid": 42 + second, "uid": 990}
+        found += judge.judge(Line(at, "journal", text, **fields), float(second))
+    attack = next(one for one in found if one.rule == "known.auth-bruteforce")
+    assert (attack.subjects[0].kind, attack.subjects[0].name) == ("address", "192.0.2.7")
