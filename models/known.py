@@ -34,6 +34,7 @@ class Message(NamedTuple):
     writers: frozenset[str]
     privileged: bool
     words: tuple[frozenset[str], ...]
+    among: frozenset[str]  # one of these must occur, too, if there are any
     regex: str
     severity: Severity
     score: float
@@ -86,7 +87,7 @@ class Catalogue:
         found: dict[str, Message] = {}
         for anchor in self._anchors & words:
             for needed, message in self._index[anchor]:
-                if needed <= words:
+                if needed <= words and (not message.among or not message.among.isdisjoint(words)):
                     found[message.slug] = message
         return tuple(message for message in self.messages if message.slug in found) if found else ()
 
@@ -176,6 +177,7 @@ def _message(entry: dict[str, Any], content: dict[str, Any]) -> Message:
         writers=frozenset(entry.get("from", ())),
         privileged=entry.get("privileged", False),
         words=tuple(frozenset(_LETTERS.findall(words)) for words in entry["words"]),
+        among=frozenset(entry.get("among", ())),
         regex=entry["pattern"],
         severity=Severity(entry["severity"]),
         score=float(entry["score"]),
