@@ -630,6 +630,33 @@ def test_tasks_that_a_unit_is_refused_are_told_at_once(host):
     assert finding.subjects[0].name == "web.service"
 
 
+def stand(host, state, unit, seconds, **changes):
+    host.processes = [replace(process(70, "app", unit=unit), state=state, **changes)]
+    host.run(seconds)
+    return [finding.rule for _, finding in host.loud() if not finding.ended]
+
+
+def test_service_that_is_stopped_by_a_signal_hangs(host):
+    assert stand(host, "T", "app.service", 11) == ["process.stopped.level"]
+    finding = host.take("process.stopped.level")[0][1]
+    assert leading(finding) is FaultClass.SERVICE_HUNG
+    assert finding.subjects[0].name == "app.service"
+
+
+def test_service_that_waits_in_the_kernel_for_two_snapshots_hangs(host):
+    assert stand(host, "D", "app.service", 15) == []
+    assert stand(host, "D", "app.service", 20) == ["process.waiting.level"]
+
+
+@pytest.mark.parametrize("unit", ["session-3.scope", "user@1000.service", "docker-0815.scope", ""])
+def test_jobs_that_people_stop_are_theirs(host, unit):
+    assert stand(host, "T", unit, 60) == []
+
+
+def test_busy_disk_keeps_a_service_waiting_but_not_without_work(host):
+    assert stand(host, "D", "app.service", 60, cpu=0.01) == []
+
+
 def test_descriptors_of_the_host_and_of_one_process(host):
     host.processes.append(process(70, "leaky", fds=1010, unit="leaky.service"))
     host.run(12, lambda v, _: v.update({"fd.used": 0.92}))
