@@ -30,6 +30,11 @@ config-error|python3|KeyError: 'DATABASE_URL'
 config-error|java|Error: Unable to access jarfile /srv/app.jar
 config-error|systemd|worker.service: Main process exited, code=exited, status=217/USER
 config-error|systemd|worker.service: Failed to determine user credentials: No such process
+config-error|nginx|bind() to 192.0.2.1:80 failed (99: Cannot assign requested address)
+config-error|systemd-modules-load|Failed to find module 'frob'
+config-error|logrotate|error: /etc/logrotate.d/app:12 unknown option 'dayly' -- ignoring line
+config-error|sshd|PAM adding faulty module: pam_foo.so
+privilege-misuse|su|pam_unix(su:session): session opened for user root(uid=0) by (uid=33)
 certificate-expired|java|java.security.cert.CertificateExpiredException: NotAfter: Fri Nov 27
 certificate-expired|certbot|Failed to renew certificate www.example: Some challenges have failed.
 disk-full|mysqld|posix_fallocate(): Failed to preallocate ./t.ibd. Operating system error number 28.
@@ -72,6 +77,8 @@ HARMLESS = """
 |nginx|*1 open() "/srv/www/favicon.ico" failed (2: No such file or directory), client: 192.0.2.7
 |nginx|[error] 8#8: *1 access forbidden by rule, client: 192.0.2.7, request: "GET /.env HTTP/1.1"
 |NetworkManager|<info>  Read config: /etc/NetworkManager/NetworkManager.conf
+|su|pam_unix(su:session): session opened for user postgres(uid=105) by (uid=0)
+|su|pam_unix(su:session): session opened for user root(uid=0) by alice(uid=1000)
 |certbot|Certificate not yet due for renewal
 |mysqld|[Warning] Aborted connection 815 to db: 'app' user: 'app' (Got timeout reading communication packets)
 |named|network unreachable resolving './DNSKEY/IN': 2001:500:2::c#53

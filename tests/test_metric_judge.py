@@ -600,6 +600,18 @@ def test_task_limits_are_reported(host):
     assert first(host, "unit.tasks.level", 4).subjects[0].name == "web.service"
 
 
+def test_jobs_that_pile_up_steadily_are_a_storm(host):
+    host.processes.append(process(900, "cron", unit="cron.service"))
+    host.counts |= {"name{job}": 200.0, "children{900/cron}": 200.0}
+    host.run(40, lambda v, step: v.update({"proc.forks": 8.0, "proc.total": 120.0 + 7.0 * step}))
+    assert first(host, "proc.total.level", 35).subjects[0].name == "cron.service"
+
+
+def test_a_pool_that_fills_up_and_stays_is_no_storm(host):
+    host.run(60, lambda v, step: v.update({"proc.total": 120.0 + min(90.0, 7.0 * step)}))
+    assert host.take("proc.total.level") == []
+
+
 def with_threads(host, course):
     for number in course:
         host.processes = [replace(process(70, "chat", unit="chat.service"), threads=number)]

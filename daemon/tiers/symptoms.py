@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import NamedTuple
 
-LEAST = 5  # of them, with no long pause; a client that backs off asks again within seconds
+# So many of them for so many seconds, with no long pause: a client that backs off asks again within seconds.
+LEAST = ((5, 3.0), (3, 4.0))
 PAUSE_S = 10.0
-LASTS_S = 3.0
 RESTARTING_S = 15.0  # a large service needs some seconds until it listens again
 STOPPED_S = 60.0  # what is started within a minute after it was stopped is restarted
 LABELS_MAX = 256
@@ -50,5 +50,7 @@ class Symptoms:
         row = self._rows[label] = _Row(row.began_t, t, row.count + 1)
         if len(self._rows) > LABELS_MAX:
             self._rows.popitem(last=False)
-        wait_s = RESTARTING_S if t - self._restarted_t <= RESTARTING_S else LASTS_S
-        return row.count >= LEAST and t - row.began_t >= wait_s
+        lasted_s = t - row.began_t
+        if t - self._restarted_t <= RESTARTING_S and lasted_s < RESTARTING_S:
+            return False
+        return any(row.count >= count and lasted_s >= least_s for count, least_s in LEAST)

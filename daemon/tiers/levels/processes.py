@@ -16,6 +16,8 @@ LIMIT = "proc.limit.level"
 
 GROWTH = 100.0  # processes within 10 s; a pod or a pool of workers starts with some tens
 GROWTH_A_CORE = 6.0  # a parallel build runs about four a job (make, sh, driver, compiler)
+# What piles up more slowly takes longer to believe: jobs that never end, started several times a second.
+STEADY_S, STEADY_TIMES, STEADY_PACE = 30.0, 1.5, 8.0
 # Judgement: a compiler takes milliseconds, so a build stays below some hundred a second for each core.
 WILD, WILD_TIMES = 500.0, 20.0
 WILD_COUNT, WILD_S = 4000.0, 3.0  # so many were started: the wilder it is, the sooner one can be sure of it
@@ -44,7 +46,9 @@ def storm(view: View, label: str, total: float) -> Breach | None:
         # Some hosts have thousands of processes: to double them is too late a sign, a burst of forks is not.
         part = 0.4 if view.get("proc.forks") >= 50.0 else 1.0
         growing = fresh >= max(10.0, 0.15 * fast)
-        if fast < max(least, part * usual) or not (growing or fast >= 2.0 * least):
+        sudden = fast >= max(least, part * usual) and (growing or fast >= 2.0 * least)
+        steady = course.rise(STEADY_S) >= max(STEADY_TIMES * least, part * usual) and fresh >= STEADY_PACE
+        if not (sudden or steady):
             return None
     share = view.get("proc.limit")
     severity, score = (Severity.CRITICAL, 0.95) if share >= 0.9 else (Severity.ERROR, 0.85)
