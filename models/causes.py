@@ -151,6 +151,7 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
         _F.DEPENDENCY_FAILED: Effect(0.7, _SHARED),
     },
     _F.SERVICE_CRASH: {_F.DEPENDENCY_FAILED: Effect(0.7, _SHARED)},
+    _F.SERVICE_HUNG: {_F.DEPENDENCY_FAILED: Effect(0.6, _APART)},  # whoever waits for it says so first
 }
 
 # How far one class reaches to more of itself: two hogs saturate the same processors, but two

@@ -454,6 +454,24 @@ def test_while_a_service_is_restarted_on_purpose_its_clients_are_refused(host):
     assert refused(host, 9) >= 0.6
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        ("app.service: Failed with result 'signal'.",),
+        ("Stopping app.service...", "Stopped app.service."),
+    ],
+)
+def test_who_is_not_reached_any_more_is_named_if_the_manager_says_that_it_went(host, said):
+    for text in said:
+        host.manager("app.service", text)
+    found = []
+    for _ in range(8):
+        found += host.hear(REFUSED, unit="web.service", identifier="nginx")
+        host.t += 1.0
+    sure = next(one for one in found if one.score >= 0.6 and one.rule == "known.upstream-unreachable")
+    assert [(one.name, one.score) for one in sure.subjects] == [("web.service", 1.0), ("app.service", 0.5)]
+
+
 def test_refusals_of_a_users_own_program_or_by_mail_servers_of_others_stay_weak(host):
     assert refused(host, 9, uid=1000, source="journal") >= 0.6  # a service, whoever it runs as
     found = [host.hear(REFUSED, unit="session-3.scope", uid=1000) for _ in range(9)]

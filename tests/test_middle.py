@@ -106,6 +106,7 @@ class Host:
 
 
 CPU, MEMORY, STORM, IO = "cpu-saturation", "memory-exhaustion", "process-storm", "io-saturation"
+HUNG = "service-hung"
 CRASH, LOOP, FULL, FAILING = "service-crash", "crash-loop", "disk-full", "disk-failing"
 DOWN, BRUTE, CORRUPT = "link-down", "auth-bruteforce", "filesystem-corrupt"
 
@@ -370,6 +371,15 @@ def test_saturation_that_somebody_else_caused_before_is_no_effect_of_a_storm():
     assert {one.fault_class for one in host.incidents} == {STORM, CPU}
     late = replace(burner, at=at(106))
     assert Host().play(refused, late, until=115).only.fault_class == STORM
+
+
+def test_who_waits_in_vain_and_who_hangs_are_one_incident():
+    waits = {HUNG: 0.75, "dependency-failed": 0.65}
+    waiter = find(10, "known.unit-failed", "unit:check.service", waits, score=0.65)
+    stopped = find(17, "process.stopped.level", "unit:web.service", {HUNG: 0.8}, "warning", score=0.6)
+    assert Host().play(waiter, stopped, until=30).only.fault_class == HUNG
+    other = find(10, "known.unit-timeout", "unit:other.service", {HUNG: 0.85}, score=0.7)
+    assert len(Host().play(other, stopped, until=30).incidents) == 2
 
 
 def test_a_shared_session_scope_ties_nothing_together():

@@ -154,6 +154,8 @@ def _again(one: View, other: View, fault: FaultClass) -> bool:
     """Whether a class seen in both is one fault, although they share no subject."""
     nameless = not (one.tied and other.tied)  # a line that names nobody is about what is known already
     reach = max(SELF_REACH.get(fault, Reach.SHARED), Reach.APART if nameless else Reach.SHARED)
+    if fault is FaultClass.SERVICE_HUNG and (_waits(one) or _waits(other)):
+        reach = Reach.HOST  # who waits in vain waits for the one that hangs
     for view in (one, other):
         if view.top is not fault:  # there it is the effect of something, so it reaches as far as that does
             edge = effect(view.top, fault)
@@ -161,6 +163,11 @@ def _again(one: View, other: View, fault: FaultClass) -> bool:
     if reach is Reach.APART:
         return not _elsewhere(one, other, places(one.top, fault) | places(other.top, fault))
     return reach is Reach.HOST
+
+
+def _waits(view: View) -> bool:
+    """Whether what hangs only waits for another one's answer."""
+    return FaultClass.DEPENDENCY_FAILED in view.classes
 
 
 def _reaches(

@@ -17,7 +17,7 @@ from daemon.tiers.conditions import SPEAKS, Breach, Conditions
 from daemon.tiers.crashes import Crashes
 from daemon.tiers.logins import Attempt, Logins, Told
 from daemon.tiers.privileges import Privileges
-from daemon.tiers.symptoms import Symptoms
+from daemon.tiers.symptoms import STOPPED_S, Symptoms
 from daemon.tiers.view import own_unit
 from daemon.tiers.writers import CHILD, believed, own_file, privileged, role_of
 from models.known import Message, Reading, load, read
@@ -31,6 +31,7 @@ COUNTS_MAX = 1024
 FAILURES_MAX = 100  # that one line may claim; sshd gives up after six
 DEPENDENT = "unit-dependency"
 STARTED = "unit-started"
+GONE = 0.5  # of the blame: enough to tie it to what is told of that unit (grouping.TIED)
 ONCE = 1.0  # the size of a symptom; it is told again when it has doubled
 PERSISTENT, PERSISTENT_HINT = 0.65, 0.7  # what goes on for seconds is as sure as a unit that failed
 # The manager says "Dependency failed" right after what failed (systemd's job_finish_and_invalidate).
@@ -38,6 +39,7 @@ AT_ONCE_S = 0.5
 FAULT_S = 5.0  # the manager tells of it once the core is dumped
 WAITED_S = 10.0  # between what a program says of its waiting and the manager's line about its end
 WAITING_MAX = 256
+WAITS = 0.65  # a hint at another one that hangs, see `daemon.incidents.grouping`
 STOPPING_S = 600.0  # longer than units usually may take (TimeoutStopSec=, 90 s by default)
 STOPPING_MAX = 256
 _STOPPED_IN_ORDER = frozenset({Category.SERVICE, Category.NETWORK})
@@ -102,11 +104,22 @@ class Meanings:
             return []
         breach = self._breach(message, reading, line, subjects, label)
         if message.persists and self._symptoms.persists(f"{message.slug} {label}", t):
-            breach = _persistent(breach)
+            breach = self._accuse(_persistent(breach), t)
         findings = self._conditions.hold(breach, line.at, t)
         if message.repeat:
             findings += self._add_up(message, reading, line, subjects[0], t)
         return findings
+
+    def _accuse(self, breach: Breach, t: float) -> Breach:
+        """Name whom nobody reaches any more, if the manager has just said who failed or was stopped."""
+        gone = Subject(SubjectKind.UNIT, self._symptoms.away(t), GONE)
+        if self._failed and t - self._failed[1] <= STOPPED_S:
+            gone = replace(self._failed[0], score=GONE)
+        if FaultClass.DEPENDENCY_FAILED not in breach.hints or not gone.name:
+            return breach
+        if any((one.kind, one.name) == (gone.kind, gone.name) for one in breach.subjects):
+            return breach
+        return breach._replace(subjects=[*breach.subjects, gone])
 
     def _add_up(
         self, message: Message, reading: Reading, line: Line, subject: Subject, t: float
@@ -270,6 +283,7 @@ class Meanings:
             return message
         hints = {fault: hint for fault, hint in message.hints.items() if fault is not _CRASH}
         hints[_HUNG] = max(hints.get(_HUNG, 0.0), message.hints[_CRASH])
+        hints[FaultClass.DEPENDENCY_FAILED] = WAITS
         return message._replace(hints=hints, repeat="")
 
     def _tie_fault(self, reading: Reading, subjects: list[Subject], t: float) -> None:

@@ -34,6 +34,7 @@ class Symptoms:
     def stopped(self, unit: str, t: float) -> None:
         """The manager has stopped a unit because it was told to."""
         self._stopped[unit] = t
+        self._stopped.move_to_end(unit)
         if len(self._stopped) > LABELS_MAX:
             self._stopped.popitem(last=False)
 
@@ -41,6 +42,11 @@ class Symptoms:
         """The manager has started a unit."""
         if t - self._stopped.pop(unit, float("-inf")) <= STOPPED_S:
             self._restarted_t = t
+
+    def away(self, t: float) -> str:
+        """The unit that was stopped last within the last minute and was not started again, or ""."""
+        unit = next(reversed(self._stopped), "")
+        return unit if unit and t - self._stopped[unit] <= STOPPED_S else ""
 
     def persists(self, label: str, t: float) -> bool:
         """Take one more line of a symptom; whether it is a fault by now."""
