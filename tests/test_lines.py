@@ -421,6 +421,23 @@ def test_sudo_pads_short_names(host):
     assert {one.subjects[0] for one in findings} == {Subject(SubjectKind.USER, "bob")}
 
 
+@pytest.mark.parametrize(
+    ("unit", "resolves"),
+    [
+        ("dnsmasq.service", True),
+        ("systemd-resolved.service", True),
+        ("unbound.service", True),
+        ("bind9.service", True),
+        ("web.service", False),
+        ("bindings.service", False),
+    ],
+)
+def test_name_server_that_fails_speaks_for_names_that_will_not_resolve(host, unit, resolves):
+    (finding,) = host.manager(unit, f"{unit}: Failed with result 'signal'.")
+    assert max(finding.hints, key=finding.hints.get) is FaultClass.SERVICE_CRASH
+    assert (FaultClass.NAME_RESOLUTION in finding.hints) is resolves
+
+
 REFUSED = "connect() failed (111: Connection refused) while connecting to upstream"
 
 

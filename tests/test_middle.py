@@ -382,6 +382,18 @@ def test_who_waits_in_vain_and_who_hangs_are_one_incident():
     assert len(Host().play(other, stopped, until=30).incidents) == 2
 
 
+def test_name_server_that_fails_and_names_that_do_not_resolve_are_one_incident():
+    names = "name-resolution"
+    failed = find(10, "known.unit-failed", "unit:dnsmasq.service", {CRASH: 0.75, names: 0.62}, score=0.65)
+    missed = find(14, "probe.dns_ok.level", "host:", {names: 0.9}, score=0.75)
+    said = find(13, "known.name-resolution", "unit:fetch.service", {names: 0.75}, "warning", score=0.5)
+    host = Host().play(failed, said, missed, until=30)
+    assert host.only.fault_class == names
+    assert "dnsmasq.service" in {one.name for one in host.only.culprits}
+    elsewhere = find(10, "known.unit-failed", "unit:web.service", {CRASH: 0.75}, score=0.65)
+    assert len(Host().play(elsewhere, said, missed, until=30).incidents) == 2
+
+
 def test_a_shared_session_scope_ties_nothing_together():
     scope = "unit:session-3.scope"
     host = Host().play(

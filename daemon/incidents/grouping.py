@@ -158,6 +158,8 @@ def _again(one: View, other: View, fault: FaultClass) -> bool:
         reach = Reach.HOST  # who waits in vain waits for the one that hangs
     for view in (one, other):
         if view.top is not fault:  # there it is the effect of something, so it reaches as far as that does
+            if fault is FaultClass.NAME_RESOLUTION and view.top.category is Category.SERVICE:
+                continue  # a name server that failed
             edge = effect(view.top, fault)
             reach = min(reach, edge.reach if edge else Reach.SHARED)
     if reach is Reach.APART:

@@ -5,6 +5,7 @@ Pure, on observation time. The catalogue says what a message means; here it beco
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from math import inf
@@ -31,6 +32,11 @@ COUNTS_MAX = 1024
 FAILURES_MAX = 100  # that one line may claim; sshd gives up after six
 DEPENDENT = "unit-dependency"
 STARTED = "unit-started"
+# Units of name servers by what they are called everywhere; a failure of theirs is one from this score on.
+_RESOLVER = re.compile(
+    r"^(?:[\w@-]{0,32}(?:dns|resolv)[\w@.-]{0,64}|(?:named|unbound|bind9?|nscd|kresd\S{0,8}))\.service$"
+)
+FAILS, RESOLVES = 0.5, 0.62  # such that it is spoken for (grouping.SPEAKS) by a unit that failed (0.65)
 GONE = 0.5  # of the blame: enough to tie it to what is told of that unit (grouping.TIED)
 ONCE = 1.0  # the size of a symptom; it is told again when it has doubled
 PERSISTENT, PERSISTENT_HINT = 0.65, 0.7  # what goes on for seconds is as sure as a unit that failed
@@ -90,7 +96,7 @@ class Meanings:
                 return []
             self._tie_failure(message, subjects, t)
             self._tie_fault(reading, subjects, t)
-            message = self._unanswered(message, subjects[0], t)
+            message = _of_resolver(self._unanswered(message, subjects[0], t), subjects[0])
         else:
             self._keep(message, subjects[0], line, t)
         label = _label(subjects[0])
@@ -313,6 +319,13 @@ def _persistent(breach: Breach) -> Breach:
         return breach
     hints = {**breach.hints, top: max(PERSISTENT_HINT, breach.hints[top])}
     return breach._replace(score=max(PERSISTENT, breach.score), hints=hints, size=2.0 * ONCE)
+
+
+def _of_resolver(message: Message, subject: Subject) -> Message:
+    """A name server's own failure speaks for what all others will say next."""
+    if message.score < FAILS or not _RESOLVER.search(subject.name) or message.ends:
+        return message
+    return message._replace(hints={**message.hints, FaultClass.NAME_RESOLUTION: RESOLVES})
 
 
 def _about_itself(message: Message, reading: Reading, line: Line) -> bool:

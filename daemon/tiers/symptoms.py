@@ -20,7 +20,7 @@ LABELS_MAX = 256
 class _Row(NamedTuple):
     began_t: float
     last_t: float
-    count: int
+    number: int
 
 
 class Symptoms:
@@ -53,10 +53,10 @@ class Symptoms:
         row = self._rows.pop(label, None)
         if row is None or t - row.last_t > PAUSE_S:
             row = _Row(t, t, 0)
-        row = self._rows[label] = _Row(row.began_t, t, row.count + 1)
+        row = self._rows[label] = _Row(row.began_t, t, row.number + 1)
         if len(self._rows) > LABELS_MAX:
             self._rows.popitem(last=False)
         lasted_s = t - row.began_t
         if t - self._restarted_t <= RESTARTING_S and lasted_s < RESTARTING_S:
             return False
-        return any(row.count >= count and lasted_s >= least_s for count, least_s in LEAST)
+        return any(row.number >= count and lasted_s >= least_s for count, least_s in LEAST)
