@@ -43,6 +43,7 @@ class Message(NamedTuple):
     repeat: str
     session: str
     persists: bool  # one is nothing, but one after the other for seconds is a fault
+    about: str  # "host": whoever writes it speaks of the whole host
     least: Mapping[str, float]  # a number of the line that is smaller than this makes it no news
     values: Mapping[str, float]  # what the line says without a number
     example: str
@@ -186,6 +187,7 @@ def _message(entry: dict[str, Any], content: dict[str, Any]) -> Message:
         repeat=entry.get("repeat", ""),
         session=entry.get("session", ""),
         persists=entry.get("persists", False),
+        about=entry.get("about", ""),
         least={name: float(value) for name, value in entry.get("least", {}).items()},
         values={name: float(value) for name, value in entry.get("values", {}).items()},
         example=entry["example"],

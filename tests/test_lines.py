@@ -663,7 +663,16 @@ def test_many_addresses_together_are_an_attack(host):
         found += host.sshd(f"Failed password for root from 192.0.2.{number} port 4000 ssh2", pid=number + 1)
     assert rules(found) == ["known.auth-bruteforce"]
     assert found[0].evidence[0].values["failures_count"] == 20.0
-    assert found[0].subjects[0].kind is SubjectKind.HOST  # none of them is the culprit
+    # None of them is the culprit; whom all of them are after is known.
+    assert [one.name for one in found[0].subjects] == ["root", "ssh.service"]
+
+
+def test_many_addresses_that_try_many_users_name_the_service_alone(host):
+    found = []
+    for number in range(25):
+        text = f"Failed password for user{number} from 192.0.2.{number} port 4000 ssh2"
+        found += host.sshd(text, pid=number + 1)
+    assert [one.name for one in found[0].subjects] == ["ssh.service"]
 
 
 def test_addresses_that_are_told_on_their_own_are_no_distributed_attack(host):

@@ -947,3 +947,61 @@ def test_saturation_waits_for_a_snapshot_that_shows_who_it_is(usual):
         findings += judge.judge(Sample(at, "host", values), 100.0 + second)
     found = [one for one in findings if one.rule == "cpu.busy.level" and not one.ended]
     assert found[0].subjects[0].name == "burner[8]"
+
+
+def test_service_of_many_small_programs_is_blamed_as_one(host):
+    names = ["prepare", "parse", "link", "index"]
+    host.processes += [
+        process(4711 + n, name, cpu=0.4, age=30.0, unit="worker.service") for n, name in enumerate(names)
+    ]
+    host.run(30, lambda values, _: values.update({"cpu.busy": 1.0, "psi.cpu.some": 0.7, "load.1": 6.0}))
+    finding = host.take("cpu.busy.level")[-1][1]
+    assert (finding.subjects[0].kind, finding.subjects[0].name) == (SubjectKind.UNIT, "worker.service")
+
+
+@pytest.mark.parametrize(("running", "named"), [(4, True), (1, False)])
+def test_who_would_take_every_core_is_named_though_others_leave_it_little(host, running, named):
+    """Of a container whose neighbours keep the machine busy; one process alone cannot fill all cores."""
+    host.processes = [
+        replace(process(4711 + n, "miner", cpu=0.44 / running, age=30.0, unit="web.service"), state="R")
+        for n in range(running)
+    ]
+    host.run(40, lambda values, _: values.update({"cpu.busy": 1.0, "psi.cpu.some": 0.9, "load.1": 12.0}))
+    finding = host.take("cpu.busy.level")[-1][1]
+    assert (finding.subjects[0].kind is SubjectKind.UNIT) is named
+
+
+def test_full_queue_names_its_interface_and_a_queue_that_manages_itself_does_not(host):
+    def change(values, _):
+        values |= {"link.queue_drops{uplink}": 400.0, "link.queue_loss{uplink}": 0.6}
+        values |= {"link.queue_drops{eth0}": 40.0, "link.queue_loss{eth0}": 0.01}
+
+    host.run(10, change)
+    finding = first(host, "link.queue_drops.level", 4)
+    assert leading(finding) is FaultClass.PACKET_LOSS
+    assert {one.subjects[0].name for _, one in host.take("link.queue_drops.level")} == {"uplink"}
+
+
+def test_full_backlog_is_worth_a_line_and_no_incident(host):
+    host.run(10, lambda values, _: values.update({"net.backlog_drops": 500.0}))
+    finding = first(host, "net.backlog_drops.level", 6)
+    assert leading(finding) is FaultClass.PACKET_LOSS
+    assert finding.score < 0.5
+
+
+@pytest.mark.parametrize(("state", "told"), [("D", True), ("S", False)])
+def test_tasks_that_wait_for_a_volume_that_does_nothing_are_held(host, state, told):
+    """A limited volume; what sleeps in io_uring gives the same figures, but can be interrupted."""
+    host.processes += [
+        replace(process(4711 + n, "writer", age=30.0, unit="db.service"), state=state) for n in range(3)
+    ]
+
+    def change(values, _):
+        values |= {"psi.io.some": 0.98, "psi.io.full": 0.02, "proc.blocked": 3.0, "disk.busy{sda}": 0.03}
+
+    host.run(20, change)
+    assert bool(host.take("psi.io.level")) is told
+    if told:
+        finding = first(host, "psi.io.level", 12)
+        assert leading(finding) is FaultClass.IO_SATURATION
+        assert finding.subjects[0].name == "db.service"

@@ -346,9 +346,6 @@ def _device_grade(event: Event, name: str, used: str) -> Grade | None:
         return Grade(Severity.ERROR, 0.8, 0.0)
     if attributes.get("devtype") == "partition" or name.startswith(_VIRTUAL_BLOCKS):
         return None  # the disk itself speaks for its partitions; loops are files
-    removable = (
-        attributes.get("bus", attributes.get("ID_BUS", "")) == "usb" or attributes.get("removable") == "1"
-    )
-    if subsystem == "block":  # the others are its bus, which goes with it
-        return Grade(Severity.INFO, 0.2, 0.0) if removable else Grade(Severity.ERROR, 0.7, 0.0)
-    return None
+    # Given up before (unmounted, its array stopped) and then taken out is how it is done; a disk that dies
+    # unused is told of by its bus. The other subsystems of a disk are that bus, which goes with it.
+    return Grade(Severity.INFO, 0.3, 0.0) if subsystem == "block" else None

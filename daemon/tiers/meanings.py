@@ -17,9 +17,10 @@ from daemon.subjects import split_pid
 from daemon.tiers.conditions import SPEAKS, Breach, Conditions
 from daemon.tiers.crashes import Crashes
 from daemon.tiers.logins import Attempt, Logins, Told
+from daemon.tiers.places import Places
 from daemon.tiers.privileges import Privileges
 from daemon.tiers.symptoms import STOPPED_S, Symptoms
-from daemon.tiers.view import own_unit
+from daemon.tiers.view import own_unit, service
 from daemon.tiers.writers import CHILD, believed, own_file, privileged, role_of
 from models.known import Message, Reading, load, read
 from models.taxonomy import Category, FaultClass, SubjectKind
@@ -50,15 +51,19 @@ STOPPING_S = 600.0  # longer than units usually may take (TimeoutStopSec=, 90 s 
 STOPPING_MAX = 256
 _STOPPED_IN_ORDER = frozenset({Category.SERVICE, Category.NETWORK})
 _CRASH, _HUNG = FaultClass.SERVICE_CRASH, FaultClass.SERVICE_HUNG
+_ON_FILES = frozenset({"no-space", "quota-exceeded", "read-only-filesystem", "io-error"})
+LEFT = 0.15  # of a hint at what a file system has enough of
+SUBJECTS_MAX = 8
 _HINTS = frozenset({"login-unknown-user", "login-probe", "login-attempts-exceeded"})
 
 
 class Meanings:
     """Turns lines that the catalogue knows into findings; keeps what has to be added up."""
 
-    def __init__(self, conditions: Conditions) -> None:
+    def __init__(self, conditions: Conditions, places: Places) -> None:
         self.events: list[Event] = []
         self._conditions = conditions
+        self._places = places
         self._logins = Logins()
         self._crashes = Crashes()
         self._privileges = Privileges()
@@ -99,6 +104,7 @@ class Meanings:
             message = _of_resolver(self._unanswered(message, subjects[0], t), subjects[0])
         else:
             self._keep(message, subjects[0], line, t)
+            message = self._placed(message, subjects, line, t)
         label = _label(subjects[0])
         if message.ends:
             return self._conditions.end(f"known.{message.ends}", label, line.at)
@@ -200,7 +206,10 @@ class Meanings:
             return []  # whoever only connects has tried nothing: a scan, or a monitor that asks for the port
         count = max(1, min(int(count), FAILURES_MAX))
         ref = line.cursor or line.source
-        attempt = Attempt(address, user, line.pid, told, count, ref, line.at, reading.parts.get("by", ""))
+        unit = line.unit if line.trusted and service(line.unit) else ""
+        attempt = Attempt(
+            address, user, line.pid, told, count, ref, line.at, reading.parts.get("by", ""), unit
+        )
         accepted = message.repeat == "login-accepted"
         breach = self._logins.accepted(attempt, t) if accepted else self._logins.failed(attempt, t)
         return self._conditions.hold(breach, line.at, t) if breach else []
@@ -221,6 +230,8 @@ class Meanings:
             self.events.append(Event(line.at, line.source, "session", name, message.session, attributes))
 
     def _subjects(self, message: Message, reading: Reading, line: Line) -> list[Subject]:
+        if message.about == "host":
+            return [Subject(SubjectKind.HOST, "")]
         subjects = [
             Subject(kind, name, 1.0 if i == 0 else 0.6) for i, (kind, name) in enumerate(reading.subjects)
         ]
@@ -297,6 +308,21 @@ class Meanings:
         if "fault" in reading.parts and self._faulted and t - self._faulted[1] <= FAULT_S:
             subjects.append(replace(self._faulted[0], score=0.6))
             self._faulted = None
+
+    def _placed(self, message: Message, subjects: list[Subject], line: Line, t: float) -> Message:
+        """What a program says of a file is about the file system on which that lies."""
+        if message.slug not in _ON_FILES:
+            return message
+        mount = self._places.mount(line.text, t)
+        lacking = self._places.lacks(mount) if mount else None
+        if mount and len(subjects) < SUBJECTS_MAX:
+            subjects.append(Subject(SubjectKind.MOUNT, mount, 0.6))
+        if lacking is None or FaultClass.DISK_FULL not in message.hints:
+            return message
+        most = max(message.hints.values())
+        return message._replace(
+            hints={FaultClass.DISK_FULL: LEFT, FaultClass.INODE_EXHAUSTION: LEFT} | {lacking: most}
+        )
 
     def _add_victim(self, subjects: list[Subject], values: Mapping[str, float]) -> None:
         """The kernel names a killed process's unit in a line of its own; tie the two by pid."""

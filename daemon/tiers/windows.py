@@ -5,7 +5,7 @@ Pure: no I/O, no clock but the observations' own time. A quiet host's 200 values
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any
 
@@ -63,6 +63,11 @@ class MetricJudge:
         self._held: dict[str, set[tuple[str, str]]] = {}  # conditions by the group that yields them
         self._swept_t = 0.0
         self.counters = {"values_unknown": 0, "values_invalid": 0, "series_dropped": 0}
+
+    @property
+    def values(self) -> Mapping[str, float]:
+        """The latest value of each metric; kept up to date."""
+        return self._view.values
 
     def own(self, pids: Iterable[int]) -> None:
         """Tell which processes are hauswart's own, where no unit says so."""

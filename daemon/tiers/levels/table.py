@@ -56,9 +56,11 @@ WATCHES: dict[str, Watch] = {
     "fd.used": _above(0.74, ("fd.used.level", processes.descriptors)),
     "link.errors": _above(1.0, ("link.errors.level", network.errors)),
     "link.drops": _above(9.0, ("link.drops.level", network.drops)),
+    "link.queue_drops": _above(4.9, ("link.queue_drops.level", network.queue_drops)),
     "link.carrier": _below(0.5, ("link.carrier.level", network.carrier)),
     "net.tcp_retransmits": _above(-1.0, ("net.tcp_retransmits.level", network.retransmits)),  # always: a mean
     "net.udp_errors": _above(4.0, ("net.udp_errors.level", network.datagrams)),
+    "net.backlog_drops": _above(4.9, ("net.backlog_drops.level", network.backlog_drops)),
     "net.listen_drops": _above(0.4, ("net.listen_drops.level", network.listen_drops)),
     "net.syn_received": _above(49.0, ("net.syn_received.level", network.opens)),
     "net.conntrack": _above(0.79, ("net.conntrack.level", network.conntrack)),
