@@ -33,7 +33,6 @@ config-error|systemd|worker.service: Failed to determine user credentials: No su
 config-error|nginx|bind() to 192.0.2.1:80 failed (99: Cannot assign requested address)
 config-error|systemd-modules-load|Failed to find module 'frob'
 config-error|logrotate|error: /etc/logrotate.d/app:12 unknown option 'dayly' -- ignoring line
-config-error|sshd|PAM adding faulty module: pam_foo.so
 privilege-misuse|su|pam_unix(su:session): session opened for user root(uid=0) by (uid=33)
 certificate-expired|java|java.security.cert.CertificateExpiredException: NotAfter: Fri Nov 27
 certificate-expired|certbot|Failed to renew certificate www.example: Some challenges have failed.
@@ -65,6 +64,7 @@ config-error|named|/etc/bind/named.conf.local:7: missing ';' before '}'
 config-error|unbound|/etc/unbound/unbound.conf:12: error: syntax error
 config-error|haproxy|[ALERT] (815) : config : parsing [/etc/haproxy/haproxy.cfg:23] : unknown keyword 'blance'
 config-error|sudo|/etc/sudoers:12:25: syntax error
+config-error|sshd|PAM adding faulty module: pam_foo.so
 service-hung|nginx|*7 upstream timed out (110: Connection timed out) while reading upstream
 dependency-failed|go|dial tcp 127.0.0.1:5432: connect: connection refused
 dependency-failed|proxymap|warning: connect to mysql server x: Can't connect to MySQL server on 'x' (111)
@@ -79,6 +79,10 @@ HARMLESS = """
 |NetworkManager|<info>  Read config: /etc/NetworkManager/NetworkManager.conf
 |su|pam_unix(su:session): session opened for user postgres(uid=105) by (uid=0)
 |su|pam_unix(su:session): session opened for user root(uid=0) by alice(uid=1000)
+|thermald|Could not load config file /etc/thermald/thermal-conf.xml
+|app|environment variable APP_PORT not set, using default 8080
+|app|Missing required parameter: id
+|app|KeyError: 'NAME'
 |certbot|Certificate not yet due for renewal
 |mysqld|[Warning] Aborted connection 815 to db: 'app' user: 'app' (Got timeout reading communication packets)
 |named|network unreachable resolving './DNSKEY/IN': 2001:500:2::c#53

@@ -258,8 +258,9 @@ def _runners(view: View) -> frozenset[str]:
 
 def _subjects(condition: Condition) -> list[Subject]:
     return [
-        Subject(SubjectKind(kind), blamed.name if blamed.single else name, blamed.score)
+        Subject(_KINDS[kind], blamed.name if blamed.single else name, blamed.score)
         for (kind, name), blamed in condition.subjects.items()
+        if blamed.score >= TIED
     ]
 
 
