@@ -96,7 +96,10 @@ PROGRAMS = {
         ("app", "free(): invalid pointer"),
         ("app", 'Exception in thread "main" java.lang.NullPointerException'),
     ],
-    "filesystem-corrupt": [("systemd-fsck", "/dev/sda1: UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY.")],
+    "filesystem-corrupt": [
+        ("mount", "mount: /srv: wrong fs type, bad option, bad superblock on /dev/loop7, missing codepage"),
+        ("systemd-fsck", "/dev/sda1: UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY."),
+    ],
     "link-down": [
         (
             "NetworkManager",

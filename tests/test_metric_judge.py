@@ -1005,3 +1005,30 @@ def test_tasks_that_wait_for_a_volume_that_does_nothing_are_held(host, state, to
         finding = first(host, "psi.io.level", 12)
         assert leading(finding) is FaultClass.IO_SATURATION
         assert finding.subjects[0].name == "db.service"
+
+
+def test_time_that_the_hypervisor_takes_away_is_told(host):
+    host.run(20, lambda values, _: values.update({"cpu.steal": 0.5, "cpu.busy": 0.9}))
+    finding = first(host, "cpu.steal.level", 12)
+    assert (leading(finding), finding.severity) == (FaultClass.CPU_SATURATION, Severity.WARNING)
+
+
+def test_service_that_never_met_its_quota_and_now_meets_nothing_else_is_told(host):
+    host.extra = {"unit.throttled{web.service}": 0.0}
+    host.run(30)
+    host.run(12, lambda values, _: values.update({"unit.throttled{web.service}": 0.95}))
+    finding = next(one for _, one in host.take("unit.throttled.level"))
+    assert finding.score >= 0.5
+    assert finding.subjects[0].name == "web.service"
+
+
+def test_job_that_meets_its_quota_from_the_start_does_what_it_is_meant_to(host):
+    host.run(60, lambda values, _: values.update({"unit.throttled{batch.service}": 0.95}))
+    assert all(one.score < 0.5 for _, one in host.take("unit.throttled.level"))
+
+
+def test_unit_that_waits_for_its_own_memory_is_told_while_the_host_has_some(host):
+    host.run(15, lambda values, _: values.update({"unit.psi_memory{web.service}": 0.6}))
+    finding = first(host, "unit.psi_memory.level", 8)
+    assert leading(finding) is FaultClass.MEMORY_EXHAUSTION
+    assert finding.subjects[0].name == "web.service"

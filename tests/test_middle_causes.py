@@ -5,7 +5,7 @@ from __future__ import annotations
 from models.taxonomy import Severity, SubjectKind
 from tests.test_middle import CORRUPT, CPU, CRASH, FAILING, MEMORY, Host, find
 
-HUNG, EXPIRED = "service-hung", "certificate-expired"
+HUNG, EXPIRED, REFUSED = "service-hung", "certificate-expired", "dependency-failed"
 
 
 def test_what_each_might_also_be_is_not_made_sure_by_their_number():
@@ -97,3 +97,14 @@ def test_trouble_that_never_ended_goes_on_after_a_long_silence():
     host = Host().play(find(10, "mem.available.level", greedy, {MEMORY: 0.9}, score=0.75), until=15)
     host.play(find(340, "known.unit-oom", greedy[1], {MEMORY: 0.8, CRASH: 0.3}, kind="line"), until=350)
     assert len(host.incidents) == 1
+
+
+def test_who_is_refused_by_a_service_that_crashed_belongs_to_its_crash():
+    both = ["unit:web.service", "unit:db.service=0.6"]  # the low tier ties the two
+    host = Host().play(
+        find(10, "known.unit-failed", "unit:db.service", {CRASH: 0.75}, score=0.65, kind="line"),
+        find(12, "known.upstream-unreachable", both, {REFUSED: 0.6}, score=0.9, kind="line"),
+        until=40,
+    )
+    assert host.only.fault_class == CRASH
+    assert host.only.culprits[0].name == "db.service"

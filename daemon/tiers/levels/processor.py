@@ -34,6 +34,7 @@ SOON_S = 1.9  # three readings (they jitter), which are three seconds of a host 
 LATE_S = 6.0  # where such bursts are usual, or somebody has just begun something
 STARTING_S = 15.0  # a service that reads its code and its data
 SATURATING = 0.25  # share of all cores below which nobody is called the culprit of their saturation
+UNTHROTTLED = 8  # readings of a service that has run without meeting its quota
 CROWDED, CROWDED_SHARE = 0.1, 0.6  # of all cores, and of what all visible processes use together
 UNKNOWN_S = 16.0  # one snapshot interval of 10 s longer than where somebody is known
 
@@ -238,22 +239,50 @@ def unit_hog(view: View, label: str, cores: float) -> Breach | None:
     )
 
 
-def throttled(_view: View, label: str, ratio: float) -> Breach | None:
-    """A unit stands at its own CPU quota: it is slow, the host is not."""
+def throttled(view: View, label: str, ratio: float) -> Breach | None:
+    """A unit stands at its own CPU quota: it is slow, the host is not.
+
+    A quota is there to be met by some; a service that never met it and now meets nothing else is out of it.
+    """
+    rule, name = "unit.throttled.level", f"unit.throttled{{{label}}}"
     if ratio < 0.5 or own_unit(label):
         return None
+    known = view.usual.get(name)
+    new = known is not None and known.seen >= UNTHROTTLED and known.level < 0.3 and service(label)
+    loud = new and ratio >= (0.6 if view.conditions.opened(rule, label) else 0.8)
     text = f"{label} was held back by its CPU quota in {percent(ratio)} of the periods."
     return Breach(
-        "unit.throttled.level",
+        rule,
         label,
-        Severity.INFO,
-        0.3,
+        Severity.WARNING if loud else Severity.INFO,
+        0.55 if loud else 0.3,
         [unit_subject(label)],
-        {CPU: 0.3},
+        {CPU: 0.7 if loud else 0.3},
         text,
         {"stalled_ratio": ratio},
-        ref=f"unit.throttled{{{label}}}",
-        sustain_s=30.0,
+        ref=name,
+        sustain_s=4.0 if loud else 30.0,
+    )
+
+
+def stolen(view: View, label: str, ratio: float) -> Breach | None:
+    """The hypervisor gives the processor to others while this host would run (steal of proc(5))."""
+    rule = "cpu.steal.level"
+    if ratio < (0.2 if view.conditions.opened(rule, label) else 0.3):
+        return None
+    text = f"The hypervisor takes {percent(ratio)} of the processor time away from this host."
+    severity, score = (Severity.ERROR, 0.7) if ratio >= 0.6 else (Severity.WARNING, 0.6)
+    return Breach(
+        rule,
+        label,
+        severity,
+        score,
+        [host_subject()],
+        {CPU: 0.8},
+        text,
+        {"stolen_ratio": ratio},
+        ref="cpu.steal",
+        sustain_s=10.0,
     )
 
 

@@ -32,6 +32,7 @@ def _below(low: float, *rules: tuple[str, Rule]) -> Watch:
 # The bounds lie below (above, for what is bad when low) the thresholds of the rules, hysteresis included.
 WATCHES: dict[str, Watch] = {
     "cpu.busy": _above(0.89, (processor.SATURATED, processor.saturated)),
+    "cpu.steal": _above(0.19, ("cpu.steal.level", processor.stolen)),
     "unit.cpu": _above(0.69, (processor.UNIT_HOG, processor.unit_hog)),
     "unit.throttled": _above(0.49, ("unit.throttled.level", processor.throttled)),
     "mem.available": _below(0.5, (memory.LOW, memory.low), (memory.FORECAST, memory.forecast)),
@@ -39,6 +40,7 @@ WATCHES: dict[str, Watch] = {
     "mem.major_faults": _above(499.0, ("mem.major_faults.level", memory.thrash)),
     "mem.oom_kills": _above(0.0, ("mem.oom_kills.level", memory.killed)),
     "unit.oom_kills": _above(0.0, ("unit.oom_kills.level", memory.unit_killed)),
+    "unit.psi_memory": _above(0.14, ("unit.psi_memory.level", memory.unit_stalled)),
     "unit.memory": _above(0.89, (memory.UNIT, memory.unit_limit)),
     "fs.used": _above(-1.0, ("fs.used.level", storage.used), ("fs.used.forecast", storage.forecast)),
     "fs.inodes_used": _above(0.5, ("fs.inodes_used.level", storage.inodes)),
