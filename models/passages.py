@@ -133,13 +133,9 @@ class Index:
         parts = (found[start : start + _MARKS] for start in range(0, len(found), _MARKS))
         return [one for part in parts for one in self._passages("p.id", part)]
 
-    def following(self, one: Passage) -> Passage | None:
-        """The next passage of the same section, if it explains the same on the same page."""
-        row = self._base.execute(
-            "SELECT min(id) FROM passages WHERE section = ? AND id > ?", (one.section, one.id)
-        ).fetchone()
-        after = next(iter(self._passages("p.id", [row[0]])), None) if row and row[0] else None
-        return after if after and (after.term, after.page) == (one.term, one.page) else None
+    def section(self, one: Passage) -> list[Passage]:
+        """The passages of its section in their order, itself among them."""
+        return sorted(self._passages("p.section", [one.section]), key=lambda other: other.id)
 
     def _asked(self, question: str) -> list[tuple[str, ...]]:
         """Each word of the question once, as the stems that mean it, its own first."""

@@ -1,9 +1,9 @@
-"""Which passage is taken for the answer, and when none is: retrieval's score and the specialist's opinion.
+"""Which passage is taken for the answer, and when none is: retrieval's features and the judge's opinions.
 
-What the specialist says is compared with what it says of lessons that it was not trained on, since each
-adapter has a scale of its own. How much it then counts, and from which sum on it is answered, was chosen on
-the development questions (`questions/development.jsonl`); a logistic model of all features, fitted to lessons
-alone, was worse on these: their words are the document's, an operator's are not.
+What the judge says is compared with what it says of lessons that it was not trained on, since each judge has
+a scale of its own. What orders passages and from when on it is answered was fitted to the development
+questions (`questions/development.jsonl`); models fitted to lessons were worse on these: their words are the
+document's, an operator's are not.
 """
 
 from __future__ import annotations
@@ -11,36 +11,46 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
-from models.passages import Hit, Index, Passage
+from models.passages import FEATURES, Hit, Index, Passage
 from models.terms import STOP
 from training.academy.lessons import Lesson
 
 KEPT = 0.7  # of a lesson's words, so that it is not the document's wording alone
-OPINION_WEIGHT = 0.15  # of a standard deviation of the specialist's opinion, in units of retrieval's score
-SUM_LEAST = 2.45  # from which a passage is taken for the answer
-CUE = 0.4  # for a passage that states a default where one is asked for
 _ASKS_DEFAULT = re.compile(r"\b(?:default|standard\w*|voreingestell\w*|voreinstellung)\b", re.IGNORECASE)
 _SAYS_DEFAULT = re.compile(
     r"\b(?:defaults? (?:to|is|value)|by default|the default|standardmäßig|voreinstellung|voreingestellt)\b",
     re.IGNORECASE,
 )
-_STEEP = 3.0  # of the probability that is shown
+_SPREAD_LEAST = 1e-3
 _USUAL = (0.0, 2.0)  # mean and spread of opinions where none could be measured
 Judge = Callable[[str, Sequence[Passage]], list[float]]
 Tell = Callable[[str], None]
+Weights = Mapping[str, float]
+# Of a causal specialist, and of retrieval alone: its score, a default stated where one is asked for.
+_BY_SCORE = {"score": 1.0, "cue": 0.4, "opinion": 0.15}
+_SURE_BY_SCORE = {"order": 3.0, "": -7.35}
+
+
+class Weighed(NamedTuple):
+    """A passage's place in the order, and the probability that it answers."""
+
+    order: float
+    sure: float
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """The specialist's own scale, how much it counts, the sum to reach; `figures` on lessons kept back."""
+    """The judge's own scale, what orders passages, what is sure ("": added in any case)."""
 
     mean: float = 0.0
     spread: float = 1.0
-    weight: float = OPINION_WEIGHT
-    least: float = SUM_LEAST
+    order: dict[str, float] = msgspec.field(default_factory=lambda: dict(_BY_SCORE))
+    sure: dict[str, float] = msgspec.field(default_factory=lambda: dict(_SURE_BY_SCORE))
     figures: dict[str, float] = {}
 
     @property
@@ -49,37 +59,88 @@ class Decision(msgspec.Struct, frozen=True):
         return 0.5
 
 
-RETRIEVAL = Decision(weight=0.0)
+RETRIEVAL = Decision()
+# Of an encoder; fitted so that nine of ten development questions without an answer stay without one.
+BY_MEANING = Decision(
+    order={
+        "here": 5.7,
+        "section": 2.63,
+        "bm25_section": 1.69,
+        "number": 1.22,
+        "opinion": 1.58,
+        "best": 1.01,
+        "cue": 2.46,
+        "named": 3.61,
+    },
+    sure={"order": 0.2, "score": 0.89, "opinion": 0.96, "": -3.38},
+)
 
 
 def weigh(
     decision: Decision, question: str, hits: Sequence[Hit], opinions: Sequence[float] | None
-) -> list[float]:
-    """The probability of each hit to hold the answer."""
+) -> list[Weighed]:
+    """For each hit its place in the order and how probable it holds the answer."""
     said = opinions if opinions is not None else [decision.mean] * len(hits)
-    sums = [
-        hit.score + decision.weight * (yes - decision.mean) / decision.spread + _cue(question, hit.passage)
-        for hit, yes in zip(hits, said, strict=True)
-    ]
-    return [1.0 / (1.0 + math.exp(-_STEEP * (one - decision.least))) for one in sums]
+    scaled = [(one - decision.mean) / decision.spread for one in said]
+    found = []
+    for features in describe(question, hits, scaled):
+        order = _sum(decision.order, features)
+        sure = _sum(decision.sure, features | {"order": order, "": 1.0})
+        found.append(Weighed(order, 1.0 / (1.0 + math.exp(-max(-50.0, min(50.0, sure))))))
+    return found
+
+
+def describe(question: str, hits: Sequence[Hit], opinions: Sequence[float]) -> list[dict[str, float]]:
+    """What is known of each hit: retrieval's features, the opinion of it, its neighbours, its section."""
+    by_id = {hit.passage.id: one for hit, one in zip(hits, opinions, strict=True)}
+    sections: dict[int, float] = {}
+    for hit, one in zip(hits, opinions, strict=True):
+        sections[hit.passage.section] = max(one, sections.get(hit.passage.section, one))
+    found = []
+    for hit, one in zip(hits, opinions, strict=True):
+        beside = [by_id[key] for key in (hit.passage.id - 1, hit.passage.id + 1) if key in by_id]
+        known = dict(zip(FEATURES, hit.features, strict=True))
+        known |= {"score": hit.score, "cue": _cue(question, hit.passage), "opinion": one}
+        known |= {"beside": max(beside, default=one), "best": sections[hit.passage.section]}
+        found.append(known | {"named": _named(question, hit.passage)})
+    return found
+
+
+def _sum(weights: Weights, features: Mapping[str, float]) -> float:
+    return sum(weight * features[name] for name, weight in weights.items())
 
 
 def _cue(question: str, passage: Passage) -> float:
-    return CUE if _ASKS_DEFAULT.search(question) and _SAYS_DEFAULT.search(passage.text) else 0.0
+    return float(bool(_ASKS_DEFAULT.search(question) and _SAYS_DEFAULT.search(passage.text)))
+
+
+def _named(question: str, passage: Passage) -> float:
+    """Whether the question names the document, as "loginctl" does loginctl.1."""
+    return float(passage.document.partition(".")[0].lower() in re.findall(r"[\w-]+", question.lower()))
 
 
 def calibrate(
-    lessons: Sequence[Lesson], index: Index, judge: Judge, *, passages: int, count: int, seed: int, tell: Tell
+    lessons: Sequence[Lesson],
+    index: Index,
+    judge: Judge,
+    start: Decision,
+    *,
+    passages: int,
+    count: int,
+    seed: int,
+    tell: Tell,
 ) -> Decision:
-    """The specialist's scale by up to `count` lessons, and what the decision is on these."""
+    """`start` on this judge's scale by up to `count` lessons, and what the decision is on these."""
     source = random.Random(seed)  # noqa: S311 - a sample, not a secret
     cases = []
+    total, started = min(count, len(lessons)), time.monotonic()
     for number, (question, hits, right) in enumerate(_cases(lessons[:count], index, passages, source)):
         if number and number % 20 == 0:
-            tell(f"calibrating: {number} of {min(count, len(lessons))}")
+            left_s = (time.monotonic() - started) / number * (total - number)
+            tell(f"calibrating: {number} of {total}, about {left_s:.0f} s more")
         cases.append((question, hits, judge(question, [hit.passage for hit in hits]) if hits else [], right))
     mean, spread = _scale([one for _, _, opinions, _ in cases for one in opinions])
-    found = Decision(mean, spread)
+    found = msgspec.structs.replace(start, mean=mean, spread=spread)
     return msgspec.structs.replace(found, figures=_figures(found, cases))
 
 
@@ -87,7 +148,7 @@ def _scale(said: Sequence[float]) -> tuple[float, float]:
     if len(said) < 8:
         return _USUAL
     mean = sum(said) / len(said)
-    return mean, max(0.1, math.sqrt(sum((one - mean) ** 2 for one in said) / len(said)))
+    return mean, max(_SPREAD_LEAST, math.sqrt(sum((one - mean) ** 2 for one in said) / len(said)))
 
 
 def _cases(
@@ -131,12 +192,12 @@ def _figures(
 ) -> dict[str, float]:
     there, absent = [], []
     for question, hits, opinions, right in cases:
-        sure = weigh(decision, question, hits, opinions)
-        best = max(range(len(sure)), key=sure.__getitem__, default=-1)
+        weighed = weigh(decision, question, hits, opinions)
+        best = max(range(len(weighed)), key=lambda at: weighed[at].order, default=-1)
         if any(right):
-            there.append((sure[best], right[best]))
+            there.append((weighed[best].sure, right[best]))
         else:
-            absent.append(sure[best] if hits else 0.0)
+            absent.append(weighed[best].sure if hits else 0.0)
     answered = [right for one, right in there if one >= decision.threshold]
     return {
         "answerable": float(len(there)),

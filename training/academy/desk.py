@@ -1,4 +1,4 @@
-"""A specialist opened for questions: its index, its adapter if it has one, its decision."""
+"""A specialist opened for questions: its index, its judge if it was trained, its decision."""
 
 from __future__ import annotations
 
@@ -11,11 +11,22 @@ import msgspec
 from models.passages import Index
 from training.academy import diploma, library
 from training.academy.answers import Answer, answer
-from training.academy.decision import RETRIEVAL, Decision
+from training.academy.decision import BY_MEANING, RETRIEVAL, Decision, Judge
 from training.academy.settings import Querying
 
 Tell = Callable[[str], None]
 Ask = Callable[[str], Answer]
+
+
+def open_judge(folder: Path, name: str) -> tuple[Decision, Judge]:
+    """The encoder of that name, or without one the specialist itself; where its decision starts from."""
+    if name:
+        from training.academy import encoder  # noqa: PLC0415 - torch takes seconds
+
+        return BY_MEANING, encoder.load(name).judge
+    from training.academy import specialist  # noqa: PLC0415 - torch takes seconds
+
+    return RETRIEVAL, specialist.load(folder / library.ADAPTER).judge
 
 
 @contextmanager
@@ -24,15 +35,14 @@ def opened(folder: Path, settings: Querying, *, model: bool, tell: Tell) -> Iter
 
     Without `model`, or before it was trained, retrieval alone decides.
     """
-    judge, decision = None, RETRIEVAL
+    judge: Judge | None = None
+    decision = RETRIEVAL
     card = library.read_card(folder)
     if card.get("stale"):
         tell(f"{folder.name}: {card['stale']}")
     if model and (folder / library.ADAPTER / diploma.MANIFEST).is_file():
-        from training.academy import specialist  # noqa: PLC0415 - torch takes seconds
-
         diploma.verify(folder)
-        judge = specialist.load(folder / library.ADAPTER).judge
+        decision, judge = open_judge(folder, card.get("judge", ""))
         if found := card.get("decision"):
             decision = msgspec.convert(found, Decision)
     elif model:

