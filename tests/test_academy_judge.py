@@ -11,7 +11,7 @@ from tests.fixtures import encoders
 from training.academy import e5, encoder, library
 from training.academy.answers import compose, rank
 from training.academy.blocks import Block, Document
-from training.academy.decision import BY_MEANING, RETRIEVAL, describe, weigh
+from training.academy.decision import BY_MEANING, RETRIEVAL, Judge, describe, weigh
 
 PAGES = [
     Block("heading", "Pump", 1, 0, 1),
@@ -77,7 +77,9 @@ def test_the_judge_turns_the_order_and_silences_what_is_far_from_the_question(in
     question = "When does the pump start?"
     hits = index.search(question, 4)
     last = hits[-1].passage
-    turned = rank(question, hits, lambda _, some: [9.0 * (one.id == last.id) for one in some], BY_MEANING)
+    turned = rank(
+        question, hits, Judge(lambda _, some: [9.0 * (one.id == last.id) for one in some]), BY_MEANING
+    )
     assert turned[0][1] == last
     near, far = (weigh(BY_MEANING, question, hits, [one] * len(hits))[0].sure for one in (3.0, -3.0))
     assert near > far

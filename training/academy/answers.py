@@ -6,15 +6,13 @@ Below the threshold nothing is answered (`training.academy.decision`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from models.passages import Hit, Index, Passage
 from models.terms import language
-from training.academy.decision import Decision, weigh
+from training.academy.decision import Decision, Judge, weigh
 from training.academy.facts import absent
-
-Judge = Callable[[str, Sequence[Passage]], list[float]]
 
 
 class Answer(NamedTuple):
@@ -43,7 +41,7 @@ def answer(
     question: str, index: Index, judge: Judge | None, decision: Decision, *, passages: int, words: int
 ) -> Answer:
     """The best answer that the documents give, or that they give none."""
-    hits = index.search(question, passages)
+    hits = index.search(question, passages, judge.near(question) if judge else ())
     ranked = rank(question, hits, judge, decision)
     if not ranked or ranked[0][0] < decision.threshold:
         lang = language(question) or (hits[0].passage.lang if hits else "en")
@@ -65,7 +63,7 @@ def rank(
     question: str, hits: Sequence[Hit], judge: Judge | None, decision: Decision
 ) -> list[tuple[float, Passage]]:
     """The passages with the probability that they answer, the best first."""
-    opinions = judge(question, [hit.passage for hit in hits]) if judge and hits else None
+    opinions = judge.opine(question, [hit.passage for hit in hits]) if judge and hits else None
     weighed = weigh(decision, question, hits, opinions)
     pairs = sorted(zip(weighed, hits, strict=True), key=lambda pair: -pair[0].order)
     return [(one.sure, hit.passage) for one, hit in pairs]
@@ -82,7 +80,8 @@ def compose(passage: Passage, index: Index, words: int) -> str:
     grown = True
     while grown:
         grown = False
-        for start, end in ((first, last + 1), (first - 1, last)):
+        for before, after in ((0, 1), (1, 0)):
+            start, end = first - before, last + after
             if start >= 0 and end < len(around):
                 longer = _joined(around[start : end + 1])
                 if len(longer.split()) <= words:

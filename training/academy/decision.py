@@ -28,13 +28,25 @@ _SAYS_DEFAULT = re.compile(
     re.IGNORECASE,
 )
 _SPREAD_LEAST = 1e-3
+_SPARE = 8  # passages looked at in place of those that are taken for absent
 _USUAL = (0.0, 2.0)  # mean and spread of opinions where none could be measured
-Judge = Callable[[str, Sequence[Passage]], list[float]]
+Opine = Callable[[str, Sequence[Passage]], list[float]]
 Tell = Callable[[str], None]
 Weights = Mapping[str, float]
 # Of a causal specialist, and of retrieval alone: its score, a default stated where one is asked for.
 _BY_SCORE = {"score": 1.0, "cue": 0.4, "opinion": 0.15}
 _SURE_BY_SCORE = {"order": 3.0, "": -7.35}
+
+
+def _nowhere(_question: str) -> list[int]:
+    return []
+
+
+class Judge(NamedTuple):
+    """Its opinion of each passage, and the sections where it would look beside what the words find."""
+
+    opine: Opine
+    near: Callable[[str], list[int]] = _nowhere
 
 
 class Weighed(NamedTuple):
@@ -134,11 +146,13 @@ def calibrate(
     source = random.Random(seed)  # noqa: S311 - a sample, not a secret
     cases = []
     total, started = min(count, len(lessons)), time.monotonic()
-    for number, (question, hits, right) in enumerate(_cases(lessons[:count], index, passages, source)):
+    for number, (question, hits, right) in enumerate(_cases(lessons[:count], index, judge, passages, source)):
         if number and number % 20 == 0:
             left_s = (time.monotonic() - started) / number * (total - number)
             tell(f"calibrating: {number} of {total}, about {left_s:.0f} s more")
-        cases.append((question, hits, judge(question, [hit.passage for hit in hits]) if hits else [], right))
+        cases.append(
+            (question, hits, judge.opine(question, [hit.passage for hit in hits]) if hits else [], right)
+        )
     mean, spread = _scale([one for _, _, opinions, _ in cases for one in opinions])
     found = msgspec.structs.replace(start, mean=mean, spread=spread)
     return msgspec.structs.replace(found, figures=_figures(found, cases))
@@ -152,7 +166,7 @@ def _scale(said: Sequence[float]) -> tuple[float, float]:
 
 
 def _cases(
-    lessons: Sequence[Lesson], index: Index, passages: int, source: random.Random
+    lessons: Sequence[Lesson], index: Index, judge: Judge, passages: int, source: random.Random
 ) -> Iterator[tuple[str, list[Hit], list[bool]]]:
     """Questions, what retrieval finds, whether it is right; each second as if its section were not there."""
     known = {one.id: one for one in index.passages({row["passage"] for row in lessons})}
@@ -160,12 +174,12 @@ def _cases(
         gold = known[row["passage"]]
         question = reword(row["question"], gold.term, source)
         hidden = number % 2 == 1 or not row["answer"]
-        found = index.search(question, passages + 8)
+        found = index.search(question, passages + _SPARE, judge.near(question))
         if hidden and row["answer"]:
             found = [
                 hit for hit in found if not (hit.passage.section == gold.section or _holds(hit.passage, row))
             ]
-        hits = found[:passages]
+        hits = [*found[:passages], *found[passages + _SPARE :]]
         yield (
             question,
             hits,

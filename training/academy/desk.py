@@ -14,19 +14,22 @@ from training.academy.answers import Answer, answer
 from training.academy.decision import BY_MEANING, RETRIEVAL, Decision, Judge
 from training.academy.settings import Querying
 
+NEAR = 3  # sections that are looked at beside what the words find
 Tell = Callable[[str], None]
 Ask = Callable[[str], Answer]
 
 
-def open_judge(folder: Path, name: str) -> tuple[Decision, Judge]:
+def open_judge(folder: Path, name: str, index: Index, tell: Tell) -> tuple[Decision, Judge]:
     """The encoder of that name, or without one the specialist itself; where its decision starts from."""
-    if name:
-        from training.academy import encoder  # noqa: PLC0415 - torch takes seconds
+    if not name:
+        from training.academy import specialist  # noqa: PLC0415 - torch takes seconds
 
-        return BY_MEANING, encoder.load(name).judge
-    from training.academy import specialist  # noqa: PLC0415 - torch takes seconds
+        return RETRIEVAL, Judge(specialist.load(folder / library.ADAPTER).judge)
+    from training.academy import encoder, outline  # noqa: PLC0415 - torch takes seconds
 
-    return RETRIEVAL, specialist.load(folder / library.ADAPTER).judge
+    known = encoder.load(name)
+    sections = outline.open_outline(folder, index, known, tell)
+    return BY_MEANING, Judge(known.judge, lambda asked: sections.nearest(known.questions([asked])[0], NEAR))
 
 
 @contextmanager
@@ -40,14 +43,14 @@ def opened(folder: Path, settings: Querying, *, model: bool, tell: Tell) -> Iter
     card = library.read_card(folder)
     if card.get("stale"):
         tell(f"{folder.name}: {card['stale']}")
-    if model and (folder / library.ADAPTER / diploma.MANIFEST).is_file():
-        diploma.verify(folder)
-        decision, judge = open_judge(folder, card.get("judge", ""))
-        if found := card.get("decision"):
-            decision = msgspec.convert(found, Decision)
-    elif model:
-        tell(f"{folder.name} was not trained yet; retrieval alone answers")
     with Index(folder / library.INDEX) as index:
+        if model and (folder / library.ADAPTER / diploma.MANIFEST).is_file():
+            diploma.verify(folder)
+            decision, judge = open_judge(folder, card.get("judge", ""), index, tell)
+            if found := card.get("decision"):
+                decision = msgspec.convert(found, Decision)
+        elif model:
+            tell(f"{folder.name} was not trained yet; retrieval alone answers")
         yield lambda question: answer(
             question, index, judge, decision, passages=settings.passages, words=settings.words
         )

@@ -39,7 +39,11 @@ class Encoder:
 
     def passages(self, passages: Sequence[Passage]) -> Vectors:
         """Vectors of length 1: (passages, width) float32."""
-        return self._encode([f"passage: {shown(one)}" for one in passages])
+        return self.texts([shown(one) for one in passages])
+
+    def texts(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of what may answer, of length 1: (texts, width) float32."""
+        return self._encode([f"passage: {one}" for one in texts])
 
     def judge(self, question: str, passages: Sequence[Passage]) -> list[float]:
         """For each passage how near it is to the question: the cosine."""

@@ -88,10 +88,10 @@ def train(folder: Path, settings: Settings) -> Json:
     if not lessons:
         raise ConfigError(f"{folder / library.LESSONS} holds no lesson", hint="train with documents first")
     options = settings.train
-    if options.judge:
-        desk.open_judge(folder, options.judge)  # one that cannot be loaded is no news for after the training
     started = time.monotonic()
     with Index(folder / library.INDEX) as index:
+        if options.judge:  # one that cannot be loaded is no news for after the training
+            desk.open_judge(folder, options.judge, index, say)
         count = max(1, int(options.rows * (1 - options.judging - options.answering - options.closed_book)))
         plan = curriculum.make_curriculum(
             lessons, index, options, replay.rows(options.base, count, folder, tell=say)
@@ -148,8 +148,8 @@ def calibrate(folder: Path, settings: Settings, lessons: Sequence[Lesson]) -> Js
 
     from training.academy import decision, desk  # noqa: PLC0415
 
-    start, judge = desk.open_judge(folder, settings.train.judge)
     with Index(folder / library.INDEX) as index:
+        start, judge = desk.open_judge(folder, settings.train.judge, index, say)
         found = decision.calibrate(
             lessons,
             index,
