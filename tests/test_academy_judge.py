@@ -8,7 +8,7 @@ import pytest
 from daemon.errors import ConfigError
 from models.passages import Index
 from tests.fixtures import encoders
-from training.academy import e5, encoder, library
+from training.academy import e5, encoder, library, outline
 from training.academy.answers import compose, rank
 from training.academy.blocks import Block, Document
 from training.academy.decision import BY_MEANING, RETRIEVAL, Judge, describe, weigh
@@ -101,3 +101,43 @@ def test_an_answer_has_what_stands_around_it_on_its_page_and_no_more_than_its_wo
     assert compose(starts, index, 26) == f"{starts.text} {stops.text}"
     assert compose(starts, index, 12) == starts.text
     assert compose(starts, index, 2) == "It starts when the ..."
+
+
+def test_sections_that_are_near_come_behind_what_the_words_find(tmp_path):
+    blocks = [
+        block
+        for heading, text in (
+            ("Alpha", "The red lamp shines."),
+            ("Beta", "A float hangs."),
+            ("Gamma", "Oil."),
+        )
+        for block in (Block("heading", heading, 1, 0, 1), Block("item", text, 1, 0))
+    ]
+    with library.opened(tmp_path) as base:
+        library.add_document(base, Document(tmp_path / "a.pdf", "pdf", "1" * 64, 1, blocks, []))
+    with Index(tmp_path / library.INDEX) as index:
+        first, second, third = (one.section for one in index.passages())
+        found = index.search("red lamp", 1, [third, second, first])
+        assert [hit.passage.section for hit in found] == [first, third, second]
+        assert index.search("xyzzy", 1, [second]) == []
+
+
+def test_the_outline_is_made_once_and_anew_when_it_is_damaged_or_another_encoders(tmp_path, index):
+    judge, told = encoder.load(encoders.save(tmp_path / "judge")), []
+    made = outline.open_outline(tmp_path, index, judge, told.append)
+    assert told == ["outlined 1 of 1 sections, about 0 s more"]
+    again = outline.open_outline(tmp_path, index, judge, told.append)
+    assert np.allclose(again.vectors, made.vectors, atol=1e-3)
+    assert len(told) == 1
+    assert again.nearest(judge.questions(["pump"])[0], 3) == [index.passages()[0].section]
+    whole = (tmp_path / library.OUTLINE).read_bytes()
+    (tmp_path / library.OUTLINE).write_bytes(whole[: len(whole) // 2])
+    outline.open_outline(tmp_path, index, judge, told.append)
+    outline.open_outline(tmp_path, index, encoder.Encoder("other", judge.model, judge.tokenizer), told.append)
+    assert len(told) == 3
+
+
+def test_a_section_is_outlined_by_its_last_headings_and_the_terms_it_explains(index):
+    one = index.passages()[0]._replace(heading="Book > Water > Pump", term="--fast")
+    other = one._replace(id=99, term="He said:")
+    assert list(outline.described([one, other]).values()) == ["pump, Water: Pump. --fast"]

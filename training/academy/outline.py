@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +45,7 @@ def open_outline(folder: Path, index: Index, encoder: Encoder, tell: Callable[[s
         with np.load(folder / library.OUTLINE, allow_pickle=False) as kept:
             if str(kept["key"]) == key:
                 return Outline(kept["sections"], kept["vectors"].astype(np.float32))
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, BadZipFile):
         pass  # none yet, or not one that this version wrote
     vectors = _encode(list(texts.values()), encoder, tell)
     sections = np.array(list(texts), np.int64)
