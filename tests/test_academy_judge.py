@@ -57,14 +57,23 @@ def test_a_damaged_packed_file_is_a_named_error(tmp_path, size):
 def test_an_encoder_gives_vectors_of_length_one_whatever_they_are_encoded_with(tmp_path, index):
     judge = encoder.load(encoders.save(tmp_path))
     texts = ["when does it start?", "a much longer question about the pump of the cellar and its float"]
-    both, alone = judge.questions(texts), judge.questions(texts[:1])
-    assert both.shape == (2, 64)
-    assert np.allclose(np.linalg.norm(both, axis=1), 1, atol=1e-3)
-    assert both[0] @ alone[0] > 0.99
+    both, alone = judge.texts(texts), judge.texts(texts[:1])
+    assert [np.linalg.norm(one.whole) for one in both] == pytest.approx([1, 1], abs=1e-3)
+    assert len(alone[0].tokens) == len(judge.tokenizer.tokenize(texts[0]))
+    assert np.allclose(np.linalg.norm(both[1].tokens, axis=1), 1, atol=1e-3)
+    assert both[0].whole @ alone[0].whole > 0.99
+    assert judge.question(texts[0]).whole @ alone[0].whole < 0.9999
+
+
+def test_the_judges_opinion_is_nearness_as_a_whole_and_word_for_word(tmp_path, index):
+    judge = encoder.load(encoders.save(tmp_path))
     passages = index.passages()
-    near = judge.judge(texts[0], passages)
-    assert near == pytest.approx(list(judge.passages(passages) @ alone[0]), abs=0.02)
-    assert judge.judge(texts[0], []) == []
+    asked, known = judge.question("a red lamp"), judge.texts([encoder.shown(one) for one in passages])
+    nearest = [max(float(word @ other) for other in known[1].tokens) for word in asked.tokens]
+    wanted = float(asked.whole @ known[1].whole) + sum(nearest) / len(nearest)
+    assert judge.judge("a red lamp", passages)[1] == pytest.approx(wanted, abs=1e-4)
+    assert judge.judge("when?", []) == []
+    assert np.isfinite(judge.judge("", passages[:1])).all()
 
 
 def test_a_judge_that_is_not_there_is_named_with_what_to_give_instead():
@@ -129,7 +138,7 @@ def test_the_outline_is_made_once_and_anew_when_it_is_damaged_or_another_encoder
     again = outline.open_outline(tmp_path, index, judge, told.append)
     assert np.allclose(again.vectors, made.vectors, atol=1e-3)
     assert len(told) == 1
-    assert again.nearest(judge.questions(["pump"])[0], 3) == [index.passages()[0].section]
+    assert again.nearest(judge.question("pump").whole, 3) == [index.passages()[0].section]
     whole = (tmp_path / library.OUTLINE).read_bytes()
     (tmp_path / library.OUTLINE).write_bytes(whole[: len(whole) // 2])
     outline.open_outline(tmp_path, index, judge, told.append)

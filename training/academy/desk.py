@@ -29,7 +29,7 @@ def open_judge(folder: Path, name: str, index: Index, tell: Tell) -> tuple[Decis
 
     known = encoder.load(name)
     sections = outline.open_outline(folder, index, known, tell)
-    return BY_MEANING, Judge(known.judge, lambda asked: sections.nearest(known.questions([asked])[0], NEAR))
+    return BY_MEANING, Judge(known.judge, lambda asked: sections.nearest(known.question(asked).whole, NEAR))
 
 
 @contextmanager

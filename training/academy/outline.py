@@ -70,10 +70,11 @@ def described(passages: Sequence[Passage]) -> dict[int, str]:
 
 
 def _encode(texts: Sequence[str], encoder: Encoder, tell: Callable[[str], None]) -> Vectors:
-    started, parts = time.monotonic(), []
+    started = time.monotonic()
+    parts: list[Vectors] = []
     for start in range(0, len(texts), _PART):
-        parts.append(encoder.texts(texts[start : start + _PART]))
+        parts += [one.whole for one in encoder.texts(texts[start : start + _PART])]
         done = min(len(texts), start + _PART)
         left_s = (time.monotonic() - started) / done * (len(texts) - done)
         tell(f"outlined {done} of {len(texts)} sections, about {left_s:.0f} s more")
-    return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+    return np.stack(parts) if parts else np.zeros((0, 1), np.float32)
