@@ -209,7 +209,9 @@ def test_report_has_every_way_with_intervals_and_goes_on_where_it_stopped(world)
 
 
 def test_list_and_show_tell_documents_lessons_and_places(world):
-    assert "house.md (markdown, en)" in ask(world, "list").stdout
+    listed = ask(world, "list").stdout
+    assert "house.md (markdown, en)" in listed
+    assert f"judged by {world.root / 'judge'}" in listed
     shown = call("show", "--from", world.config, "--document", "house.md").stdout
     assert "house.md, line 16" in shown
     assert "Alarm: E7 | Meaning: motor too hot" in shown
@@ -248,7 +250,8 @@ def test_forgetting_a_document_takes_its_words_lessons_and_the_adapter(world, tm
     found = json.loads(call("forget", "haus.md", "--yes", "--json", "--config", config).stdout)
     assert found["lessons"] > 0
     assert "train --resume" in found["note"]
-    assert not (home / "house/adapter").exists()
+    assert (world.folder / library.OUTLINE).is_file()
+    assert not [path for path in (home / "house").iterdir() if path.name in {"adapter", library.OUTLINE}]
     assert b"Kessel" not in (home / "house/index.sqlite").read_bytes()
     assert all(row["document"] == "house.md" for row in library.read_lines(home / "house/lessons.jsonl"))
     assert "went too" in call("query", "What does alarm E7 mean?", "--config", config).stderr
