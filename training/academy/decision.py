@@ -1,4 +1,4 @@
-"""Which passage is taken for the answer, and when none is: retrieval's features and the judge's opinions.
+"""Which passage is taken for the answer, and when none is: retrieval's score and the judge's opinions.
 
 What the judge says is compared with what it says of lessons that it was not trained on, since each judge has
 a scale of its own. What orders passages and from when on it is answered was fitted to the development
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from models.passages import FEATURES, Hit, Index, Passage
+from models.passages import Hit, Index, Passage
 from models.terms import STOP
 from training.academy.lessons import Lesson
 
@@ -72,19 +72,10 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 RETRIEVAL = Decision()
-# Of an encoder; fitted so that nine of ten development questions without an answer stay without one.
+# Of an encoder: fitted so that nine of ten development questions without an answer stay without one.
 BY_MEANING = Decision(
-    order={
-        "here": 5.7,
-        "section": 2.63,
-        "bm25_section": 1.69,
-        "number": 1.22,
-        "opinion": 1.58,
-        "best": 1.01,
-        "cue": 2.46,
-        "named": 3.61,
-    },
-    sure={"order": 0.2, "score": 0.89, "opinion": 0.96, "": -3.38},
+    order={"score": 1.29, "opinion": 1.78, "named": 2.52, "cue": 2.11},
+    sure={"score": 1.09, "opinion": 1.44, "": -3.1},
 )
 
 
@@ -103,18 +94,11 @@ def weigh(
 
 
 def describe(question: str, hits: Sequence[Hit], opinions: Sequence[float]) -> list[dict[str, float]]:
-    """What is known of each hit: retrieval's features, the opinion of it, its neighbours, its section."""
-    by_id = {hit.passage.id: one for hit, one in zip(hits, opinions, strict=True)}
-    sections: dict[int, float] = {}
-    for hit, one in zip(hits, opinions, strict=True):
-        sections[hit.passage.section] = max(one, sections.get(hit.passage.section, one))
+    """What is known of each hit, by name."""
     found = []
-    for hit, one in zip(hits, opinions, strict=True):
-        beside = [by_id[key] for key in (hit.passage.id - 1, hit.passage.id + 1) if key in by_id]
-        known = dict(zip(FEATURES, hit.features, strict=True))
-        known |= {"score": hit.score, "cue": _cue(question, hit.passage), "opinion": one}
-        known |= {"beside": max(beside, default=one), "best": sections[hit.passage.section]}
-        found.append(known | {"named": _named(question, hit.passage)})
+    for hit, opinion in zip(hits, opinions, strict=True):
+        named, cue = _named(question, hit.passage), _cue(question, hit.passage)
+        found.append({"score": hit.score, "opinion": opinion, "named": named, "cue": cue})
     return found
 
 
