@@ -14,6 +14,8 @@ from models.terms import language
 from training.academy.decision import Decision, Judge, weigh
 from training.academy.facts import absent
 
+_HEADING = 80  # characters
+
 
 class Answer(NamedTuple):
     """What is said. `found` False: nothing was, and `passage` is the nearest miss, if there is one."""
@@ -89,6 +91,11 @@ def compose(passage: Passage, index: Index, words: int) -> str:
     if len(text.split(" ")) > 2 * words:
         return " ".join(text.split(" ")[: 2 * words]) + " ..."
     return text
+
+
+def shown(passage: Passage, index: Index, words: int) -> str:
+    """What would be answered by it, under its heading: this is what an encoder judges."""
+    return f"{passage.heading.rpartition(' > ')[2][:_HEADING]}. {compose(passage, index, words)}"
 
 
 def _joined(pieces: Sequence[Passage]) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
-from models.passages import Index
+from models.passages import Index, Passage
 from training.academy import diploma, library
-from training.academy.answers import Answer, answer
+from training.academy.answers import Answer, answer, shown
 from training.academy.decision import BY_MEANING, RETRIEVAL, Decision, Judge
 from training.academy.settings import Querying
 
@@ -19,7 +19,7 @@ Tell = Callable[[str], None]
 Ask = Callable[[str], Answer]
 
 
-def open_judge(folder: Path, name: str, index: Index, tell: Tell) -> tuple[Decision, Judge]:
+def open_judge(folder: Path, name: str, index: Index, words: int, tell: Tell) -> tuple[Decision, Judge]:
     """The encoder of that name, or without one the specialist itself; where its decision starts from."""
     if not name:
         from training.academy import specialist  # noqa: PLC0415 - torch takes seconds
@@ -29,7 +29,11 @@ def open_judge(folder: Path, name: str, index: Index, tell: Tell) -> tuple[Decis
 
     known = encoder.load(name)
     sections = outline.open_outline(folder, index, known, tell)
-    return BY_MEANING, Judge(known.judge, lambda asked: sections.nearest(known.question(asked).whole, NEAR))
+
+    def opine(asked: str, passages: Sequence[Passage]) -> list[float]:
+        return known.judge(asked, [shown(one, index, words) for one in passages])
+
+    return BY_MEANING, Judge(opine, lambda asked: sections.nearest(known.question(asked).whole, NEAR))
 
 
 @contextmanager
@@ -46,7 +50,7 @@ def opened(folder: Path, settings: Querying, *, model: bool, tell: Tell) -> Iter
     with Index(folder / library.INDEX) as index:
         if model and (folder / library.ADAPTER / diploma.MANIFEST).is_file():
             diploma.verify(folder)
-            decision, judge = open_judge(folder, card.get("judge", ""), index, tell)
+            decision, judge = open_judge(folder, card.get("judge", ""), index, settings.words, tell)
             if found := card.get("decision"):
                 decision = msgspec.convert(found, Decision)
         elif model:

@@ -18,14 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from daemon.errors import ConfigError
-from models.passages import Passage
 from training.academy import e5
 
 Vectors = npt.NDArray[np.float32]
-TOKENS = 192  # of a passage; some fifty words have 50 to 120
+TOKENS = 192  # of a text; ninety words have 100 to 200
 BATCH = 64
 _QUESTION, _ANSWER = "query:", "passage:"
-_HEADING, _WORDS = 80, 110
 
 
 class Encoded(NamedTuple):
@@ -49,17 +47,18 @@ class Encoder:
         """What may answer."""
         return self._encode(texts, _ANSWER)
 
-    def judge(self, question: str, passages: Sequence[Passage]) -> list[float]:
-        """For each passage how near it is to the question, as a whole and word for word.
+    def judge(self, question: str, texts: Sequence[str]) -> list[float]:
+        """For each text how near it is to the question word for word.
 
-        The cosine of both, and the mean over the question's tokens of the nearest token's cosine (Khattab and
-        Zaharia, ColBERT, 2020); that both count alike was fitted to the development questions (1.0 to 1).
+        The mean over the question's tokens of the nearest token's cosine (ColBERT, Khattab and Zaharia 2020).
         """
         asked = self.question(question)
-        return [
-            float(one.whole @ asked.whole) + _aligned(asked.tokens, one.tokens)
-            for one in self.texts([shown(passage) for passage in passages])
-        ]
+        different = list(dict.fromkeys(texts))  # neighbours are often answered by the same paragraph
+        found = {
+            text: _aligned(asked.tokens, one.tokens)
+            for text, one in zip(different, self.texts(different), strict=True)
+        }
+        return [found[text] for text in texts]
 
     def _encode(self, texts: Sequence[str], prefix: str) -> list[Encoded]:
         found: dict[int, Encoded] = {}
@@ -99,13 +98,6 @@ class Encoder:
 def _aligned(asked: Vectors, answer: Vectors) -> float:
     """How near each token that was asked is to the nearest of the answer, on average."""
     return float((asked @ answer.T).max(1).mean()) if len(asked) and len(answer) else 0.0
-
-
-def shown(passage: Passage) -> str:
-    """A passage as it is encoded: its heading, what it explains, its words."""
-    heading = passage.heading.rpartition(" > ")[2][:_HEADING]
-    term = f"{passage.term}: " if passage.term else ""
-    return f"{heading}. {term}{' '.join(passage.text.split()[:_WORDS])}"
 
 
 def load(name: str) -> Encoder:

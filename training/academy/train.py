@@ -91,7 +91,7 @@ def train(folder: Path, settings: Settings) -> Json:
     started = time.monotonic()
     with Index(folder / library.INDEX) as index:
         if options.judge:  # one that cannot be loaded is no news for after the training
-            desk.open_judge(folder, options.judge, index, say)
+            desk.open_judge(folder, options.judge, index, settings.query.words, say)
         count = max(1, int(options.rows * (1 - options.judging - options.answering - options.closed_book)))
         plan = curriculum.make_curriculum(
             lessons, index, options, replay.rows(options.base, count, folder, tell=say)
@@ -149,7 +149,7 @@ def calibrate(folder: Path, settings: Settings, lessons: Sequence[Lesson]) -> Js
     from training.academy import decision, desk  # noqa: PLC0415
 
     with Index(folder / library.INDEX) as index:
-        start, judge = desk.open_judge(folder, settings.train.judge, index, say)
+        start, judge = desk.open_judge(folder, settings.train.judge, index, settings.query.words, say)
         found = decision.calibrate(
             lessons,
             index,
