@@ -16,7 +16,7 @@ lint:
 	$(BIN)/lint-imports
 
 unit:
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 test-vm: setup-vm
 	$(BIN)/pytest -m vm tests/test_machine.py $(PYTEST_ARGS)
