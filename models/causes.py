@@ -134,6 +134,7 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
         _F.SERVICE_CRASH: Effect(0.9, _SHARED),
         _F.CRASH_LOOP: Effect(0.8, _SHARED),
         _F.DEPENDENCY_FAILED: Effect(0.7, _SHARED),
+        _F.NAME_RESOLUTION: Effect(0.6, _SHARED),  # of a name server
     },
     _F.CERTIFICATE_EXPIRED: {
         _F.SERVICE_CRASH: Effect(0.8, _SHARED),
@@ -152,6 +153,7 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
         _F.DEPENDENCY_FAILED: Effect(0.7, _SHARED),
     },
     _F.SERVICE_CRASH: {_F.DEPENDENCY_FAILED: Effect(0.7, _SHARED)},
+    _F.SERVICE_HUNG: {_F.DEPENDENCY_FAILED: Effect(0.6, _APART)},  # whoever waits for it says so first
 }
 
 # How far one class reaches to more of itself: two hogs saturate the same processors, but two

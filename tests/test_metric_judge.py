@@ -600,6 +600,75 @@ def test_task_limits_are_reported(host):
     assert first(host, "unit.tasks.level", 4).subjects[0].name == "web.service"
 
 
+def test_jobs_that_pile_up_steadily_are_a_storm(host):
+    host.processes.append(process(900, "cron", unit="cron.service"))
+    host.counts |= {"name{job}": 200.0, "children{900/cron}": 200.0}
+    host.run(40, lambda v, step: v.update({"proc.forks": 8.0, "proc.total": 120.0 + 7.0 * step}))
+    assert first(host, "proc.total.level", 35).subjects[0].name == "cron.service"
+
+
+def test_a_pool_that_fills_up_and_stays_is_no_storm(host):
+    host.run(60, lambda v, step: v.update({"proc.total": 120.0 + min(90.0, 7.0 * step)}))
+    assert host.take("proc.total.level") == []
+
+
+def with_threads(host, course):
+    for number in course:
+        host.processes = [replace(process(70, "chat", unit="chat.service"), threads=number)]
+        host.run(10)
+
+
+def test_process_that_starts_thread_after_thread_is_a_storm(host):
+    with_threads(host, [300, 600, 900, 1200])
+    finding = first(host, "process.threads.level", 10)
+    assert leading(finding) is FaultClass.PROCESS_STORM
+    assert [one.name for one in finding.subjects] == ["chat.service", "chat[70]"]
+
+
+@pytest.mark.parametrize("course", [[2000] * 5, [20, 2000, 2000, 2000], [10, 120, 230, 340], [900, 930, 960]])
+def test_large_pool_of_threads_is_none(host, course):
+    with_threads(host, course)
+    assert host.take("process.threads.level") == []
+
+
+def test_tasks_that_a_unit_is_refused_are_told_at_once(host):
+    host.extra = {"unit.tasks{web.service}": 60.0, "unit.forks_refused{web.service}": 0.0}
+    host.run(5)
+    assert host.loud() == []
+    host.extra["unit.forks_refused{web.service}"] = 3.0
+    host.run(2)
+    finding = first(host, "unit.forks_refused.level", 2)
+    assert leading(finding) is FaultClass.PROCESS_STORM
+    assert finding.subjects[0].name == "web.service"
+
+
+def stand(host, state, unit, seconds, **changes):
+    host.processes = [replace(process(70, "app", unit=unit), state=state, **changes)]
+    host.run(seconds)
+    return [finding.rule for _, finding in host.loud() if not finding.ended]
+
+
+def test_service_that_is_stopped_by_a_signal_hangs(host):
+    assert stand(host, "T", "app.service", 11) == ["process.stopped.level"]
+    finding = host.take("process.stopped.level")[0][1]
+    assert leading(finding) is FaultClass.SERVICE_HUNG
+    assert finding.subjects[0].name == "app.service"
+
+
+def test_service_that_waits_in_the_kernel_for_two_snapshots_hangs(host):
+    assert stand(host, "D", "app.service", 15) == []
+    assert stand(host, "D", "app.service", 20) == ["process.waiting.level"]
+
+
+@pytest.mark.parametrize("unit", ["session-3.scope", "user@1000.service", "docker-0815.scope", ""])
+def test_jobs_that_people_stop_are_theirs(host, unit):
+    assert stand(host, "T", unit, 60) == []
+
+
+def test_busy_disk_keeps_a_service_waiting_but_not_without_work(host):
+    assert stand(host, "D", "app.service", 60, cpu=0.01) == []
+
+
 def test_descriptors_of_the_host_and_of_one_process(host):
     host.processes.append(process(70, "leaky", fds=1010, unit="leaky.service"))
     host.run(12, lambda v, _: v.update({"fd.used": 0.92}))

@@ -52,8 +52,7 @@ class Gathering:
             view = view_of_finding(finding, t)
             nearest = self._nearest(view)
             if nearest is not None:
-                nearest.stage = about_stage(self.view(nearest), view)
-                self._views.pop(nearest.id, None)
+                self._mark(nearest, about_stage(self.view(nearest), view))
             situation = nearest or self._begin(finding, view, t)
             if situation is None:
                 self.dropped += 1
@@ -147,6 +146,11 @@ class Gathering:
         if (view.last_t, view.over_t, view.lasting) != (situation.last_t, situation.over_t, lasting):
             view = view._replace(last_t=situation.last_t, over_t=situation.over_t, lasting=lasting)
         return view
+
+    def _mark(self, situation: Situation, stage: bool) -> None:  # noqa: FBT001
+        if stage is not situation.stage:
+            situation.stage = stage
+            self._views.pop(situation.id, None)
 
     def _remember(self, where: ConditionKey, number: str) -> None:
         self._where[where] = number

@@ -19,7 +19,8 @@ from models.taxonomy import Category, FaultClass, SubjectKind
 SPEAKS = 0.4  # a class hinted at less is not what a view is about
 TIED = 0.3  # a subject that bears less of the blame ties nothing together
 BLAMED = 0.5  # from here on a subject is what a finding is about, so that another one is another place
-LEAD_S = 10.0  # an effect may be seen this much earlier than its cause
+LEAD_S = 10.0  # an effect may be seen this much earlier than its cause,
+FOREIGN_LEAD_S = 2.0  # but not where it is laid to somebody else: then that one was there before
 NEARBY_S = 30.0  # a mere oddity belongs to what happens within half a minute of it
 OVER_S = 10.0  # a cause that ended longer ago than this caused nothing new
 _KINDS = {kind.value: kind for kind in SubjectKind}
@@ -187,13 +188,22 @@ def _again(one: View, other: View, fault: FaultClass) -> bool:
     """Whether a class seen in both is one fault, although they share no subject."""
     nameless = not (one.tied and other.tied)  # a line that names nobody is about what is known already
     reach = max(SELF_REACH.get(fault, Reach.SHARED), Reach.APART if nameless else Reach.SHARED)
+    if fault is FaultClass.SERVICE_HUNG and (_waits(one) or _waits(other)):
+        reach = Reach.HOST  # who waits in vain waits for the one that hangs
     for view in (one, other):
         if view.top is not fault:  # there it is the effect of something, so it reaches as far as that does
+            if fault is FaultClass.NAME_RESOLUTION and view.top.category is Category.SERVICE:
+                continue  # a name server that failed
             edge = effect(view.top, fault)
             reach = min(reach, edge.reach if edge else Reach.SHARED)
     if reach is Reach.APART:
         return not _elsewhere(one, other, places(one.top, fault) | places(other.top, fault))
     return reach is Reach.HOST
+
+
+def _waits(view: View) -> bool:
+    """Whether what hangs only waits for another one's answer."""
+    return FaultClass.DEPENDENCY_FAILED in view.classes
 
 
 def _reaches(
@@ -232,13 +242,25 @@ def _past(one: View, other: View) -> bool:
 
 def _follows(cause: View, caused: View) -> bool:
     """Whether an effect could come from a cause: not long before it, and not after it was over."""
-    return caused.first_t >= cause.first_t - LEAD_S and not _past(cause, caused)
+    lead_s = FOREIGN_LEAD_S if _foreign(cause, caused) else LEAD_S
+    return caused.first_t >= cause.first_t - lead_s and not _past(cause, caused)
+
+
+def _foreign(one: View, other: View) -> bool:
+    """Whether both blame somebody who runs, and not the same."""
+    here, there = (_runners(view) for view in (one, other))
+    return bool(here and there) and here.isdisjoint(there)
+
+
+def _runners(view: View) -> frozenset[str]:
+    return view.places.get(SubjectKind.UNIT, frozenset()) | view.places.get(SubjectKind.PROCESS, frozenset())
 
 
 def _subjects(condition: Condition) -> list[Subject]:
     return [
-        Subject(SubjectKind(kind), blamed.name if blamed.single else name, blamed.score)
+        Subject(_KINDS[kind], blamed.name if blamed.single else name, blamed.score)
         for (kind, name), blamed in condition.subjects.items()
+        if blamed.score >= TIED
     ]
 
 

@@ -12,6 +12,8 @@ from typing import NamedTuple
 from daemon.messages import Event, Finding, Stamp, Subject
 from daemon.settings import Low
 from daemon.tiers.conditions import Breach, Conditions
+from daemon.tiers.peripherals import RULE as UNPLUGGED
+from daemon.tiers.peripherals import Peripherals
 from daemon.tiers.wording import quantity
 from models.taxonomy import Category, FaultClass, Severity, SubjectKind
 
@@ -63,6 +65,7 @@ class EventJudge:
         self._down: dict[str, _Link] = {}
         self._flapping: set[str] = set()
         self._drops = 0
+        self._peripherals = Peripherals()
         self.counters = {"links_dropped": 0}
 
     def judge(self, event: Event, t: float) -> list[Finding]:
@@ -71,6 +74,8 @@ class EventJudge:
             return self._link(event, t) + self.tick(t, event.at)
         if event.kind == "device":
             return self._device(event, t)
+        if event.kind == "session":
+            self._peripherals.sit(event)
         if event.kind == "stage":
             return self._stage(event, t)
         if event.kind == "reader":
@@ -85,6 +90,8 @@ class EventJudge:
                 findings += self._conditions.hold(self._link_breach(link), at, t)
         for name in sorted(self._flapping):
             findings += self._flap(name, at, t)
+        for breach in self._peripherals.due(t):
+            findings += self._conditions.hold(breach, at, t)
         if len(self._conditions):
             findings += self._conditions.sweep(at, t)
         return findings
@@ -230,8 +237,10 @@ class EventJudge:
 
     def _device(self, event: Event, t: float) -> list[Finding]:
         subject = Subject(SubjectKind.DEVICE, event.name.rpartition("/")[2] or event.name)
+        back = self._peripherals.note(event, t)
         if event.action == "add":
-            return self._conditions.end("device.removed", subject.name, event.at)
+            ended = self._conditions.end("device.removed", subject.name, event.at)
+            return ended + (self._conditions.end(UNPLUGGED, subject.name, event.at) if back else [])
         if event.action != "remove":
             return []
         used = _use(event)

@@ -14,7 +14,7 @@ import msgspec
 from daemon.messages import Finding, Sample, Snapshot
 from daemon.settings import Low
 from daemon.tiers.conditions import Breach, Conditions
-from daemon.tiers.levels import network, processes, processor, shifts
+from daemon.tiers.levels import network, processes, processor, shifts, stuck
 from daemon.tiers.levels.table import NOTHING, WATCHES, Rule, Watch
 from daemon.tiers.view import View
 from models.baselines import FLOORS, Baseline
@@ -97,6 +97,8 @@ class MetricJudge:
         view.snapshot, view.snapshot_t = snapshot, view.t
         findings = self._group("hogs", self._hogs.note(view))
         findings += self._group("fds", processes.process_descriptors(view))
+        findings += self._group("threads", processes.threads(view))
+        findings += self._group("stuck", stuck.stuck(view))
         findings += self._group("sockets", network.sockets(view))
         self._learn_counts(snapshot, view.t)
         return findings

@@ -54,6 +54,7 @@ WATCHES: dict[str, Watch] = {
     "proc.forks": _above(49.0, (processes.CHURN, processes.churn)),
     "proc.limit": _above(0.69, (processes.LIMIT, processes.limit)),
     "unit.tasks_limit": _above(0.79, ("unit.tasks.level", processes.unit_limit)),
+    "unit.forks_refused": _above(0.0, ("unit.forks_refused.level", processes.forks_refused)),
     "fd.used": _above(0.74, ("fd.used.level", processes.descriptors)),
     "link.errors": _above(1.0, ("link.errors.level", network.errors)),
     "link.drops": _above(9.0, ("link.drops.level", network.drops)),
