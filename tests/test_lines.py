@@ -77,16 +77,6 @@ def rules(findings):
 EXITED = "app.service: Main process exited, code=exited, status=1/FAILURE"
 
 
-@pytest.mark.parametrize(("seconds", "tied"), [(3, True), (60, False)])
-def test_who_is_refused_right_after_a_unit_failed_is_tied_to_it(host, seconds, tied):
-    host.manager("db.service", "db.service: Failed with result 'signal'.")
-    host.wait(seconds)
-    text = "connect() failed (111: Connection refused) while connecting to upstream"
-    found = host.hear(text, unit="web.service", identifier="web", uid=0)
-    (refused,) = [one for one in found if one.rule == "known.upstream-unreachable"]
-    assert ("db.service" in [one.name for one in refused.subjects]) is tied
-
-
 def test_a_failed_unit_is_told_with_its_last_words(host):
     host.learn()
     for n in range(5):

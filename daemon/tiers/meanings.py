@@ -43,7 +43,6 @@ ONCE = 1.0  # the size of a symptom; it is told again when it has doubled
 PERSISTENT, PERSISTENT_HINT = 0.65, 0.7  # what goes on for seconds is as sure as a unit that failed
 # The manager says "Dependency failed" right after what failed (systemd's job_finish_and_invalidate).
 AT_ONCE_S = 0.5
-REFUSED, REFUSED_S = "upstream-unreachable", 10.0
 FAULT_S = 5.0  # the manager tells of it once the core is dumped
 WAITED_S = 10.0  # between what a program says of its waiting and the manager's line about its end
 WAITING_MAX = 256
@@ -275,11 +274,6 @@ class Meanings:
         elif message.score >= 0.5:
             self._failed = (subjects[0], t)
 
-    def _tie_refusal(self, subjects: list[Subject], t: float) -> None:
-        """Who is refused right after a unit failed has lost that one; by which port it was, nobody says."""
-        if self._failed and t - self._failed[1] <= REFUSED_S and self._failed[0] not in subjects:
-            subjects.append(replace(self._failed[0], score=0.6))
-
     def _goes_down(self, message: Message, line: Line) -> bool:
         """Whether this belongs to the end of a boot: links go and services end, all on purpose.
 
@@ -317,8 +311,6 @@ class Meanings:
 
     def _placed(self, message: Message, subjects: list[Subject], line: Line, t: float) -> Message:
         """What a program says of a file is about the file system on which that lies."""
-        if message.slug == REFUSED:
-            self._tie_refusal(subjects, t)
         if message.slug not in _ON_FILES:
             return message
         mount = self._places.mount(line.text, t)
