@@ -52,7 +52,7 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
         _F.DEPENDENCY_FAILED: Effect(0.4, _SHARED),
     },
     _F.FD_EXHAUSTION: {
-        _F.SERVICE_CRASH: Effect(0.6, _SHARED),
+        _F.SERVICE_CRASH: Effect(0.8, _SHARED),
         _F.CRASH_LOOP: Effect(0.5, _SHARED),
         _F.SERVICE_HUNG: Effect(0.6, _SHARED),
         _F.NAME_RESOLUTION: Effect(0.3, _SHARED),
@@ -77,12 +77,12 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
         _F.IO_SATURATION: Effect(0.9, _APART),
         _F.FILESYSTEM_CORRUPT: Effect(0.8, _APART),
         _F.SERVICE_HUNG: Effect(0.6, _APART),
-        _F.SERVICE_CRASH: Effect(0.6, _SHARED),
+        _F.SERVICE_CRASH: Effect(0.8, _SHARED),
         _F.DEPENDENCY_FAILED: Effect(0.5, _SHARED),
     },
     _F.FILESYSTEM_CORRUPT: {
         _F.DISK_FULL: Effect(0.6, _APART),  # whose free blocks are not trusted any more has none
-        _F.SERVICE_CRASH: Effect(0.5, _SHARED),
+        _F.SERVICE_CRASH: Effect(0.8, _SHARED),
         _F.DEPENDENCY_FAILED: Effect(0.6, _SHARED),
         _F.SERVICE_HUNG: Effect(0.3, _SHARED),
     },
@@ -118,7 +118,7 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
     },
     _F.NAME_RESOLUTION: {
         _F.DEPENDENCY_FAILED: Effect(0.6, _HOST),
-        _F.SERVICE_CRASH: Effect(0.3, _SHARED),
+        _F.SERVICE_CRASH: Effect(0.7, _SHARED),
     },
     _F.CONNECTION_FLOOD: {
         _F.PACKET_LOSS: Effect(0.5, _APART),
@@ -131,12 +131,14 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
         _F.CPU_SATURATION: Effect(0.2, _SHARED),
     },
     _F.CONFIG_ERROR: {
-        _F.SERVICE_CRASH: Effect(0.8, _SHARED),
+        _F.SERVICE_CRASH: Effect(0.9, _SHARED),
         _F.CRASH_LOOP: Effect(0.8, _SHARED),
         _F.DEPENDENCY_FAILED: Effect(0.7, _SHARED),
+        _F.NAME_RESOLUTION: Effect(0.6, _SHARED),  # of a name server
     },
     _F.CERTIFICATE_EXPIRED: {
-        _F.SERVICE_CRASH: Effect(0.4, _SHARED),
+        _F.SERVICE_CRASH: Effect(0.8, _SHARED),
+        _F.CRASH_LOOP: Effect(0.7, _SHARED),
         _F.DEPENDENCY_FAILED: Effect(0.5, _SHARED),
     },
     _F.CLOCK_JUMP: {
@@ -151,6 +153,7 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
         _F.DEPENDENCY_FAILED: Effect(0.7, _SHARED),
     },
     _F.SERVICE_CRASH: {_F.DEPENDENCY_FAILED: Effect(0.7, _SHARED)},
+    _F.SERVICE_HUNG: {_F.DEPENDENCY_FAILED: Effect(0.6, _APART)},  # whoever waits for it says so first
 }
 
 # How far one class reaches to more of itself: two hogs saturate the same processors, but two
@@ -161,6 +164,7 @@ SELF_REACH: dict[FaultClass, Reach] = {
     _F.AUTH_BRUTEFORCE: _HOST,
     _F.CONNECTION_FLOOD: _HOST,
     _F.NAME_RESOLUTION: _HOST,
+    _F.CERTIFICATE_EXPIRED: _HOST,  # whoever shows it and whoever is shown it both complain
     _F.CLOCK_JUMP: _HOST,
     _F.KERNEL_BUG: _HOST,
     _F.MEMORY_EXHAUSTION: _APART,
@@ -175,6 +179,21 @@ SELF_REACH: dict[FaultClass, Reach] = {
     _F.LINK_DOWN: _APART,
     _F.PACKET_LOSS: _APART,
 }
+
+# Of these a whole host is slow or out of what every program needs, so that the watcher's own stages suffer.
+STARVING = frozenset(
+    {
+        _F.CPU_SATURATION,
+        _F.MEMORY_EXHAUSTION,
+        _F.PROCESS_STORM,
+        _F.FD_EXHAUSTION,
+        _F.IO_SATURATION,
+        _F.DISK_FULL,
+        _F.DISK_FAILING,
+        _F.FILESYSTEM_CORRUPT,
+        _F.KERNEL_BUG,
+    }
+)
 
 _K = SubjectKind
 # The kinds of subject that say where a fault of this class is; two different ones are two faults.

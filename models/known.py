@@ -34,6 +34,7 @@ class Message(NamedTuple):
     writers: frozenset[str]
     privileged: bool
     words: tuple[frozenset[str], ...]
+    among: frozenset[str]  # one of these must occur, too, if there are any
     regex: str
     severity: Severity
     score: float
@@ -41,6 +42,8 @@ class Message(NamedTuple):
     ends: str
     repeat: str
     session: str
+    persists: bool  # one is nothing, but one after the other for seconds is a fault
+    about: str  # "host": whoever writes it speaks of the whole host
     least: Mapping[str, float]  # a number of the line that is smaller than this makes it no news
     values: Mapping[str, float]  # what the line says without a number
     example: str
@@ -85,7 +88,7 @@ class Catalogue:
         found: dict[str, Message] = {}
         for anchor in self._anchors & words:
             for needed, message in self._index[anchor]:
-                if needed <= words:
+                if needed <= words and (not message.among or not message.among.isdisjoint(words)):
                     found[message.slug] = message
         return tuple(message for message in self.messages if message.slug in found) if found else ()
 
@@ -175,6 +178,7 @@ def _message(entry: dict[str, Any], content: dict[str, Any]) -> Message:
         writers=frozenset(entry.get("from", ())),
         privileged=entry.get("privileged", False),
         words=tuple(frozenset(_LETTERS.findall(words)) for words in entry["words"]),
+        among=frozenset(entry.get("among", ())),
         regex=entry["pattern"],
         severity=Severity(entry["severity"]),
         score=float(entry["score"]),
@@ -182,6 +186,8 @@ def _message(entry: dict[str, Any], content: dict[str, Any]) -> Message:
         ends=entry.get("ends", ""),
         repeat=entry.get("repeat", ""),
         session=entry.get("session", ""),
+        persists=entry.get("persists", False),
+        about=entry.get("about", ""),
         least={name: float(value) for name, value in entry.get("least", {}).items()},
         values={name: float(value) for name, value in entry.get("values", {}).items()},
         example=entry["example"],

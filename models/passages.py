@@ -106,8 +106,11 @@ class Index:
     def __exit__(self, *_: object) -> None:
         self._base.close()
 
-    def search(self, question: str, limit: int = 8) -> list[Hit]:
-        """The best passages, the best first; none where no word of the question is known."""
+    def search(self, question: str, limit: int = 8, near: Sequence[int] = (), each: int = 3) -> list[Hit]:
+        """The best passages, the best first; none where no word of the question is known.
+
+        Behind them come those of the sections `near`, the best `each` of every one.
+        """
         asked = self._asked(question)
         if not any(self._known.get(one) for kin in asked for one in kin):
             return []
@@ -115,7 +118,7 @@ class Index:
         ranked = [*self._ranked("section_terms", query, "2.0, 1.0", SECTIONS)]
         alone = dict(self._ranked("passage_terms", query, "2.0, 1.0", PASSAGES))
         sections = dict(ranked)
-        found = {one.id: one for one in self._passages("section", list(sections))}
+        found = {one.id: one for one in self._passages("section", [*sections, *near])}
         found |= {one.id: one for one in self._passages("p.id", list(alone))}
         meant = _Asked(asked, [self._weight(kin[0]) for kin in asked], _asks_number(question))
         bodies = self._bodies({one.section for one in found.values()})
@@ -123,7 +126,7 @@ class Index:
         for one in found.values():
             ranks = (sections.get(one.section, 0.0), alone.get(one.id, 0.0))
             hits.append(self._judge(one, meant, body=bodies[one.section], ranks=ranks))
-        return sorted(hits, key=lambda hit: (-hit.score, hit.passage.id))[:limit]
+        return _chosen(sorted(hits, key=lambda hit: (-hit.score, hit.passage.id)), limit, near, each)
 
     def passages(self, keys: Iterable[int] | None = None) -> list[Passage]:
         """These passages, or all."""
@@ -133,13 +136,9 @@ class Index:
         parts = (found[start : start + _MARKS] for start in range(0, len(found), _MARKS))
         return [one for part in parts for one in self._passages("p.id", part)]
 
-    def following(self, one: Passage) -> Passage | None:
-        """The next passage of the same section, if it explains the same on the same page."""
-        row = self._base.execute(
-            "SELECT min(id) FROM passages WHERE section = ? AND id > ?", (one.section, one.id)
-        ).fetchone()
-        after = next(iter(self._passages("p.id", [row[0]])), None) if row and row[0] else None
-        return after if after and (after.term, after.page) == (one.term, one.page) else None
+    def section(self, one: Passage) -> list[Passage]:
+        """The passages of its section in their order, itself among them."""
+        return sorted(self._passages("p.section", [one.section]), key=lambda other: other.id)
 
     def _asked(self, question: str) -> list[tuple[str, ...]]:
         """Each word of the question once, as the stems that mean it, its own first."""
@@ -225,6 +224,16 @@ class Index:
         weights = {term: self._weight(term) for term in here}
         total = sum(weights.values()) or 1.0
         return sum(weight for term, weight in weights.items() if term in known) / total
+
+
+def _chosen(hits: Sequence[Hit], limit: int, near: Sequence[int], each: int) -> list[Hit]:
+    """The first `limit`, then of each section `near` the first `each` of the rest."""
+    more = [
+        hit
+        for section in near
+        for hit in [one for one in hits[limit:] if one.passage.section == section][:each]
+    ]
+    return [*hits[:limit], *more]
 
 
 def _found(kin: Sequence[str], where: set[str]) -> float:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from daemon.errors import ConfigError, HauswartError, IntegrityError
 from models.passages import Index
 from models.terms import language, stem, terms
-from tests.fixtures import chatter
+from tests.fixtures import chatter, encoders
 from training.academy import curriculum, diploma, forms, library, scoring
 from training.academy.app import app
 from training.academy.decision import RETRIEVAL, Decision, weigh
@@ -97,7 +97,8 @@ def world(tmp_path_factory):
     tokenizer.save_pretrained(base)
     config = root / "academy.toml"
     top = f'home = "{root}/home"\nspecialist = "house"\n'
-    config.write_text(f'{top}[train]\nbase = "{base}"\nrows = 24\nmax_seq_length = 512\n')
+    judge = encoders.save(root / "judge")
+    config.write_text(f'{top}[train]\nbase = "{base}"\njudge = "{judge}"\nrows = 24\nmax_seq_length = 512\n')
     made = SimpleNamespace(root=root, documents=documents, config=config, folder=root / "home/house")
     made.reviewed = json.loads(ask(made, "train", documents, "--review", "--json").stdout)
     made.stopped = not (made.folder / "adapter").exists()
@@ -129,8 +130,14 @@ def test_resuming_what_is_trained_keeps_the_adapter_and_edited_lessons_train_a_n
     config.write_text(world.config.read_text().replace(f"{world.root}/home", str(home)))
     weights = home / "house/adapter/adapter_model.safetensors"
     before = weights.stat().st_mtime_ns
+    judged = library.read_card(home / "house")
+    config.write_text(config.read_text().replace(str(world.root / "judge"), ""))
     assert "of these lessons already" in call("train", "--resume", "--config", config).stderr
     assert weights.stat().st_mtime_ns == before
+    alone = library.read_card(home / "house")
+    assert (alone["judge"], judged["judge"]) == ("", str(world.root / "judge"))
+    assert alone["decision"]["order"] != judged["decision"]["order"]
+    assert "confidence" in call("query", "What does alarm E7 mean?", "--config", config, "--json").stdout
     lessons = library.read_lines(home / "house/lessons.jsonl")
     for row in lessons:
         row["question"] = f"Now then: {row['question']}"
@@ -182,13 +189,15 @@ def test_report_has_every_way_with_intervals_and_goes_on_where_it_stopped(world)
     )
     rows = {row["way"]: row for row in result["rows"]}
     assert set(rows) >= {
-        "retrieval alone", "retrieval + base", "retrieval + specialist", "closed book, base",
-        "closed book, specialist", "general ability, base", "general ability, specialist",
+        "retrieval alone", "retrieval, paragraph and threshold", "retrieval + base", "retrieval + specialist",
+        "closed book, base", "closed book, specialist", "general ability, base",
+        "general ability, specialist",
     }  # fmt: skip
     assert rows["retrieval alone, whole passage"]["right"]["value"] == 1.0
     assert rows["retrieval alone, whole passage"]["page"]["value"] == 1.0
     assert rows["retrieval + specialist"]["abstained"]["questions"] == 1
     assert rows["general ability, specialist"]["right"]["questions"] == 12
+    assert "retrieval + specialist less retrieval + base" in rows
     page = (world.folder / "report.html").read_text()
     assert "default-src 'none'" in page
     assert "retrieval + specialist" in page
@@ -200,7 +209,9 @@ def test_report_has_every_way_with_intervals_and_goes_on_where_it_stopped(world)
 
 
 def test_list_and_show_tell_documents_lessons_and_places(world):
-    assert "house.md (markdown, en)" in ask(world, "list").stdout
+    listed = ask(world, "list").stdout
+    assert "house.md (markdown, en)" in listed
+    assert f"judged by {world.root / 'judge'}" in listed
     shown = call("show", "--from", world.config, "--document", "house.md").stdout
     assert "house.md, line 16" in shown
     assert "Alarm: E7 | Meaning: motor too hot" in shown
@@ -239,7 +250,8 @@ def test_forgetting_a_document_takes_its_words_lessons_and_the_adapter(world, tm
     found = json.loads(call("forget", "haus.md", "--yes", "--json", "--config", config).stdout)
     assert found["lessons"] > 0
     assert "train --resume" in found["note"]
-    assert not (home / "house/adapter").exists()
+    assert (world.folder / library.OUTLINE).is_file()
+    assert not [path for path in (home / "house").iterdir() if path.name in {"adapter", library.OUTLINE}]
     assert b"Kessel" not in (home / "house/index.sqlite").read_bytes()
     assert all(row["document"] == "house.md" for row in library.read_lines(home / "house/lessons.jsonl"))
     assert "went too" in call("query", "What does alarm E7 mean?", "--config", config).stderr
@@ -301,11 +313,21 @@ def test_decision_adds_the_specialists_opinion_on_its_own_scale_to_retrievals_sc
     assert hits[0].passage.text == "Alarm: E7 | Meaning: motor too hot"
     alone = weigh(RETRIEVAL, "What does alarm E7 mean?", hits, None)
     assert alone == sorted(alone, reverse=True)
-    assert (alone[0] >= RETRIEVAL.threshold) == (hits[0].score >= RETRIEVAL.least)
-    against = [-50.0, 50.0]
-    assert weigh(RETRIEVAL, "What does alarm E7 mean?", hits, against) == alone
-    turned = weigh(Decision(mean=0.0, spread=1.0), "What does alarm E7 mean?", hits, against)
-    assert turned[1] > 0.5 > turned[0]
+    assert [one.order for one in alone] == [hit.score for hit in hits]
+    assert (alone[0].sure >= RETRIEVAL.threshold) == (hits[0].score >= 2.45)
+    turned = weigh(Decision(), "What does alarm E7 mean?", hits, [-50.0, 50.0])
+    assert turned[1].sure > 0.5 > turned[0].sure
+    assert weigh(Decision(mean=7.0, spread=2.0), "What does alarm E7 mean?", hits, [-93.0, 107.0]) == turned
+
+
+def test_report_asks_only_the_ways_that_are_named(world, tmp_path):
+    questions = tmp_path / "few.jsonl"
+    questions.write_text(json.dumps(QUESTIONS[0]) + "\n")
+    result = json.loads(ask(world, "report", questions, "--way", "retrieval alone", "--json").stdout)
+    assert [row["way"] for row in result["rows"]] == ["retrieval alone"]
+    refused = call("report", questions, "--way", "divination", "--config", world.config)
+    assert isinstance(refused.exception, ConfigError)
+    assert "no way 'divination'" in str(refused.exception)
 
 
 def test_search_finds_parts_of_compounds_and_refuses_what_is_no_index(world, tmp_path):

@@ -158,9 +158,10 @@ def test_disk_in_use_that_vanishes_is_an_error_and_over_when_it_returns(bench):
     assert bench.found[-1].ended
 
 
-def test_internal_disk_is_loud_and_unused_stick_loop_and_partition_are_not(bench):
-    bench.event("device", "nvme0n1", "remove", subsystem="block")
-    assert [f.subjects[0].name for f in bench.loud()] == ["nvme0n1"]
+def test_disk_in_use_is_loud_and_what_nobody_uses_any_more_is_not(bench):
+    """Unmounted and then taken out is how it is done."""
+    bench.event("device", "nvme0n1", "remove", subsystem="block", in_use="mounted", mount="/srv")
+    bench.event("device", "sda", "remove", subsystem="block")
     bench.event("device", "sdc", "remove", subsystem="block", bus="usb")
     bench.event("device", "sdc1", "remove", subsystem="block", devtype="partition")
     bench.event("device", "loop3", "remove", subsystem="block")
@@ -222,3 +223,66 @@ def test_any_order_of_events_is_survived_and_every_end_has_a_beginning(events):
             open_now.discard(key)
         else:
             open_now.add(key)
+
+
+# --- what is plugged in -----------------------------------------------------------------------------------
+
+
+def unplug(bench, name, interfaces=":ff0000:", **attributes):
+    usb = {"subsystem": "usb", "bus": "usb"}
+    bench.event("device", f"{name}:1.0", "remove", devtype="usb_interface", **usb)
+    bench.event("device", name, "remove", devtype="usb_device", interfaces=interfaces, **usb, **attributes)
+
+
+def test_peripheral_of_an_unattended_machine_that_stays_away_is_lost_until_it_is_back(bench):
+    unplug(bench, "1-4", model="Zigbee_Stick")
+    assert bench.loud() == []
+    bench.wait(3)
+    assert [(f.rule, f.severity, f.subjects[0].name) for f in bench.loud()] == [
+        ("device.unplugged", Severity.WARNING, "1-4")
+    ]
+    bench.event("device", "1-4", "add", subsystem="usb", devtype="usb_device")
+    assert bench.found[-1].ended
+
+
+def test_peripheral_that_comes_back_at_once_was_only_switched(bench):
+    unplug(bench, "1-4")
+    bench.wait(1)
+    bench.event("device", "1-4", "add", subsystem="usb", devtype="usb_device")
+    bench.wait(10)
+    assert bench.found == []
+
+
+def test_who_sits_at_the_machine_unplugs_what_they_like(bench):
+    bench.event("session", "2", "start", user="alice", seat="seat0")
+    unplug(bench, "1-4")
+    bench.wait(10)
+    assert bench.found == []
+    bench.event("session", "2", "end", user="alice", seat="seat0")
+    unplug(bench, "1-5")
+    bench.wait(10)
+    assert len(bench.loud()) == 1
+
+
+@pytest.mark.parametrize("interfaces", [":080650:", ":090000:", ""])
+def test_stick_or_hub_or_what_nobody_knows_is_no_lost_peripheral(bench, interfaces):
+    unplug(bench, "1-4", interfaces)
+    bench.wait(10)
+    assert bench.found == []
+
+
+def test_driver_says_what_a_device_is_for_where_udev_does_not(bench):
+    usb = {"subsystem": "usb", "bus": "usb"}
+    bench.event("device", "1-4:1.0", "change", devtype="usb_interface", driver="ftdi_sio", **usb)
+    unplug(bench, "1-4", "")
+    bench.wait(3)
+    assert len(bench.loud()) == 1
+
+
+def test_hub_is_told_of_once_and_not_all_that_hung_on_it(bench):
+    unplug(bench, "1-4.1")
+    unplug(bench, "1-4.3.2")
+    unplug(bench, "1-4.3", ":090000:")
+    unplug(bench, "1-4", ":090000:")
+    bench.wait(3)
+    assert [f.subjects[0].name for f in bench.loud()] == ["1-4"]

@@ -159,6 +159,53 @@ def test_ordinary_lines_mean_nothing(text):
     assert [one.slug for one in load().candidates(text) if read(one, text) and one.score >= 0.3] == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[ALERT]    (7) : config : parsing [/etc/haproxy.cfg:12] : unknown keyword 'x' in 'frontend' section",
+        "doveconf: Fatal: Error in configuration file /etc/dovecot/dovecot.conf line 12: Unknown setting: x",
+        "ERROR: [/etc/php/8.2/fpm/pool.d/www.conf:12] unknown entry 'x'",
+        "Options error: Unrecognized option or missing or extra parameter(s) in server.conf:3: x (2.6.3)",
+        "unable to configure the Docker daemon with file /etc/docker/daemon.json: invalid character '}'",
+        'level=error msg="Error loading config (--config.file=x.yml)" file=x.yml err="parsing YAML file"',
+        "Fatal error : Invalid directive at line 3 in file /etc/chrony/chrony.conf",
+        'LOG:  invalid value for parameter "max_connections": "many"',
+        "loading configuration: failure",
+        "Invalid command 'Lisen', perhaps misspelled or defined by a module not included in the server",
+        'nginx: [emerg] "server" directive is not allowed here in /etc/nginx/nginx.conf:3',
+        'Error: Unknown configuration variable "x".',
+        "dnsmasq: bad option at line 3 of /etc/dnsmasq.conf",
+        "exporter: error: unrecognized arguments: --colour",
+        "flag provided but not defined: -colour",
+        "Error: unknown flag: --colour",
+        "/usr/bin/worker: unrecognized option '--colour'",
+    ],
+)
+def test_programs_that_refuse_their_settings_speak_of_a_configuration(text):
+    found = [one for one in load().candidates(text) if not one.writer and read(one, text)]
+    assert max(found[0].hints, key=found[0].hints.get) is FaultClass.CONFIG_ERROR
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/etc/ssh/sshd_config line 18: Deprecated option UsePrivilegeSeparation",
+        "reading configuration file /etc/app.conf",
+        "configuration loaded, 3 options set, no errors",
+        "reloading config",
+        "invalid choice of words",
+    ],
+)
+def test_what_is_said_of_settings_that_are_in_force_means_nothing(text):
+    assert [one.slug for one in load().candidates(text) if read(one, text)] == []
+
+
+def test_no_space_of_inotify_is_no_full_disk():
+    text = "Failed to add watch: inotify_add_watch(7, /srv): No space left on device"
+    found = [one for one in load().candidates(text) if read(one, text)]
+    assert FaultClass.DISK_FULL not in found[0].hints
+
+
 def test_cgroup_becomes_its_unit():
     assert unit_of_cgroup("/system.slice/a.service/payload") == "a.service"
     assert unit_of_cgroup("/user.slice/user-1000.slice/session-3.scope") == "session-3.scope"

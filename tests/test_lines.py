@@ -416,9 +416,131 @@ def test_sudo_pads_short_names(host):
     text = (
         "     bob : 3 incorrect password attempts ; TTY=pts/0 ; PWD=/home/bob ; USER=root ; COMMAND=/bin/id"
     )
-    (finding,) = host.hear(text, unit="session-1.scope", identifier="sudo", uid=0)
-    assert finding.rule == "known.sudo-wrong-password"
+    findings = host.hear(text, unit="session-1.scope", identifier="sudo", uid=0)
+    assert rules(findings) == ["known.sudo-wrong-password", "known.privilege-misuse"]
+    assert {one.subjects[0] for one in findings} == {Subject(SubjectKind.USER, "bob")}
+
+
+@pytest.mark.parametrize(
+    ("unit", "resolves"),
+    [
+        ("dnsmasq.service", True),
+        ("systemd-resolved.service", True),
+        ("unbound.service", True),
+        ("bind9.service", True),
+        ("web.service", False),
+        ("bindings.service", False),
+    ],
+)
+def test_name_server_that_fails_speaks_for_names_that_will_not_resolve(host, unit, resolves):
+    (finding,) = host.manager(unit, f"{unit}: Failed with result 'signal'.")
+    assert max(finding.hints, key=finding.hints.get) is FaultClass.SERVICE_CRASH
+    assert (FaultClass.NAME_RESOLUTION in finding.hints) is resolves
+
+
+REFUSED = "connect() failed (111: Connection refused) while connecting to upstream"
+
+
+def refused(host, seconds, text=REFUSED, **fields):
+    """The surest finding about refusals that come twice a second for so long."""
+    sure = 0.0
+    for _ in range(2 * seconds):
+        found = host.hear(text, unit="web.service", identifier="nginx", **fields)
+        sure = max([sure, *(one.score for one in found if max(one.hints.values()) > 0.3)])
+        host.t += 0.5
+    return sure
+
+
+def test_refusals_are_a_fault_only_when_they_go_on_for_seconds(host):
+    assert 0.0 < refused(host, 2) < 0.5
+    host.wait(20)
+    assert refused(host, 2) < 0.5
+    assert refused(host, 3) >= 0.6
+
+
+def test_refusals_far_apart_never_add_up(host):
+    for _ in range(20):
+        assert refused(host, 1) < 0.5
+        host.wait(15)
+
+
+def test_while_a_service_is_restarted_on_purpose_its_clients_are_refused(host):
+    for text in ("Stopping app.service...", "Stopped app.service.", "Started app.service."):
+        host.manager("app.service", text)
+    assert refused(host, 9) < 0.5
+    assert refused(host, 9) >= 0.6
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ("app.service: Failed with result 'signal'.",),
+        ("Stopping app.service...", "Stopped app.service."),
+    ],
+)
+def test_who_is_not_reached_any_more_is_named_if_the_manager_says_that_it_went(host, said):
+    for text in said:
+        host.manager("app.service", text)
+    found = []
+    for _ in range(8):
+        found += host.hear(REFUSED, unit="web.service", identifier="nginx")
+        host.t += 1.0
+    sure = next(one for one in found if one.score >= 0.6 and one.rule == "known.upstream-unreachable")
+    assert [(one.name, one.score) for one in sure.subjects] == [("web.service", 1.0), ("app.service", 0.5)]
+
+
+def test_refusals_of_a_users_own_program_or_by_mail_servers_of_others_stay_weak(host):
+    assert refused(host, 9, uid=1000, source="journal") >= 0.6  # a service, whoever it runs as
+    found = [host.hear(REFUSED, unit="session-3.scope", uid=1000) for _ in range(9)]
+    assert max(one.score for batch in found for one in batch) < 0.5
+    assert refused(Host(), 9, "connect to mx.example[192.0.2.7]:25: Connection refused") == 0.0
+    deferred = "0815ABCDEF: to=<x@example>, status=deferred (connect to mx.example: Connection refused)"
+    assert refused(Host(), 9, deferred) == 0.0
+
+
+def denied(host, text, identifier="su", uid=1001):
+    found = host.hear(text, unit="session-3.scope", identifier=identifier, uid=uid)
+    return [one for one in found if one.rule == "known.privilege-misuse"]
+
+
+@pytest.mark.parametrize(
+    ("identifier", "text"),
+    [
+        ("su", "FAILED SU (to root) bob on pts/0"),
+        ("sudo", "bob : 1 incorrect password attempt ; TTY=pts/0 ; PWD=/ ; USER=root ; COMMAND=/bin/id"),
+        ("doas", "failed auth for bob"),
+        ("pkexec", "bob: Error executing command as another user: Not authorized [USER=root]"),
+    ],
+)
+def test_third_denial_of_a_person_within_ten_minutes_is_no_slip(host, identifier, text):
+    for _ in range(2):
+        assert denied(host, text, identifier) == []
+        host.wait(20)
+    (finding,) = denied(host, text, identifier)
     assert finding.subjects[0] == Subject(SubjectKind.USER, "bob")
+    assert finding.hints[FaultClass.PRIVILEGE_MISUSE] > 0.5
+    assert denied(Host(), text.replace("bob", "root"), identifier) == []
+
+
+def test_denials_that_are_far_apart_are_slips(host):
+    for _ in range(6):
+        assert denied(host, "FAILED SU (to root) bob on pts/0") == []
+        host.wait(310)
+
+
+def test_service_account_that_asks_for_rights_is_told_of_at_once(host):
+    assert denied(host, "FAILED SU (to root) tomcat9 on none", uid=989)
+    asks = "www-data : a password is required ; PWD=/var/www ; USER=root ; COMMAND=list"
+    assert denied(host, asks, "sudo", uid=0)
+    assert denied(host, asks.replace("www-data", "bob"), "sudo", uid=0) == []
+
+
+def test_second_account_with_the_number_of_root_is_misuse(host):
+    text = "new user: name=mallory, UID={}, GID=0, home=/root, shell=/bin/bash, from=/dev/pts/0"
+    (finding,) = host.hear(text.format(0), identifier="useradd", unit="session-3.scope", uid=0)
+    assert finding.hints[FaultClass.PRIVILEGE_MISUSE] > 0.5
+    (usual,) = host.hear(text.format(1007), identifier="useradd", unit="session-3.scope", uid=0)
+    assert max(usual.hints.values()) <= 0.3
 
 
 def test_an_exit_that_the_unit_allows_is_no_failure(host):
@@ -541,7 +663,16 @@ def test_many_addresses_together_are_an_attack(host):
         found += host.sshd(f"Failed password for root from 192.0.2.{number} port 4000 ssh2", pid=number + 1)
     assert rules(found) == ["known.auth-bruteforce"]
     assert found[0].evidence[0].values["failures_count"] == 20.0
-    assert found[0].subjects[0].kind is SubjectKind.HOST  # none of them is the culprit
+    # None of them is the culprit; whom all of them are after is known.
+    assert [one.name for one in found[0].subjects] == ["root", "ssh.service"]
+
+
+def test_many_addresses_that_try_many_users_name_the_service_alone(host):
+    found = []
+    for number in range(25):
+        text = f"Failed password for user{number} from 192.0.2.{number} port 4000 ssh2"
+        found += host.sshd(text, pid=number + 1)
+    assert [one.name for one in found[0].subjects] == ["ssh.service"]
 
 
 def test_addresses_that_are_told_on_their_own_are_no_distributed_attack(host):

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from daemon.messages import Finding, Process, Sample, Snapshot, Stamp
 from daemon.settings import Low
@@ -599,6 +600,75 @@ def test_task_limits_are_reported(host):
     assert first(host, "unit.tasks.level", 4).subjects[0].name == "web.service"
 
 
+def test_jobs_that_pile_up_steadily_are_a_storm(host):
+    host.processes.append(process(900, "cron", unit="cron.service"))
+    host.counts |= {"name{job}": 200.0, "children{900/cron}": 200.0}
+    host.run(40, lambda v, step: v.update({"proc.forks": 8.0, "proc.total": 120.0 + 7.0 * step}))
+    assert first(host, "proc.total.level", 35).subjects[0].name == "cron.service"
+
+
+def test_a_pool_that_fills_up_and_stays_is_no_storm(host):
+    host.run(60, lambda v, step: v.update({"proc.total": 120.0 + min(90.0, 7.0 * step)}))
+    assert host.take("proc.total.level") == []
+
+
+def with_threads(host, course):
+    for number in course:
+        host.processes = [replace(process(70, "chat", unit="chat.service"), threads=number)]
+        host.run(10)
+
+
+def test_process_that_starts_thread_after_thread_is_a_storm(host):
+    with_threads(host, [300, 600, 900, 1200])
+    finding = first(host, "process.threads.level", 10)
+    assert leading(finding) is FaultClass.PROCESS_STORM
+    assert [one.name for one in finding.subjects] == ["chat.service", "chat[70]"]
+
+
+@pytest.mark.parametrize("course", [[2000] * 5, [20, 2000, 2000, 2000], [10, 120, 230, 340], [900, 930, 960]])
+def test_large_pool_of_threads_is_none(host, course):
+    with_threads(host, course)
+    assert host.take("process.threads.level") == []
+
+
+def test_tasks_that_a_unit_is_refused_are_told_at_once(host):
+    host.extra = {"unit.tasks{web.service}": 60.0, "unit.forks_refused{web.service}": 0.0}
+    host.run(5)
+    assert host.loud() == []
+    host.extra["unit.forks_refused{web.service}"] = 3.0
+    host.run(2)
+    finding = first(host, "unit.forks_refused.level", 2)
+    assert leading(finding) is FaultClass.PROCESS_STORM
+    assert finding.subjects[0].name == "web.service"
+
+
+def stand(host, state, unit, seconds, **changes):
+    host.processes = [replace(process(70, "app", unit=unit), state=state, **changes)]
+    host.run(seconds)
+    return [finding.rule for _, finding in host.loud() if not finding.ended]
+
+
+def test_service_that_is_stopped_by_a_signal_hangs(host):
+    assert stand(host, "T", "app.service", 11) == ["process.stopped.level"]
+    finding = host.take("process.stopped.level")[0][1]
+    assert leading(finding) is FaultClass.SERVICE_HUNG
+    assert finding.subjects[0].name == "app.service"
+
+
+def test_service_that_waits_in_the_kernel_for_two_snapshots_hangs(host):
+    assert stand(host, "D", "app.service", 15) == []
+    assert stand(host, "D", "app.service", 20) == ["process.waiting.level"]
+
+
+@pytest.mark.parametrize("unit", ["session-3.scope", "user@1000.service", "docker-0815.scope", ""])
+def test_jobs_that_people_stop_are_theirs(host, unit):
+    assert stand(host, "T", unit, 60) == []
+
+
+def test_busy_disk_keeps_a_service_waiting_but_not_without_work(host):
+    assert stand(host, "D", "app.service", 60, cpu=0.01) == []
+
+
 def test_descriptors_of_the_host_and_of_one_process(host):
     host.processes.append(process(70, "leaky", fds=1010, unit="leaky.service"))
     host.run(12, lambda v, _: v.update({"fd.used": 0.92}))
@@ -877,3 +947,88 @@ def test_saturation_waits_for_a_snapshot_that_shows_who_it_is(usual):
         findings += judge.judge(Sample(at, "host", values), 100.0 + second)
     found = [one for one in findings if one.rule == "cpu.busy.level" and not one.ended]
     assert found[0].subjects[0].name == "burner[8]"
+
+
+def test_service_of_many_small_programs_is_blamed_as_one(host):
+    names = ["prepare", "parse", "link", "index"]
+    host.processes += [
+        process(4711 + n, name, cpu=0.4, age=30.0, unit="worker.service") for n, name in enumerate(names)
+    ]
+    host.run(30, lambda values, _: values.update({"cpu.busy": 1.0, "psi.cpu.some": 0.7, "load.1": 6.0}))
+    finding = host.take("cpu.busy.level")[-1][1]
+    assert (finding.subjects[0].kind, finding.subjects[0].name) == (SubjectKind.UNIT, "worker.service")
+
+
+@pytest.mark.parametrize(("running", "named"), [(4, True), (1, False)])
+def test_who_would_take_every_core_is_named_though_others_leave_it_little(host, running, named):
+    """Of a container whose neighbours keep the machine busy; one process alone cannot fill all cores."""
+    host.processes = [
+        replace(process(4711 + n, "miner", cpu=0.44 / running, age=30.0, unit="web.service"), state="R")
+        for n in range(running)
+    ]
+    host.run(40, lambda values, _: values.update({"cpu.busy": 1.0, "psi.cpu.some": 0.9, "load.1": 12.0}))
+    finding = host.take("cpu.busy.level")[-1][1]
+    assert (finding.subjects[0].kind is SubjectKind.UNIT) is named
+
+
+def test_full_queue_names_its_interface_and_a_queue_that_manages_itself_does_not(host):
+    def change(values, _):
+        values |= {"link.queue_drops{uplink}": 400.0, "link.queue_loss{uplink}": 0.6}
+        values |= {"link.queue_drops{eth0}": 40.0, "link.queue_loss{eth0}": 0.01}
+
+    host.run(10, change)
+    finding = first(host, "link.queue_drops.level", 4)
+    assert leading(finding) is FaultClass.PACKET_LOSS
+    assert {one.subjects[0].name for _, one in host.take("link.queue_drops.level")} == {"uplink"}
+
+
+def test_full_backlog_is_worth_a_line_and_no_incident(host):
+    host.run(10, lambda values, _: values.update({"net.backlog_drops": 500.0}))
+    finding = first(host, "net.backlog_drops.level", 6)
+    assert leading(finding) is FaultClass.PACKET_LOSS
+    assert finding.score < 0.5
+
+
+@pytest.mark.parametrize(("state", "told"), [("D", True), ("S", False)])
+def test_tasks_that_wait_for_a_volume_that_does_nothing_are_held(host, state, told):
+    """A limited volume; what sleeps in io_uring gives the same figures, but can be interrupted."""
+    host.processes += [
+        replace(process(4711 + n, "writer", age=30.0, unit="db.service"), state=state) for n in range(3)
+    ]
+
+    def change(values, _):
+        values |= {"psi.io.some": 0.98, "psi.io.full": 0.02, "proc.blocked": 3.0, "disk.busy{sda}": 0.03}
+
+    host.run(20, change)
+    assert bool(host.take("psi.io.level")) is told
+    if told:
+        finding = first(host, "psi.io.level", 12)
+        assert leading(finding) is FaultClass.IO_SATURATION
+        assert finding.subjects[0].name == "db.service"
+
+
+def test_time_that_the_hypervisor_takes_away_is_told(host):
+    host.run(20, lambda values, _: values.update({"cpu.steal": 0.5, "cpu.busy": 0.9}))
+    finding = first(host, "cpu.steal.level", 12)
+    assert (leading(finding), finding.severity) == (FaultClass.CPU_SATURATION, Severity.WARNING)
+
+
+def test_service_that_never_met_its_quota_and_now_meets_nothing_else_is_told(host):
+    host.extra = {"unit.throttled{web.service}": 0.0}
+    host.run(30)
+    host.run(12, lambda values, _: values.update({"unit.throttled{web.service}": 0.95}))
+    finding = next(one for _, one in host.take("unit.throttled.level"))
+    assert finding.score >= 0.5
+    assert finding.subjects[0].name == "web.service"
+
+
+def test_job_that_meets_its_quota_from_the_start_does_what_it_is_meant_to(host):
+    host.run(60, lambda values, _: values.update({"unit.throttled{batch.service}": 0.95}))
+    assert all(one.score < 0.5 for _, one in host.take("unit.throttled.level"))
+
+
+def test_unit_that_waits_for_its_own_memory_is_told_while_the_host_has_some(host):
+    host.run(15, lambda values, _: values.update({"unit.psi_memory{web.service}": 0.6}))
+    finding = first(host, "unit.psi_memory.level", 8)
+    assert leading(finding) is FaultClass.MEMORY_EXHAUSTION
+    assert finding.subjects[0].name == "web.service"

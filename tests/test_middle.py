@@ -106,6 +106,7 @@ class Host:
 
 
 CPU, MEMORY, STORM, IO = "cpu-saturation", "memory-exhaustion", "process-storm", "io-saturation"
+HUNG = "service-hung"
 CRASH, LOOP, FULL, FAILING = "service-crash", "crash-loop", "disk-full", "disk-failing"
 DOWN, BRUTE, CORRUPT = "link-down", "auth-bruteforce", "filesystem-corrupt"
 
@@ -360,6 +361,37 @@ def test_two_open_incidents_that_turn_out_one_are_merged():
 def test_a_cpu_hog_beside_a_fork_storm_is_an_incident_of_its_own():
     host = Host().play(*storm(10), *hog(14), until=40)
     assert {one.fault_class for one in host.incidents} == {STORM, CPU}
+
+
+def test_saturation_that_somebody_else_caused_before_is_no_effect_of_a_storm():
+    """The unit's storm names no process, so nothing but the order tells that the hog was there before."""
+    burner = find(100, "cpu.busy.level", "process:miner[5]", {CPU: 0.8}, "warning", score=0.65)
+    refused = find(105, "known.fork-rejected", "unit:/jobs/worker", {STORM: 0.9})
+    host = Host().play(burner, refused, until=110)
+    assert {one.fault_class for one in host.incidents} == {STORM, CPU}
+    late = replace(burner, at=at(106))
+    assert Host().play(refused, late, until=115).only.fault_class == STORM
+
+
+def test_who_waits_in_vain_and_who_hangs_are_one_incident():
+    waits = {HUNG: 0.75, "dependency-failed": 0.65}
+    waiter = find(10, "known.unit-failed", "unit:check.service", waits, score=0.65)
+    stopped = find(17, "process.stopped.level", "unit:web.service", {HUNG: 0.8}, "warning", score=0.6)
+    assert Host().play(waiter, stopped, until=30).only.fault_class == HUNG
+    other = find(10, "known.unit-timeout", "unit:other.service", {HUNG: 0.85}, score=0.7)
+    assert len(Host().play(other, stopped, until=30).incidents) == 2
+
+
+def test_name_server_that_fails_and_names_that_do_not_resolve_are_one_incident():
+    names = "name-resolution"
+    failed = find(10, "known.unit-failed", "unit:dnsmasq.service", {CRASH: 0.75, names: 0.62}, score=0.65)
+    missed = find(14, "probe.dns_ok.level", "host:", {names: 0.9}, score=0.75)
+    said = find(13, "known.name-resolution", "unit:fetch.service", {names: 0.75}, "warning", score=0.5)
+    host = Host().play(failed, said, missed, until=30)
+    assert host.only.fault_class == names
+    assert "dnsmasq.service" in {one.name for one in host.only.culprits}
+    elsewhere = find(10, "known.unit-failed", "unit:web.service", {CRASH: 0.75}, score=0.65)
+    assert len(Host().play(elsewhere, said, missed, until=30).incidents) == 2
 
 
 def test_a_shared_session_scope_ties_nothing_together():

@@ -14,6 +14,8 @@ from daemon.locks import FileLock, find_holder, give_to_owner
 from daemon.status import read_status
 from tests.lab.runner import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 class Manager:
     """The service manager's end of NOTIFY_SOCKET."""

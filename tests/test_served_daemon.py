@@ -3,9 +3,13 @@
 import json
 import threading
 
+import pytest
+
 from tests.fixtures.chat import Reply, serve
 from tests.fixtures.live import append, live, logins
 from tests.lab.runner import wait_until
+
+pytestmark = pytest.mark.slow
 
 
 def answer(en, de, action):

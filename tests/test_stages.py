@@ -26,6 +26,8 @@ from daemon.stages.positions import Positions
 from daemon.stages.readers import Readers
 from daemon.status import LatencyWindow, Status, read_pids, read_status, running_stages, write_status
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parent / "fixtures/staged.py"
 
 

@@ -118,13 +118,18 @@ def test_saved_incident_is_read_back_unchanged_while_the_writer_runs(writer, rea
     assert reader.findings(saved.id) == [finding()]
 
 
-def test_nobody_but_owner_and_group_reads_a_new_store(tmp_path):
+@pytest.mark.parametrize("existing", [False, True])
+def test_nobody_but_owner_and_group_reads_the_store(tmp_path, existing):
+    path = tmp_path / "store.db"
+    if existing:
+        StoreWriter(path).close()
+        path.chmod(0o644)
     before = os.umask(0o022)
     try:
-        with StoreWriter(tmp_path / "store.db") as store:
+        with StoreWriter(path) as store:
             store.save([make_incident()], [])
-            files = (tmp_path / "store.db", tmp_path / "store.db-wal", tmp_path / "store.db-shm")
-            assert [path.stat().st_mode & 0o777 for path in files] == [0o640] * 3
+            files = (path, tmp_path / "store.db-wal", tmp_path / "store.db-shm")
+            assert [one.stat().st_mode & 0o777 for one in files] == [0o640] * 3
     finally:
         os.umask(before)
 

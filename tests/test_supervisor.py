@@ -14,6 +14,8 @@ from daemon.settings import Metrics, Notify, Settings, save_resolved
 from daemon.status import STAGES, Status, read_status, running_stages
 from daemon.supervisor import Supervisor, _Child, choose_stages, summarise
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parent / "fixtures/staged.py"
 
 

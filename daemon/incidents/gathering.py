@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 
 from daemon.incidents.grouping import (
     View,
+    about_stage,
     affinity,
+    lasts,
     on_stage,
     strangers,
     supports,
@@ -48,11 +50,13 @@ class Gathering:
         situation = self.situations.get(self._where.get(where, ""))
         if situation is None or where[1][0] == "host":
             view = view_of_finding(finding, t)
-            situation = self._nearest(view) or self._begin(finding, view, t)
+            nearest = self._nearest(view)
+            if nearest is not None:
+                self._mark(nearest, about_stage(self.view(nearest), view))
+            situation = nearest or self._begin(finding, view, t)
             if situation is None:
                 self.dropped += 1
                 return None
-            situation.stage = situation.stage or view.stage
         known = len(situation.conditions)
         news = situation.add(finding, t)
         if where in situation.conditions:
@@ -108,7 +112,9 @@ class Gathering:
         survivor = situation
         while (other := self._twin(survivor, label(survivor))) is not None:
             survivor, loser = (survivor, other) if _elder(survivor, other) else (other, survivor)
+            stage = about_stage(self.view(survivor), self.view(loser))
             survivor.absorb(loser)
+            survivor.stage = stage
             self.remove(loser)
             for where in survivor.conditions:
                 self._remember(where, survivor.id)
@@ -136,9 +142,15 @@ class Gathering:
         if view is None or situation.last_t - view.made_t > self._window_s:
             view = view_of_situation(situation, self._tops[situation.id], self._window_s)
             self._views[situation.id] = view
-        if (view.last_t, view.over_t) != (situation.last_t, situation.over_t):
-            view = view._replace(last_t=situation.last_t, over_t=situation.over_t)
+        lasting = lasts(situation)
+        if (view.last_t, view.over_t, view.lasting) != (situation.last_t, situation.over_t, lasting):
+            view = view._replace(last_t=situation.last_t, over_t=situation.over_t, lasting=lasting)
         return view
+
+    def _mark(self, situation: Situation, stage: bool) -> None:  # noqa: FBT001
+        if stage is not situation.stage:
+            situation.stage = stage
+            self._views.pop(situation.id, None)
 
     def _remember(self, where: ConditionKey, number: str) -> None:
         self._where[where] = number

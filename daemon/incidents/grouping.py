@@ -13,16 +13,18 @@ from daemon.incidents.situations import Condition, Situation
 from daemon.incidents.verdicts import classes
 from daemon.messages import Finding, Subject
 from daemon.subjects import Key, expand
-from models.causes import SELF_REACH, Reach, effect, far, kin, places
+from models.causes import SELF_REACH, STARVING, Reach, effect, far, kin, places
 from models.taxonomy import Category, FaultClass, SubjectKind
 
 SPEAKS = 0.4  # a class hinted at less is not what a view is about
 TIED = 0.3  # a subject that bears less of the blame ties nothing together
 BLAMED = 0.5  # from here on a subject is what a finding is about, so that another one is another place
-LEAD_S = 10.0  # an effect may be seen this much earlier than its cause
+LEAD_S = 10.0  # an effect may be seen this much earlier than its cause,
+FOREIGN_LEAD_S = 2.0  # but not where it is laid to somebody else: then that one was there before
 NEARBY_S = 30.0  # a mere oddity belongs to what happens within half a minute of it
 OVER_S = 10.0  # a cause that ended longer ago than this caused nothing new
 _KINDS = {kind.value: kind for kind in SubjectKind}
+_SUFFERING = frozenset({FaultClass.SERVICE_HUNG, FaultClass.SERVICE_CRASH, FaultClass.CRASH_LOOP})
 _PERSONAL = frozenset({Category.SERVICE, Category.SECURITY, Category.UNKNOWN})
 
 
@@ -39,6 +41,7 @@ class View(NamedTuple):
     over_t: float | None
     stage: bool
     made_t: float  # `last_t` when it was made: what ended since then may still be in it
+    lasting: bool = False  # it was told and nobody said that it is over
 
 
 def view_of_finding(finding: Finding, t: float) -> View:
@@ -72,7 +75,13 @@ def view_of_situation(situation: Situation, top: FaultClass, window_s: float) ->
         {top, *(fault for fault, score in classes(current.values()).items() if score >= SPEAKS)}
     )
     times = (situation.first_t, situation.last_t, situation.over_t)
-    return _view(top, spoken, (subjects, places), times, stage=situation.stage)
+    view = _view(top, spoken, (subjects, places), times, stage=situation.stage)
+    return view._replace(lasting=lasts(situation))
+
+
+def lasts(situation: Situation) -> bool:
+    """Whether something of an open incident has not ended, however long ago it was told of last."""
+    return situation.open and situation.over_t is None
 
 
 def guesses(rule: str) -> bool:
@@ -88,7 +97,8 @@ def on_stage(finding: Finding) -> bool:
 def strangers(one: View, other: View) -> bool:
     """Whether two views surely have nothing to do with each other: the usual case, told cheaply."""
     return (
-        one.tied.isdisjoint(other.tied)
+        not (one.stage or other.stage)
+        and one.tied.isdisjoint(other.tied)
         and one.far.isdisjoint(other.classes)
         and bool(one.tied)
         and bool(other.tied)
@@ -97,7 +107,11 @@ def strangers(one: View, other: View) -> bool:
 
 def affinity(one: View, other: View, window_s: float) -> float:
     """How strongly two views belong together; 0.0 where they do not."""
-    if _apart(one, other) or _gap(one, other) > window_s:
+    if one.stage or other.stage:
+        starved = _starved(one, other, window_s)
+        if starved or _apart(one, other):
+            return starved
+    if _gap(one, other) > window_s and not _goes_on(one, other):
         return 0.0
     shared = not one.tied.isdisjoint(other.tied)
     if not shared and one.top is other.top and not _again(one, other, one.top):
@@ -106,6 +120,27 @@ def affinity(one: View, other: View, window_s: float) -> float:
         (_pair(one, other, left, right, shared=shared) for left in one.classes for right in other.classes),
         default=0.0,
     )
+
+
+def about_stage(one: View, other: View) -> bool:
+    """Whether what both are is about hauswart itself: not if it suffers from what the host is short of."""
+    if one.stage == other.stage:
+        return one.stage
+    host = other if one.stage else one
+    return not host.tied and one.top is other.top
+
+
+def _starved(one: View, other: View, window_s: float) -> float:
+    """How surely hauswart's own stages suffer from one thing: from the host's, or all at once."""
+    stages = [view for view in (one, other) if view.stage]
+    if any(view.top not in _SUFFERING for view in stages):
+        return 0.0
+    if len(stages) == 2:
+        return 1.0 if _gap(one, other) <= window_s else 0.0
+    host = other if one.stage else one
+    if host.top not in STARVING or not _follows(host, stages[0]):
+        return 0.0
+    return 1.0 if host.lasting or _gap(one, other) <= window_s else 0.0
 
 
 def _apart(one: View, other: View) -> bool:
@@ -153,13 +188,22 @@ def _again(one: View, other: View, fault: FaultClass) -> bool:
     """Whether a class seen in both is one fault, although they share no subject."""
     nameless = not (one.tied and other.tied)  # a line that names nobody is about what is known already
     reach = max(SELF_REACH.get(fault, Reach.SHARED), Reach.APART if nameless else Reach.SHARED)
+    if fault is FaultClass.SERVICE_HUNG and (_waits(one) or _waits(other)):
+        reach = Reach.HOST  # who waits in vain waits for the one that hangs
     for view in (one, other):
         if view.top is not fault:  # there it is the effect of something, so it reaches as far as that does
+            if fault is FaultClass.NAME_RESOLUTION and view.top.category is Category.SERVICE:
+                continue  # a name server that failed
             edge = effect(view.top, fault)
             reach = min(reach, edge.reach if edge else Reach.SHARED)
     if reach is Reach.APART:
         return not _elsewhere(one, other, places(one.top, fault) | places(other.top, fault))
     return reach is Reach.HOST
+
+
+def _waits(view: View) -> bool:
+    """Whether what hangs only waits for another one's answer."""
+    return FaultClass.DEPENDENCY_FAILED in view.classes
 
 
 def _reaches(
@@ -183,6 +227,12 @@ def _gap(one: View, other: View) -> float:
     return max(0.0, one.first_t - other.last_t, other.first_t - one.last_t)
 
 
+def _goes_on(one: View, other: View) -> bool:
+    """Whether the later one is about what was told of the same subject and never ended."""
+    earlier = min(one, other, key=lambda view: view.first_t)
+    return earlier.lasting and one.top is other.top and not one.tied.isdisjoint(other.tied)
+
+
 def _past(one: View, other: View) -> bool:
     """Whether one of them was over before the other began."""
     return any(
@@ -192,13 +242,25 @@ def _past(one: View, other: View) -> bool:
 
 def _follows(cause: View, caused: View) -> bool:
     """Whether an effect could come from a cause: not long before it, and not after it was over."""
-    return caused.first_t >= cause.first_t - LEAD_S and not _past(cause, caused)
+    lead_s = FOREIGN_LEAD_S if _foreign(cause, caused) else LEAD_S
+    return caused.first_t >= cause.first_t - lead_s and not _past(cause, caused)
+
+
+def _foreign(one: View, other: View) -> bool:
+    """Whether both blame somebody who runs, and not the same."""
+    here, there = (_runners(view) for view in (one, other))
+    return bool(here and there) and here.isdisjoint(there)
+
+
+def _runners(view: View) -> frozenset[str]:
+    return view.places.get(SubjectKind.UNIT, frozenset()) | view.places.get(SubjectKind.PROCESS, frozenset())
 
 
 def _subjects(condition: Condition) -> list[Subject]:
     return [
-        Subject(SubjectKind(kind), blamed.name if blamed.single else name, blamed.score)
+        Subject(_KINDS[kind], blamed.name if blamed.single else name, blamed.score)
         for (kind, name), blamed in condition.subjects.items()
+        if blamed.score >= TIED
     ]
 
 

@@ -95,12 +95,13 @@ def judge(
     An opinion replaces the fault class and puts its culprit first, nothing else.
     """
     weighed = [_weigh(one, situation, contexts, t, fresh_s) for one in situation.conditions.values()]
-    raw = _combine(weighed)
+    causes = [one for one in weighed if not _suffers(one.condition, situation)]
+    raw = _combine(causes)
     scores = correct(raw)
     fault = max(
         (one for one in scores if not one.benign), key=lambda one: (scores[one], one), default=_F.UNKNOWN
     )
-    strong = [one for one in weighed if not one.condition.weak and not one.weighing.explained]
+    strong = [one for one in causes if not one.condition.weak and not one.weighing.explained]
     held = opinion if opinion is not None and opinion.baseline is fault else None
     told = fault if held is None or held.fault_class is None else held.fault_class
     return Verdict(
@@ -108,7 +109,7 @@ def judge(
         severity=max(map(_severity, strong), key=lambda one: one.rank, default=Severity.INFO),
         score=round(_support(weighed), 3),
         scores={one: round(score, 3) for one, score in scores.items() if score >= 0.01},
-        culprits=_first(_rank(told, weighed), held.culprit if held else None),
+        culprits=_first(_rank(told, causes), held.culprit if held else None),
         notes=_notes(weighed, situation.first_wall),
         lowered=bool(strong) and all(one.weighing.factor < 1.0 for one in strong),
         excused=any(one.weighing.factor < 1.0 for one in weighed),
@@ -125,6 +126,12 @@ def classes(conditions: Iterable[Condition]) -> dict[FaultClass, float]:
         for fault, hint in finding.hints.items():
             found[fault] = max(found.get(fault, 0.0), hint * finding.score)
     return found
+
+
+def _suffers(condition: Condition, situation: Situation) -> bool:
+    """Whether this is one of hauswart's own stages, which has part in a trouble of the host's."""
+    subjects = condition.finding.subjects
+    return not situation.stage and bool(subjects) and subjects[0].kind is _K.STAGE
 
 
 def _weigh(
@@ -147,7 +154,11 @@ def _severity(weighed: _Weighed) -> Severity:
 
 
 def _combine(weighed: Iterable[_Weighed]) -> dict[FaultClass, float]:
-    """Noisy-or over families of rules; inside a family only the strongest counts."""
+    """Noisy-or over families of rules; inside a family only the strongest counts.
+
+    What a finding might also be is not made sure by others of which the same is true: of that the strongest
+    counts.
+    """
     families: dict[str, dict[FaultClass, float]] = {}
     for condition, _, factor in weighed:
         finding = condition.finding
@@ -158,10 +169,19 @@ def _combine(weighed: Iterable[_Weighed]) -> dict[FaultClass, float]:
             loop = families.setdefault("crashes", {})
             loop[_F.CRASH_LOOP] = max(loop.get(_F.CRASH_LOOP, 0.0), LOOP_SCORE * factor)
     combined: dict[FaultClass, float] = {}
+    aside: dict[FaultClass, float] = {}
     for best in families.values():
+        most = max(best.values(), default=0.0)
         for fault, weight in best.items():
-            combined[fault] = 1.0 - (1.0 - combined.get(fault, 0.0)) * (1.0 - min(1.0, weight))
-    return combined
+            if weight < most:
+                aside[fault] = max(aside.get(fault, 0.0), weight)
+            else:
+                combined[fault] = _or(combined.get(fault, 0.0), weight)
+    return combined | {fault: _or(combined.get(fault, 0.0), weight) for fault, weight in aside.items()}
+
+
+def _or(one: float, other: float) -> float:
+    return 1.0 - (1.0 - one) * (1.0 - min(1.0, other))
 
 
 def _loops(condition: Condition) -> bool:

@@ -88,9 +88,8 @@ def connect(path: Path, query: str) -> sqlite3.Connection:
 
 def connect_writer(path: Path) -> sqlite3.Connection:
     """The writing connection: WAL, every commit on the disk, erased bytes overwritten."""
-    # SQLite would make it readable for everybody, unless the umask forbids that; its journals take after it.
     with contextlib.suppress(OSError):  # SQLite then says what is wrong
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))
+        _keep_private(path)
     connection = connect(path, "mode=rwc")
     try:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
@@ -100,6 +99,17 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _keep_private(path: Path) -> None:
+    """Whatever the umask is or was, only owner and group read the store; its journals take after it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if mode & 0o007:
+            os.fchmod(descriptor, mode & 0o770)
+    finally:
+        os.close(descriptor)
 
 
 def create(connection: sqlite3.Connection) -> None:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 from daemon.messages import Event, Finding, Stamp, Subject
 from daemon.settings import Low
 from daemon.tiers.conditions import Breach, Conditions
+from daemon.tiers.peripherals import RULE as UNPLUGGED
+from daemon.tiers.peripherals import Peripherals
 from daemon.tiers.wording import quantity
 from models.taxonomy import Category, FaultClass, Severity, SubjectKind
 
@@ -63,6 +65,7 @@ class EventJudge:
         self._down: dict[str, _Link] = {}
         self._flapping: set[str] = set()
         self._drops = 0
+        self._peripherals = Peripherals()
         self.counters = {"links_dropped": 0}
 
     def judge(self, event: Event, t: float) -> list[Finding]:
@@ -71,6 +74,8 @@ class EventJudge:
             return self._link(event, t) + self.tick(t, event.at)
         if event.kind == "device":
             return self._device(event, t)
+        if event.kind == "session":
+            self._peripherals.sit(event)
         if event.kind == "stage":
             return self._stage(event, t)
         if event.kind == "reader":
@@ -85,6 +90,8 @@ class EventJudge:
                 findings += self._conditions.hold(self._link_breach(link), at, t)
         for name in sorted(self._flapping):
             findings += self._flap(name, at, t)
+        for breach in self._peripherals.due(t):
+            findings += self._conditions.hold(breach, at, t)
         if len(self._conditions):
             findings += self._conditions.sweep(at, t)
         return findings
@@ -230,8 +237,10 @@ class EventJudge:
 
     def _device(self, event: Event, t: float) -> list[Finding]:
         subject = Subject(SubjectKind.DEVICE, event.name.rpartition("/")[2] or event.name)
+        back = self._peripherals.note(event, t)
         if event.action == "add":
-            return self._conditions.end("device.removed", subject.name, event.at)
+            ended = self._conditions.end("device.removed", subject.name, event.at)
+            return ended + (self._conditions.end(UNPLUGGED, subject.name, event.at) if back else [])
         if event.action != "remove":
             return []
         used = _use(event)
@@ -337,9 +346,6 @@ def _device_grade(event: Event, name: str, used: str) -> Grade | None:
         return Grade(Severity.ERROR, 0.8, 0.0)
     if attributes.get("devtype") == "partition" or name.startswith(_VIRTUAL_BLOCKS):
         return None  # the disk itself speaks for its partitions; loops are files
-    removable = (
-        attributes.get("bus", attributes.get("ID_BUS", "")) == "usb" or attributes.get("removable") == "1"
-    )
-    if subsystem == "block":  # the others are its bus, which goes with it
-        return Grade(Severity.INFO, 0.2, 0.0) if removable else Grade(Severity.ERROR, 0.7, 0.0)
-    return None
+    # Given up before (unmounted, its array stopped) and then taken out is how it is done; a disk that dies
+    # unused is told of by its bus. The other subsystems of a disk are that bus, which goes with it.
+    return Grade(Severity.INFO, 0.3, 0.0) if subsystem == "block" else None

@@ -6,7 +6,7 @@ from the writer that may utter them; everything statistical hints weakly and can
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from math import isfinite
 
@@ -21,6 +21,7 @@ from daemon.tiers.last_words import LATE_S, LastWords, failure
 from daemon.tiers.meanings import Meanings
 from daemon.tiers.oddities import NOVEL_PER_MINUTE
 from daemon.tiers.opinions import Opinions, Wonder
+from daemon.tiers.places import Places
 from daemon.tiers.rates import MISSED, Watch
 from daemon.tiers.writers import MANAGER, Writer, Writers
 from models.alertness import word_weight
@@ -42,11 +43,11 @@ RAISED = 0.1  # of a score: what a model adds less than is not told anew
 class LineJudge:
     """Judges lines of one host in the order of observation time."""
 
-    def __init__(self, settings: Low) -> None:
+    def __init__(self, settings: Low, values: Mapping[str, float] | None = None) -> None:
         self._settings = settings
         self._catalogue = load()
         self._conditions = Conditions()
-        self._meanings = Meanings(self._conditions)
+        self._meanings = Meanings(self._conditions, Places({} if values is None else values))
         self._miner = Miner(settings.templates_max, on_merge=_share_meaning)
         self._writers = Writers()
         self._beats: dict[int, Template] = {}

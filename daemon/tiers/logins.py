@@ -8,7 +8,7 @@ Pure, on observation time, bounded however many addresses take part.
 from __future__ import annotations
 
 import re
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable
 from math import log2
 from typing import Literal, NamedTuple
@@ -21,6 +21,7 @@ from models.taxonomy import FaultClass, Severity, SubjectKind
 WINDOW_S = 60.0
 PER_ADDRESS = 5  # sshd allows six guesses a connection (MaxAuthTries), a person gives up after three
 OVERALL = 20
+TARGETED = 0.8  # of all attempts: then somebody is after one user, or one service
 QUIET_S = 5.0  # or three times the usual gap: then the attack is over or rests, and its total is told
 REMEMBER_S = 600.0  # a success this long after the guessing still belongs to it, and a pid is reused later
 ADDRESSES_MAX = 1024
@@ -47,6 +48,7 @@ class Attempt(NamedTuple):
     ref: str
     at: Stamp
     by: str = ""  # the local user who tries, if that is said
+    unit: str = ""  # of the service that is asked
 
 
 class _Connection:
@@ -73,13 +75,15 @@ class _Attack:
 
     __slots__ = (
         *("accepted", "began_t", "last_t", "over_t", "past", "ref", "row", "said", "said_t", "since"),
-        *("sources", "times", "told", "total", "users"),
+        *("sources", "targets", "times", "told", "total", "units", "users"),
     )
 
     def __init__(self) -> None:
         self.times: deque[float] = deque(maxlen=1024)  # of the last minute
         self.users: OrderedDict[str, None] = OrderedDict()
         self.sources: OrderedDict[str, None] = OrderedDict()
+        self.targets: Counter[str] = Counter()  # attempts by user and by service
+        self.units: Counter[str] = Counter()
         self.row = 0  # attempts with less than a minute between them
         self.total = 0  # the same once it is an attack, else 0
         self.told = 0  # the total that was told when it last fell quiet
@@ -117,6 +121,12 @@ class _Attack:
             self.users[user] = None
             self.users.move_to_end(user)
 
+    def aim(self, attempt: Attempt, count: int) -> None:
+        """Whom and what an attack from everywhere is after."""
+        for counts, name in ((self.targets, _plain(attempt.user)), (self.units, attempt.unit)):
+            if name and (name in counts or len(counts) < USERS_MAX):
+                counts[name] += count
+
     def quiet(self, t: float) -> bool:
         """Whether it has fallen quiet since its total was last told."""
         gap_s = (self.last_t - self.began_t) / max(1, self.total - 1)
@@ -140,6 +150,8 @@ class _Attack:
         self.times.clear()
         self.users.clear()
         self.sources.clear()
+        self.targets.clear()
+        self.units.clear()
         self.row = self.total = self.told = 0
 
 
@@ -195,6 +207,7 @@ class Logins:
     def _add_everywhere(self, key: str, attempt: Attempt, count: int, t: float) -> bool:
         sources = self._everybody.sources
         attacked = self._everybody.add(attempt, count, t, OVERALL)
+        self._everybody.aim(attempt, count)
         sources[key] = None
         if len(sources) > ADDRESSES_MAX:
             sources.popitem(last=False)
@@ -299,16 +312,21 @@ def _breach(key: str, attack: _Attack, *, final: bool = False) -> Breach:
 
 
 def _overall(attack: _Attack) -> Breach:
-    """Many addresses that try a little each: none of them is the culprit."""
+    """Many addresses that try a little each: none of them is the culprit; whom they are after can be told."""
     count, sources = attack.total, len(attack.sources)
+    user, unit = (_most(counts) for counts in (attack.targets, attack.units))
+    subjects = [Subject(SubjectKind.USER, user)] if user else []
+    subjects += [Subject(SubjectKind.UNIT, unit, 0.8)] if unit else []
+    text = f"{count} failed logins within {span(attack.lasted_s)} from {sources} addresses"
+    text += f", all tried as {user}" if user and attack.targets[user] == attack.targets.total() else ""
     return Breach(
         rule=RULE,
         label=ANYWHERE,
         severity=Severity.WARNING,
         score=round(min(0.89, 0.7 + 0.02 * log2(max(1.0, count / OVERALL))), 3),
-        subjects=[_HOST],
+        subjects=subjects or [_HOST],
         hints={FaultClass.AUTH_BRUTEFORCE: 0.85},
-        text=f"{count} failed logins within {span(attack.lasted_s)} from {sources} addresses",
+        text=text,
         values={"failures_count": count, "window_s": attack.lasted_s, "addresses_count": sources},
         ref=attack.ref,
         kind="event",
@@ -316,6 +334,12 @@ def _overall(attack: _Attack) -> Breach:
         size=float(count),
         since=attack.since,
     )
+
+
+def _most(counts: Counter[str]) -> str:
+    """The name that has most of the attempts, if one has; an odd one is the attacker's own text."""
+    name, count = next(iter(counts.most_common(1)), ("", 0))
+    return name if count >= TARGETED * counts.total() and name not in {"", ODD_NAME} else ""
 
 
 def _list(users: Iterable[str]) -> str:

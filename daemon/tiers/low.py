@@ -33,8 +33,8 @@ class LowTier:
         self.notes: list[str] = []
         self._time = Timeline()
         self._clocks = Clocks()
-        self._lines = LineJudge(settings)
         self._metrics = MetricJudge(settings)
+        self._lines = LineJudge(settings, self._metrics.values)
         self._events = EventJudge(settings)
         self._ticked_t = 0.0
         self._told: Stamp | None = None  # the last tick that went up

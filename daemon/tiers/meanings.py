@@ -5,6 +5,7 @@ Pure, on observation time. The catalogue says what a message means; here it beco
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from math import inf
@@ -13,10 +14,13 @@ from msgspec.structs import replace
 
 from daemon.messages import MAX_NAME, MAX_TEXT, Event, Finding, Line, Stamp, Subject
 from daemon.subjects import split_pid
-from daemon.tiers.conditions import Breach, Conditions
+from daemon.tiers.conditions import SPEAKS, Breach, Conditions
 from daemon.tiers.crashes import Crashes
 from daemon.tiers.logins import Attempt, Logins, Told
-from daemon.tiers.view import own_unit
+from daemon.tiers.places import Places
+from daemon.tiers.privileges import Privileges
+from daemon.tiers.symptoms import STOPPED_S, Symptoms
+from daemon.tiers.view import own_unit, service
 from daemon.tiers.writers import CHILD, believed, own_file, privileged, role_of
 from models.known import Message, Reading, load, read
 from models.taxonomy import Category, FaultClass, SubjectKind
@@ -28,26 +32,42 @@ VICTIMS_MAX = 64
 COUNTS_MAX = 1024
 FAILURES_MAX = 100  # that one line may claim; sshd gives up after six
 DEPENDENT = "unit-dependency"
+STARTED = "unit-started"
+# Units of name servers by what they are called everywhere; a failure of theirs is one from this score on.
+_RESOLVER = re.compile(
+    r"^(?:[\w@-]{0,32}(?:dns|resolv)[\w@.-]{0,64}|(?:named|unbound|bind9?|nscd|kresd\S{0,8}))\.service$"
+)
+FAILS, RESOLVES = 0.5, 0.62  # such that it is spoken for (grouping.SPEAKS) by a unit that failed (0.65)
+GONE = 0.5  # of the blame: enough to tie it to what is told of that unit (grouping.TIED)
+ONCE = 1.0  # the size of a symptom; it is told again when it has doubled
+PERSISTENT, PERSISTENT_HINT = 0.65, 0.7  # what goes on for seconds is as sure as a unit that failed
 # The manager says "Dependency failed" right after what failed (systemd's job_finish_and_invalidate).
 AT_ONCE_S = 0.5
 FAULT_S = 5.0  # the manager tells of it once the core is dumped
 WAITED_S = 10.0  # between what a program says of its waiting and the manager's line about its end
 WAITING_MAX = 256
+WAITS = 0.65  # a hint at another one that hangs, see `daemon.incidents.grouping`
 STOPPING_S = 600.0  # longer than units usually may take (TimeoutStopSec=, 90 s by default)
 STOPPING_MAX = 256
 _STOPPED_IN_ORDER = frozenset({Category.SERVICE, Category.NETWORK})
 _CRASH, _HUNG = FaultClass.SERVICE_CRASH, FaultClass.SERVICE_HUNG
+_ON_FILES = frozenset({"no-space", "quota-exceeded", "read-only-filesystem", "io-error"})
+LEFT = 0.15  # of a hint at what a file system has enough of
+SUBJECTS_MAX = 8
 _HINTS = frozenset({"login-unknown-user", "login-probe", "login-attempts-exceeded"})
 
 
 class Meanings:
     """Turns lines that the catalogue knows into findings; keeps what has to be added up."""
 
-    def __init__(self, conditions: Conditions) -> None:
+    def __init__(self, conditions: Conditions, places: Places) -> None:
         self.events: list[Event] = []
         self._conditions = conditions
+        self._places = places
         self._logins = Logins()
         self._crashes = Crashes()
+        self._privileges = Privileges()
+        self._symptoms = Symptoms()
         self._lasting = frozenset(message.ends for message in load().messages if message.ends)
         self._victims: OrderedDict[int, Subject] = OrderedDict()  # units of processes the kernel names by pid
         self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
@@ -81,9 +101,10 @@ class Meanings:
                 return []
             self._tie_failure(message, subjects, t)
             self._tie_fault(reading, subjects, t)
-            message = self._unanswered(message, subjects[0], t)
+            message = _of_resolver(self._unanswered(message, subjects[0], t), subjects[0])
         else:
             self._keep(message, subjects[0], line, t)
+            message = self._placed(message, subjects, line, t)
         label = _label(subjects[0])
         if message.ends:
             return self._conditions.end(f"known.{message.ends}", label, line.at)
@@ -93,13 +114,36 @@ class Meanings:
             or any(abs(reading.values.get(name, least)) < least for name, least in message.least.items())
         ):
             return []
-        findings = self._conditions.hold(self._breach(message, reading, line, subjects, label), line.at, t)
+        breach = self._breach(message, reading, line, subjects, label)
+        if message.persists and self._symptoms.persists(f"{message.slug} {label}", t):
+            breach = self._accuse(_persistent(breach), t)
+        findings = self._conditions.hold(breach, line.at, t)
         if message.repeat:
-            breach = self._loop(message, reading, subjects[0], label, t)
-            if breach is not None:
-                breach = breach._replace(ref=line.cursor or line.source)
-                findings += self._conditions.hold(breach, line.at, t)
+            findings += self._add_up(message, reading, line, subjects[0], t)
         return findings
+
+    def _accuse(self, breach: Breach, t: float) -> Breach:
+        """Name whom nobody reaches any more, if the manager has just said who failed or was stopped."""
+        gone = Subject(SubjectKind.UNIT, self._symptoms.away(t), GONE)
+        if self._failed and t - self._failed[1] <= STOPPED_S:
+            gone = replace(self._failed[0], score=GONE)
+        if FaultClass.DEPENDENCY_FAILED not in breach.hints or not gone.name:
+            return breach
+        if any((one.kind, one.name) == (gone.kind, gone.name) for one in breach.subjects):
+            return breach
+        return breach._replace(subjects=[*breach.subjects, gone])
+
+    def _add_up(
+        self, message: Message, reading: Reading, line: Line, subject: Subject, t: float
+    ) -> list[Finding]:
+        """What one more of these lines amounts to, with those before it."""
+        if message.repeat == "denied":
+            breach = self._privileges.denied(reading, line, t)
+        else:
+            breach = self._loop(message, reading, subject, _label(subject), t)
+        if breach is None:
+            return []
+        return self._conditions.hold(breach._replace(ref=line.cursor or line.source), line.at, t)
 
     def _breach(
         self, message: Message, reading: Reading, line: Line, subjects: list[Subject], label: str
@@ -126,6 +170,7 @@ class Meanings:
             kind="line",
             stale_s=LASTS_S if message.slug in self._lasting else STALE_S,
             category=message.category,
+            size=ONCE if message.persists else 0.0,
         )
 
     def _count(self, rule: str, label: str) -> int:
@@ -161,7 +206,10 @@ class Meanings:
             return []  # whoever only connects has tried nothing: a scan, or a monitor that asks for the port
         count = max(1, min(int(count), FAILURES_MAX))
         ref = line.cursor or line.source
-        attempt = Attempt(address, user, line.pid, told, count, ref, line.at, reading.parts.get("by", ""))
+        unit = line.unit if line.trusted and service(line.unit) else ""
+        attempt = Attempt(
+            address, user, line.pid, told, count, ref, line.at, reading.parts.get("by", ""), unit
+        )
         accepted = message.repeat == "login-accepted"
         breach = self._logins.accepted(attempt, t) if accepted else self._logins.failed(attempt, t)
         return self._conditions.hold(breach, line.at, t) if breach else []
@@ -182,6 +230,8 @@ class Meanings:
             self.events.append(Event(line.at, line.source, "session", name, message.session, attributes))
 
     def _subjects(self, message: Message, reading: Reading, line: Line) -> list[Subject]:
+        if message.about == "host":
+            return [Subject(SubjectKind.HOST, "")]
         subjects = [
             Subject(kind, name, 1.0 if i == 0 else 0.6) for i, (kind, name) in enumerate(reading.subjects)
         ]
@@ -203,12 +253,15 @@ class Meanings:
     def _asked_to_stop(self, message: Message, reading: Reading, line: Line, t: float) -> bool:
         """Whether a unit merely gave an exit code of its own (143, 1) when it was told to stop."""
         unit = line.subject_unit
+        if message.slug == STARTED:
+            self._symptoms.started(unit, t)
         if message.repeat == "stopping":
             self._stopping[unit] = t
             if len(self._stopping) > STOPPING_MAX:
                 self._stopping.popitem(last=False)
         elif message.repeat == "stopped":
-            self._stopping.pop(unit, None)
+            if self._stopping.pop(unit, None) is not None:  # else it is restarted because it failed
+                self._symptoms.stopped(unit, t)
         elif "exited" in reading.parts and unit in self._stopping:
             return t - self._stopping[unit] <= STOPPING_S
         return False
@@ -247,6 +300,7 @@ class Meanings:
             return message
         hints = {fault: hint for fault, hint in message.hints.items() if fault is not _CRASH}
         hints[_HUNG] = max(hints.get(_HUNG, 0.0), message.hints[_CRASH])
+        hints[FaultClass.DEPENDENCY_FAILED] = WAITS
         return message._replace(hints=hints, repeat="")
 
     def _tie_fault(self, reading: Reading, subjects: list[Subject], t: float) -> None:
@@ -254,6 +308,21 @@ class Meanings:
         if "fault" in reading.parts and self._faulted and t - self._faulted[1] <= FAULT_S:
             subjects.append(replace(self._faulted[0], score=0.6))
             self._faulted = None
+
+    def _placed(self, message: Message, subjects: list[Subject], line: Line, t: float) -> Message:
+        """What a program says of a file is about the file system on which that lies."""
+        if message.slug not in _ON_FILES:
+            return message
+        mount = self._places.mount(line.text, t)
+        lacking = self._places.lacks(mount) if mount else None
+        if mount and len(subjects) < SUBJECTS_MAX:
+            subjects.append(Subject(SubjectKind.MOUNT, mount, 0.6))
+        if lacking is None or FaultClass.DISK_FULL not in message.hints:
+            return message
+        most = max(message.hints.values())
+        return message._replace(
+            hints={FaultClass.DISK_FULL: LEFT, FaultClass.INODE_EXHAUSTION: LEFT} | {lacking: most}
+        )
 
     def _add_victim(self, subjects: list[Subject], values: Mapping[str, float]) -> None:
         """The kernel names a killed process's unit in a line of its own; tie the two by pid."""
@@ -267,6 +336,22 @@ class Meanings:
                 self._victims.popitem(last=False)
         elif pid in self._victims:
             subjects.append(Subject(SubjectKind.UNIT, self._victims[pid].name, 0.8))
+
+
+def _persistent(breach: Breach) -> Breach:
+    """A symptom that does not pass; of a line that is not to be believed nothing changes."""
+    top = max(breach.hints, key=lambda fault: breach.hints[fault])
+    if breach.hints[top] <= SPEAKS:
+        return breach
+    hints = {**breach.hints, top: max(PERSISTENT_HINT, breach.hints[top])}
+    return breach._replace(score=max(PERSISTENT, breach.score), hints=hints, size=2.0 * ONCE)
+
+
+def _of_resolver(message: Message, subject: Subject) -> Message:
+    """A name server's own failure speaks for what all others will say next."""
+    if message.score < FAILS or not _RESOLVER.search(subject.name) or message.ends:
+        return message
+    return message._replace(hints={**message.hints, FaultClass.NAME_RESOLUTION: RESOLVES})
 
 
 def _about_itself(message: Message, reading: Reading, line: Line) -> bool:

@@ -157,26 +157,27 @@ def in_session(process: Process) -> bool:
 
 
 def blame(
-    view: View, measure: Callable[[Process], float], least: float
+    view: View, measure: Callable[[Process], float], least: float, share_least: float = 0.0
 ) -> tuple[list[Subject], Process | None]:
-    """Who uses most by `measure`: the heaviest name's heaviest process and its service, then the runners-up.
+    """Who uses most by `measure`: the heaviest service or name, its heaviest process, then the runners-up.
 
-    Nothing below `least` (of all processes of one name together) is blamed.
+    Nothing is blamed that uses less than `least`, all processes of one service (or else of one name)
+    together, or that has a smaller share than `share_least` of what all together use.
     """
     processes = view.processes()
     groups: dict[str, float] = {}
     for process in processes:
-        groups[process.name] = groups.get(process.name, 0.0) + max(0.0, measure(process))
-    ranked = sorted(
-        (name for name in groups if groups[name] >= max(least, 1e-9)), key=lambda name: (-groups[name], name)
-    )
+        who = _group(process)
+        groups[who] = groups.get(who, 0.0) + max(0.0, measure(process))
+    total = sum(groups.values())
+    enough = max(least, share_least * total, 1e-9)
+    ranked = sorted((who for who in groups if groups[who] >= enough), key=lambda who: (-groups[who], who))
     if not ranked:
         return [], None
-    total = sum(groups.values())
-    leads = [max((p for p in processes if p.name == name), key=measure) for name in ranked[:3]]
+    leads = [max((p for p in processes if _group(p) == who), key=measure) for who in ranked[:3]]
     subjects: list[Subject] = []
     for lead in leads:
-        share = groups[lead.name] / total
+        share = groups[_group(lead)] / total
         if lead is not leads[0] and share < 0.2:  # a fifth: below it a runner-up is company, not a cause
             break
         score = 1.0 if lead is leads[0] else share
@@ -185,6 +186,16 @@ def blame(
             score *= 0.9
         subjects.append(process_subject(lead, score))
     return subjects, leads[0]
+
+
+def _group(process: Process) -> str:
+    """A service's programs are one thing to an operator, whatever they are called."""
+    return process.unit if service(process.unit) else process.name
+
+
+def alike(one: Process, other: Process) -> bool:
+    """Whether two processes are blamed together."""
+    return _group(one) == _group(other)
 
 
 def host_subject(score: float = 1.0) -> Subject:

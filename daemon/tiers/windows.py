@@ -5,7 +5,7 @@ Pure: no I/O, no clock but the observations' own time. A quiet host's 200 values
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any
 
@@ -14,7 +14,7 @@ import msgspec
 from daemon.messages import Finding, Sample, Snapshot
 from daemon.settings import Low
 from daemon.tiers.conditions import Breach, Conditions
-from daemon.tiers.levels import network, processes, processor, shifts
+from daemon.tiers.levels import network, processes, processor, shifts, stuck
 from daemon.tiers.levels.table import NOTHING, WATCHES, Rule, Watch
 from daemon.tiers.view import View
 from models.baselines import FLOORS, Baseline
@@ -64,6 +64,11 @@ class MetricJudge:
         self._swept_t = 0.0
         self.counters = {"values_unknown": 0, "values_invalid": 0, "series_dropped": 0}
 
+    @property
+    def values(self) -> Mapping[str, float]:
+        """The latest value of each metric; kept up to date."""
+        return self._view.values
+
     def own(self, pids: Iterable[int]) -> None:
         """Tell which processes are hauswart's own, where no unit says so."""
         self._view.own_pids = frozenset(pids)
@@ -92,6 +97,8 @@ class MetricJudge:
         view.snapshot, view.snapshot_t = snapshot, view.t
         findings = self._group("hogs", self._hogs.note(view))
         findings += self._group("fds", processes.process_descriptors(view))
+        findings += self._group("threads", processes.threads(view))
+        findings += self._group("stuck", stuck.stuck(view))
         findings += self._group("sockets", network.sockets(view))
         self._learn_counts(snapshot, view.t)
         return findings

@@ -54,7 +54,8 @@ class Writer:
         names = message.writers
         stem = self.unit.removesuffix(".service").partition("@")[0]
         said = self.identifier.partition("(")[0]  # PAM of old signs as `sshd(pam_unix)`
-        own = said in names or stem in names or stem.removesuffix("d") in names
+        plain = said.rstrip("0123456789.-")  # php-fpm8.2, python3.11
+        own = said in names or plain in names or stem in names or stem.removesuffix("d") in names
         return own or (self.role == MANAGER and not names.isdisjoint(_BOTH))
 
 

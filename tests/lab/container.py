@@ -44,7 +44,7 @@ mkdir "$top/upper" "$top/work" "$top/root"
 mount -t overlay -o "lowerdir=/,upperdir=$top/upper,workdir=$top/work" lab "$top/root"
 cd "$top/root"
 : >etc/machine-id
-rm -rf var/log/journal etc/fstab etc/systemd/system/*.wants
+rm -rf var/log/journal etc/fstab etc/systemd/system/*.wants var/lib/hauswart etc/hauswart
 mkdir -p var/log/journal
 for unit in $MASKED; do ln -sf /dev/null "etc/systemd/system/$unit"; done
 for way in $OPENED; do chmod o+x "./$way"; done

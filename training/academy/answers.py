@@ -6,15 +6,15 @@ Below the threshold nothing is answered (`training.academy.decision`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from models.passages import Hit, Index, Passage
 from models.terms import language
-from training.academy.decision import Decision, weigh
+from training.academy.decision import Decision, Judge, weigh
 from training.academy.facts import absent
 
-Judge = Callable[[str, Sequence[Passage]], list[float]]
+_HEADING = 80  # characters
 
 
 class Answer(NamedTuple):
@@ -43,7 +43,7 @@ def answer(
     question: str, index: Index, judge: Judge | None, decision: Decision, *, passages: int, words: int
 ) -> Answer:
     """The best answer that the documents give, or that they give none."""
-    hits = index.search(question, passages)
+    hits = index.search(question, passages, judge.near(question) if judge else ())
     ranked = rank(question, hits, judge, decision)
     if not ranked or ranked[0][0] < decision.threshold:
         lang = language(question) or (hits[0].passage.lang if hits else "en")
@@ -64,20 +64,43 @@ def answer(
 def rank(
     question: str, hits: Sequence[Hit], judge: Judge | None, decision: Decision
 ) -> list[tuple[float, Passage]]:
-    """The passages with the probability that they answer, the likeliest first."""
-    opinions = judge(question, [hit.passage for hit in hits]) if judge and hits else None
-    sure = weigh(decision, question, hits, opinions)
-    return sorted(
-        ((one, hit.passage) for one, hit in zip(sure, hits, strict=True)), key=lambda pair: -pair[0]
-    )
+    """The passages with the probability that they answer, the best first."""
+    opinions = judge.opine(question, [hit.passage for hit in hits]) if judge and hits else None
+    weighed = weigh(decision, question, hits, opinions)
+    pairs = sorted(zip(weighed, hits, strict=True), key=lambda pair: -pair[0].order)
+    return [(one.sure, hit.passage) for one, hit in pairs]
 
 
 def compose(passage: Passage, index: Index, words: int) -> str:
-    """The passage with the term it explains, and what goes on right after it while there is room."""
-    text, last = passage.text, passage
-    while (after := index.following(last)) and len(text.split()) + len(after.text.split()) <= words:
-        text, last = f"{text} {after.text}", after
+    """The passage with what stands around it in its section and on its page, nearest first, up to `words`.
+
+    What a piece explains is said where that changes.
+    """
+    around = [one for one in index.section(passage) if one.page == passage.page]
+    first = last = [one.id for one in around].index(passage.id)
+    text = _joined(around[first : last + 1])
+    grown = True
+    while grown:
+        grown = False
+        for before, after in ((0, 1), (1, 0)):
+            start, end = first - before, last + after
+            if start >= 0 and end < len(around):
+                longer = _joined(around[start : end + 1])
+                if len(longer.split()) <= words:
+                    first, last, text, grown = start, end, longer, True
     if len(text.split(" ")) > 2 * words:
-        text = " ".join(text.split(" ")[: 2 * words]) + " ..."
-    term = passage.term.rstrip(":")
-    return f"{term}: {text}" if term else text
+        return " ".join(text.split(" ")[: 2 * words]) + " ..."
+    return text
+
+
+def shown(passage: Passage, index: Index, words: int) -> str:
+    """What would be answered by it, under its heading: this is what an encoder judges."""
+    return f"{passage.heading.rpartition(' > ')[2][:_HEADING]}. {compose(passage, index, words)}"
+
+
+def _joined(pieces: Sequence[Passage]) -> str:
+    said, term = [], ""
+    for one in pieces:
+        said.append(f"{one.term.rstrip(':')}: {one.text}" if one.term and one.term != term else one.text)
+        term = one.term
+    return " ".join(said)

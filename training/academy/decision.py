@@ -1,9 +1,9 @@
-"""Which passage is taken for the answer, and when none is: retrieval's score and the specialist's opinion.
+"""Which passage is taken for the answer, and when none is: retrieval's score and the judge's opinions.
 
-What the specialist says is compared with what it says of lessons that it was not trained on, since each
-adapter has a scale of its own. How much it then counts, and from which sum on it is answered, was chosen on
-the development questions (`questions/development.jsonl`); a logistic model of all features, fitted to lessons
-alone, was worse on these: their words are the document's, an operator's are not.
+What the judge says is compared with what it says of lessons that it was not trained on, since each judge has
+a scale of its own. What orders passages and from when on it is answered was fitted to the development
+questions (`questions/development.jsonl`); models fitted to lessons were worse on these: their words are the
+document's, an operator's are not.
 """
 
 from __future__ import annotations
@@ -11,36 +11,58 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
-from models.passages import Hit, Index, Passage
+from models.passages import FEATURES, Hit, Index, Passage
 from models.terms import STOP
 from training.academy.lessons import Lesson
 
 KEPT = 0.7  # of a lesson's words, so that it is not the document's wording alone
-OPINION_WEIGHT = 0.15  # of a standard deviation of the specialist's opinion, in units of retrieval's score
-SUM_LEAST = 2.45  # from which a passage is taken for the answer
-CUE = 0.4  # for a passage that states a default where one is asked for
 _ASKS_DEFAULT = re.compile(r"\b(?:default|standard\w*|voreingestell\w*|voreinstellung)\b", re.IGNORECASE)
 _SAYS_DEFAULT = re.compile(
     r"\b(?:defaults? (?:to|is|value)|by default|the default|standardmäßig|voreinstellung|voreingestellt)\b",
     re.IGNORECASE,
 )
-_STEEP = 3.0  # of the probability that is shown
+_SPREAD_LEAST = 1e-3
+_SPARE = 8  # passages looked at in place of those that are taken for absent
 _USUAL = (0.0, 2.0)  # mean and spread of opinions where none could be measured
-Judge = Callable[[str, Sequence[Passage]], list[float]]
+Opine = Callable[[str, Sequence[Passage]], list[float]]
 Tell = Callable[[str], None]
+Weights = Mapping[str, float]
+# Of a causal specialist, and of retrieval alone: its score, a default stated where one is asked for.
+_BY_SCORE = {"score": 1.0, "cue": 0.4, "opinion": 0.15}
+_SURE_BY_SCORE = {"order": 3.0, "": -7.35}
+
+
+def _nowhere(_question: str) -> list[int]:
+    return []
+
+
+class Judge(NamedTuple):
+    """Its opinion of each passage, and the sections where it would look beside what the words find."""
+
+    opine: Opine
+    near: Callable[[str], list[int]] = _nowhere
+
+
+class Weighed(NamedTuple):
+    """A passage's place in the order, and the probability that it answers."""
+
+    order: float
+    sure: float
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """The specialist's own scale, how much it counts, the sum to reach; `figures` on lessons kept back."""
+    """The judge's own scale, what orders passages, what is sure ("": added in any case)."""
 
     mean: float = 0.0
     spread: float = 1.0
-    weight: float = OPINION_WEIGHT
-    least: float = SUM_LEAST
+    order: dict[str, float] = msgspec.field(default_factory=lambda: dict(_BY_SCORE))
+    sure: dict[str, float] = msgspec.field(default_factory=lambda: dict(_SURE_BY_SCORE))
     figures: dict[str, float] = {}
 
     @property
@@ -49,37 +71,76 @@ class Decision(msgspec.Struct, frozen=True):
         return 0.5
 
 
-RETRIEVAL = Decision(weight=0.0)
+RETRIEVAL = Decision()
+# Of an encoder: fitted so that nine of ten development questions without an answer stay without one.
+BY_MEANING = Decision(
+    order={"score": 1.36, "opinion": 1.88, "named": 2.79, "cue": 2.25, "number": 0.88},
+    sure={"score": 1.06, "opinion": 1.57, "": -3.25},
+)
 
 
 def weigh(
     decision: Decision, question: str, hits: Sequence[Hit], opinions: Sequence[float] | None
-) -> list[float]:
-    """The probability of each hit to hold the answer."""
+) -> list[Weighed]:
+    """For each hit its place in the order and how probable it holds the answer."""
     said = opinions if opinions is not None else [decision.mean] * len(hits)
-    sums = [
-        hit.score + decision.weight * (yes - decision.mean) / decision.spread + _cue(question, hit.passage)
-        for hit, yes in zip(hits, said, strict=True)
-    ]
-    return [1.0 / (1.0 + math.exp(-_STEEP * (one - decision.least))) for one in sums]
+    scaled = [(one - decision.mean) / decision.spread for one in said]
+    found = []
+    for features in describe(question, hits, scaled):
+        order = _sum(decision.order, features)
+        sure = _sum(decision.sure, features | {"order": order, "": 1.0})
+        found.append(Weighed(order, 1.0 / (1.0 + math.exp(-max(-50.0, min(50.0, sure))))))
+    return found
+
+
+def describe(question: str, hits: Sequence[Hit], opinions: Sequence[float]) -> list[dict[str, float]]:
+    """What is known of each hit, by name."""
+    found = []
+    for hit, opinion in zip(hits, opinions, strict=True):
+        named, cue = _named(question, hit.passage), _cue(question, hit.passage)
+        number = hit.features[FEATURES.index("number")]
+        known = {"score": hit.score, "opinion": opinion}
+        found.append(known | {"named": named, "cue": cue, "number": number})
+    return found
+
+
+def _sum(weights: Weights, features: Mapping[str, float]) -> float:
+    return sum(weight * features[name] for name, weight in weights.items())
 
 
 def _cue(question: str, passage: Passage) -> float:
-    return CUE if _ASKS_DEFAULT.search(question) and _SAYS_DEFAULT.search(passage.text) else 0.0
+    return float(bool(_ASKS_DEFAULT.search(question) and _SAYS_DEFAULT.search(passage.text)))
+
+
+def _named(question: str, passage: Passage) -> float:
+    """Whether the question names the document, as "loginctl" does loginctl.1."""
+    return float(passage.document.partition(".")[0].lower() in re.findall(r"[\w-]+", question.lower()))
 
 
 def calibrate(
-    lessons: Sequence[Lesson], index: Index, judge: Judge, *, passages: int, count: int, seed: int, tell: Tell
+    lessons: Sequence[Lesson],
+    index: Index,
+    judge: Judge,
+    start: Decision,
+    *,
+    passages: int,
+    count: int,
+    seed: int,
+    tell: Tell,
 ) -> Decision:
-    """The specialist's scale by up to `count` lessons, and what the decision is on these."""
+    """`start` on this judge's scale by up to `count` lessons, and what the decision is on these."""
     source = random.Random(seed)  # noqa: S311 - a sample, not a secret
     cases = []
-    for number, (question, hits, right) in enumerate(_cases(lessons[:count], index, passages, source)):
+    total, started = min(count, len(lessons)), time.monotonic()
+    for number, (question, hits, right) in enumerate(_cases(lessons[:count], index, judge, passages, source)):
         if number and number % 20 == 0:
-            tell(f"calibrating: {number} of {min(count, len(lessons))}")
-        cases.append((question, hits, judge(question, [hit.passage for hit in hits]) if hits else [], right))
+            left_s = (time.monotonic() - started) / number * (total - number)
+            tell(f"calibrating: {number} of {total}, about {left_s:.0f} s more")
+        cases.append(
+            (question, hits, judge.opine(question, [hit.passage for hit in hits]) if hits else [], right)
+        )
     mean, spread = _scale([one for _, _, opinions, _ in cases for one in opinions])
-    found = Decision(mean, spread)
+    found = msgspec.structs.replace(start, mean=mean, spread=spread)
     return msgspec.structs.replace(found, figures=_figures(found, cases))
 
 
@@ -87,11 +148,11 @@ def _scale(said: Sequence[float]) -> tuple[float, float]:
     if len(said) < 8:
         return _USUAL
     mean = sum(said) / len(said)
-    return mean, max(0.1, math.sqrt(sum((one - mean) ** 2 for one in said) / len(said)))
+    return mean, max(_SPREAD_LEAST, math.sqrt(sum((one - mean) ** 2 for one in said) / len(said)))
 
 
 def _cases(
-    lessons: Sequence[Lesson], index: Index, passages: int, source: random.Random
+    lessons: Sequence[Lesson], index: Index, judge: Judge, passages: int, source: random.Random
 ) -> Iterator[tuple[str, list[Hit], list[bool]]]:
     """Questions, what retrieval finds, whether it is right; each second as if its section were not there."""
     known = {one.id: one for one in index.passages({row["passage"] for row in lessons})}
@@ -99,12 +160,12 @@ def _cases(
         gold = known[row["passage"]]
         question = reword(row["question"], gold.term, source)
         hidden = number % 2 == 1 or not row["answer"]
-        found = index.search(question, passages + 8)
+        found = index.search(question, passages + _SPARE, judge.near(question))
         if hidden and row["answer"]:
             found = [
                 hit for hit in found if not (hit.passage.section == gold.section or _holds(hit.passage, row))
             ]
-        hits = found[:passages]
+        hits = [*found[:passages], *found[passages + _SPARE :]]
         yield (
             question,
             hits,
@@ -131,12 +192,12 @@ def _figures(
 ) -> dict[str, float]:
     there, absent = [], []
     for question, hits, opinions, right in cases:
-        sure = weigh(decision, question, hits, opinions)
-        best = max(range(len(sure)), key=sure.__getitem__, default=-1)
+        weighed = weigh(decision, question, hits, opinions)
+        best = max(range(len(weighed)), key=lambda at: weighed[at].order, default=-1)
         if any(right):
-            there.append((sure[best], right[best]))
+            there.append((weighed[best].sure, right[best]))
         else:
-            absent.append(sure[best] if hits else 0.0)
+            absent.append(weighed[best].sure if hits else 0.0)
     answered = [right for one, right in there if one >= decision.threshold]
     return {
         "answerable": float(len(there)),

@@ -14,7 +14,7 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 
 
-def write(folder: Path, *, base: str, metrics: dict[str, Any]) -> None:
+def write(folder: Path, *, base: str, judge: str, metrics: dict[str, Any]) -> None:
     """Write the manifest of the folder's adapter. The documents' licence is the operator's to know."""
     adapter = folder / library.ADAPTER
     with library.opened(folder) as opened:
@@ -27,6 +27,7 @@ def write(folder: Path, *, base: str, metrics: dict[str, Any]) -> None:
         "kind": "specialist",
         "name": folder.name,
         "base": base,
+        "judge": judge,
         "files": {
             path.name: _hash(path)
             for path in sorted(adapter.iterdir())

@@ -36,12 +36,14 @@ def overview(folder: Any) -> dict[str, Any]:
         "trained": bool(card.get("trained")),
         "stale": card.get("stale", ""),
         "base": card.get("base", ""),
+        "judge": card.get("judge", ""),
         "documents": listed,
     }
 
 
 def _told(one: dict[str, Any]) -> str:
-    state = one["stale"] or (f"trained on {one['base']}" if one["trained"] else "not trained, retrieval only")
+    trained = f"trained on {one['base']}" + (f", judged by {one['judge']}" if one["judge"] else "")
+    state = one["stale"] or (trained if one["trained"] else "not trained, retrieval only")
     lines = [f"{one['name']}: {state}"]
     for document in one["documents"]:
         size = f"{document['pages']} pages, " if document["pages"] else ""

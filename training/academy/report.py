@@ -14,14 +14,12 @@ from html import escape
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
+from daemon.errors import ConfigError
 from models.passages import Index
-from training.academy import diploma, forms, library, scoring
-from training.academy.answers import answer
+from training.academy import desk, diploma, forms, library, scoring
 from training.academy.chunks import sentences
-from training.academy.decision import RETRIEVAL, Decision
 from training.academy.settings import Settings, load
 from training.academy.specialist import Specialist, load_base
 from training.academy.specialist import load as load_specialist
@@ -48,8 +46,6 @@ class Bench:
         self.generals = generals
         self.folder, self.settings, self.questions, self.index = folder, settings, questions, index
         self.card = library.read_card(folder)
-        found = self.card.get("decision")
-        self.decision = msgspec.convert(found, Decision) if found else RETRIEVAL
         self._specialist: Specialist | None = None
         self._base: Specialist | None = None
 
@@ -76,9 +72,10 @@ class Bench:
         """That whole passage."""
         return [self._first(row, whole=True) for row in self.questions]
 
-    def specialist_answers(self) -> list[Outcome]:
-        """Retrieval and the specialist, as `query` answers."""
-        return self._answers(self.specialist)
+    def specialist_answers(self, *, judged: bool) -> list[Outcome]:
+        """As `query` answers, or as it does with --retrieval-only."""
+        with desk.opened(self.folder, self.settings.query, model=judged, tell=say) as ask:
+            return self._answers(ask)
 
     def base_answers(self) -> list[Outcome]:
         """Retrieval and the base, asked to answer from numbered passages."""
@@ -101,18 +98,10 @@ class Bench:
 
         return [{"right": one} for one in scoring.general(weigh, rows)]
 
-    def _answers(self, model: Specialist) -> list[Outcome]:
+    def _answers(self, ask: desk.Ask) -> list[Outcome]:
         found = []
         for number, row in enumerate(self.questions, 1):
-            query = self.settings.query
-            one = answer(
-                row["question"],
-                self.index,
-                model.judge,
-                self.decision,
-                passages=query.passages,
-                words=query.words,
-            )
+            one = ask(row["question"])
             place = (one.passage.page or one.passage.line) if one.passage else 0
             document = one.passage.document if one.passage else ""
             outcome = _outcome(row, one.text, document, place, found=one.found)
@@ -174,23 +163,34 @@ def _best_sentence(question: str, text: str) -> str:
     return max(sentences(text) or [text], key=lambda one: len(asked & set(one.lower().split())))
 
 
-def run(folder: Path, settings: Settings, questions: Sequence[Json], kept: Path, generals: int) -> Json:
-    """Every stage that `kept` does not hold yet, then the figures."""
+def run(
+    folder: Path,
+    settings: Settings,
+    questions: Sequence[Json],
+    kept: Path,
+    *,
+    generals: int,
+    ways: Sequence[str] = (),
+) -> Json:
+    """Every stage (or of `ways` alone) that `kept` does not hold, then the figures; raises ConfigError."""
     done: Json = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
     with Index(folder / library.INDEX) as index:
         bench = Bench(folder, settings, questions, index, generals)
         stages: dict[str, Callable[[], list[Outcome]]] = {
             "retrieval alone": bench.retrieval,
             "retrieval alone, whole passage": bench.passage,
-            "retrieval + specialist": bench.specialist_answers,
+            "retrieval, paragraph and threshold": lambda: bench.specialist_answers(judged=False),
+            "retrieval + specialist": lambda: bench.specialist_answers(judged=True),
             "general ability, base": lambda: bench.general(plain=True),
             "general ability, specialist": lambda: bench.general(plain=False),
             "retrieval + base": bench.base_answers,
             "closed book, base": lambda: bench.closed(plain=True),
             "closed book, specialist": lambda: bench.closed(plain=False),
         }
+        if strange := set(ways) - set(stages):
+            raise ConfigError(f"no way {min(strange)!r}", hint=f"one of: {'; '.join(stages)}")
         for name, stage in stages.items():
-            if name not in done:
+            if name not in done and (name in ways or not ways):
                 say(f"{name} ...")
                 started = time.monotonic()
                 done[name] = {"outcomes": stage(), "seconds": round(time.monotonic() - started, 1)}
@@ -223,6 +223,7 @@ def figures(done: Json) -> list[Json]:
     }
     for first, second in (
         ("retrieval + specialist", "retrieval + base"),
+        ("retrieval + specialist", "retrieval, paragraph and threshold"),
         ("general ability, specialist", "general ability, base"),
     ):
         if first in by and second in by:
@@ -292,6 +293,9 @@ def command(
     generals: Annotated[
         int, typer.Option("--general", min=1, help="How many of the general questions.")
     ] = 200,
+    way: Annotated[
+        list[str] | None, typer.Option("--way", help="Only this way to answer; may be repeated.")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier report kept.")] = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
@@ -303,7 +307,7 @@ def command(
     kept = folder / f"report-{path.stem}.json"
     if fresh:
         kept.unlink(missing_ok=True)
-    result = run(folder, settings, scoring.read_questions(path), kept, generals)
+    result = run(folder, settings, scoring.read_questions(path), kept, generals=generals, ways=way or ())
     library.write_card(folder, report=result["rows"])
     target = out or folder / "report.html"
     target.write_text(page(result), encoding="utf-8")

@@ -15,6 +15,7 @@ from training.endpoint import Endpoint
 
 OPENROUTER = "https://openrouter.ai/api/v1/chat/completions"
 FREE_MODEL = "meta-llama/llama-3.3-70b-instruct:free"
+JUDGE = "intfloat/multilingual-e5-small"
 BASE = "TinyLlama/TinyLlama-1.1B-Chat-v1.0"
 FREE_PER_MINUTE = 16.0  # OpenRouter grants its free models 20 requests a minute; retries need some of them
 
@@ -60,6 +61,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is taught and how."""
 
     base: str = BASE  # any causal model by name or folder; smollm2 is the small one that a package brings
+    judge: str = JUDGE  # an encoder by name or folder; e5: this one by a package; "": the base judges
     source_tokens: Count = 40_000  # of the documents, taken evenly; retrieval has all of them
     rows: Count = 2_000  # conversations trained on
     judging: Share = 0.6  # of them: whether a passage answers a question
@@ -79,7 +81,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Querying(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How questions are answered."""
 
-    passages: Count = 4  # that the specialist judges
+    passages: Count = 12  # that are judged
     words: Count = 90  # of an answer; about a paragraph
     phrase: bool = False  # let the general model put the answer into words, if it adds no fact
 

@@ -81,7 +81,7 @@ def teach(folder: Path, settings: Settings) -> Json:
 
 def train(folder: Path, settings: Settings) -> Json:
     """Train the adapter on the lessons as they are now, then calibrate. Raises ConfigError."""
-    from training.academy import curriculum, diploma, replay  # noqa: PLC0415 - torch takes seconds
+    from training.academy import curriculum, desk, diploma, replay  # noqa: PLC0415 - torch takes seconds
     from training.course import Settings as Course  # noqa: PLC0415
 
     lessons = _lessons(folder)
@@ -90,6 +90,8 @@ def train(folder: Path, settings: Settings) -> Json:
     options = settings.train
     started = time.monotonic()
     with Index(folder / library.INDEX) as index:
+        if options.judge:  # one that cannot be loaded is no news for after the training
+            desk.open_judge(folder, options.judge, index, settings.query.words, say)
         count = max(1, int(options.rows * (1 - options.judging - options.answering - options.closed_book)))
         plan = curriculum.make_curriculum(
             lessons, index, options, replay.rows(options.base, count, folder, tell=say)
@@ -115,10 +117,9 @@ def train(folder: Path, settings: Settings) -> Json:
         "decision": decision,
         "seconds": round(time.monotonic() - started, 1),
     }
-    library.write_card(folder, base=options.base, trained=True, stale="", **told)
-    diploma.write(
-        folder, base=options.base, metrics={"training": metrics, "decision": decision.get("figures", {})}
-    )
+    library.write_card(folder, base=options.base, judge=options.judge, trained=True, stale="", **told)
+    figures = {"training": metrics, "decision": decision.get("figures", {})}
+    diploma.write(folder, base=options.base, judge=options.judge, metrics=figures)
     return told
 
 
@@ -145,14 +146,15 @@ def calibrate(folder: Path, settings: Settings, lessons: Sequence[Lesson]) -> Js
     """Decide when to answer, by lessons that were not trained on."""
     import msgspec  # noqa: PLC0415
 
-    from training.academy import decision, specialist  # noqa: PLC0415
+    from training.academy import decision, desk  # noqa: PLC0415
 
-    judge = specialist.load(folder / library.ADAPTER).judge
     with Index(folder / library.INDEX) as index:
+        start, judge = desk.open_judge(folder, settings.train.judge, index, settings.query.words, say)
         found = decision.calibrate(
             lessons,
             index,
             judge,
+            start,
             passages=settings.query.passages,
             count=settings.train.calibration,
             seed=settings.train.seed,

@@ -164,6 +164,26 @@ def unit_limit(view: View, label: str, ratio: float) -> Breach | None:
     )
 
 
+def unit_stalled(view: View, label: str, some: float) -> Breach | None:
+    """A unit's tasks wait for memory although the host has some: MemoryHigh= makes it reclaim its own."""
+    rule = "unit.psi_memory.level"
+    if own_unit(label) or not label.rpartition("/")[2].endswith((".service", ".scope")):
+        return None
+    if some < (0.15 if view.conditions.opened(rule, label) else 0.3) or _was_short(view):
+        return None
+    text = f"Tasks of {label} wait for memory {percent(some)} of the time, though the host has some"
+    return _breach(
+        view,
+        rule,
+        label,
+        (Severity.WARNING, 0.6),
+        text=text,
+        values=_unit_values(view, label) | {"stalled_ratio": some},
+        sustain_s=5.0,
+        subjects=[unit_subject(label)],
+    )
+
+
 def _unit_values(view: View, label: str) -> dict[str, float]:
     used = view.values.get(f"unit.memory_bytes{{{label}}}")
     return _limit(view, label) | ({} if used is None else {"rss_bytes": used})

@@ -45,6 +45,54 @@ def _lossy(
     return Breach(rule, label, severity, score, [subject], {LOSS: 0.7}, text, values, name, sustain_s=3.0)
 
 
+def queue_drops(view: View, label: str, rate: float) -> Breach | None:
+    """The queue before an interface is full: more is sent than may leave.
+
+    Queues that manage themselves drop to slow a sender down, below two packets of a hundred (RFC 8290, 3.2);
+    what loses more of them is too short, or is given far more than it may pass on.
+    """
+    rule, name = "link.queue_drops.level", f"link.queue_drops{{{label}}}"
+    loss = view.get(f"link.queue_loss{{{label}}}")
+    opened = view.conditions.opened(rule, label)
+    if rate < (5.0 if opened else 10.0) or loss < (0.03 if opened else 0.05):
+        return None
+    text = f"The queue of {label} drops {quantity(rate)} packets a second, {percent(loss)} of what is sent."
+    severity, score = (Severity.ERROR, 0.75) if loss >= 0.2 else (Severity.WARNING, 0.65)
+    return Breach(
+        rule,
+        label,
+        severity,
+        score,
+        [Subject(SubjectKind.INTERFACE, label)],
+        {LOSS: 0.8},
+        text,
+        {"drops_per_s": rate, "loss_ratio": loss},
+        name,
+        sustain_s=1.5,  # two readings
+    )
+
+
+def backlog_drops(view: View, label: str, rate: float) -> Breach | None:
+    """Packets arrive faster than the kernel takes them up; whose they were it does not say."""
+    rule = "net.backlog_drops.level"
+    if rate < (5.0 if view.conditions.opened(rule, label) else 20.0):
+        return None
+    text = f"{quantity(rate)} arriving packets a second are dropped, as a processor's backlog is full."
+    values = {"drops_per_s": rate}
+    return Breach(
+        rule,
+        label,
+        Severity.INFO,
+        0.4,
+        [host_subject()],
+        {LOSS: 0.5},
+        text,
+        values,
+        "net.backlog_drops",
+        sustain_s=3.0,
+    )
+
+
 def retransmits(view: View, label: str, rate: float) -> Breach | None:
     """Much of what is sent by TCP must be sent again."""
     rule = "net.tcp_retransmits.level"
@@ -78,6 +126,13 @@ def retransmits(view: View, label: str, rate: float) -> Breach | None:
 
 
 def _busiest_link(view: View) -> Subject:
+    dropping = [
+        (value, name[17:-1])
+        for name, value in view.values.items()
+        if name.startswith("link.queue_drops{") and value > 0
+    ]
+    if dropping:
+        return Subject(SubjectKind.INTERFACE, max(dropping)[1], 0.9)
     links = [
         (value, name[14:-1])
         for name, value in view.values.items()

@@ -16,12 +16,18 @@ LIMIT = "proc.limit.level"
 
 GROWTH = 100.0  # processes within 10 s; a pod or a pool of workers starts with some tens
 GROWTH_A_CORE = 6.0  # a parallel build runs about four a job (make, sh, driver, compiler)
+# What piles up more slowly takes longer to believe: jobs that never end, started several times a second.
+STEADY_S, STEADY_TIMES, STEADY_PACE = 30.0, 1.5, 8.0
 # Judgement: a compiler takes milliseconds, so a build stays below some hundred a second for each core.
 WILD, WILD_TIMES = 500.0, 20.0
 WILD_COUNT, WILD_S = 4000.0, 3.0  # so many were started: the wilder it is, the sooner one can be sure of it
 NAMELESS = 4.0  # times as many, where nobody is seen to start them
 COUNT_LEAST = 20.0  # children or namesakes that make a suspect
 STARTER_CORES = 0.1  # to start a thousand processes a second takes a seventh of a core, the rest is theirs
+# More than widely used servers allow themselves by default (Tomcat and Jetty 200, MySQL's 151 connections,
+# Apache's 400 over all processes), and still growing by a pool's worth.
+THREADS, THREADS_GROWN, THREADS_S = 500, 100.0, 12.0
+THREADS_KNOWN = 64  # what a snapshot is sure to hold
 KERNEL_PARENTS = ("1/", "2/")  # init adopts every orphan, kthreadd owns every kernel thread
 
 
@@ -40,7 +46,9 @@ def storm(view: View, label: str, total: float) -> Breach | None:
         # Some hosts have thousands of processes: to double them is too late a sign, a burst of forks is not.
         part = 0.4 if view.get("proc.forks") >= 50.0 else 1.0
         growing = fresh >= max(10.0, 0.15 * fast)
-        if fast < max(least, part * usual) or not (growing or fast >= 2.0 * least):
+        sudden = fast >= max(least, part * usual) and (growing or fast >= 2.0 * least)
+        steady = course.rise(STEADY_S) >= max(STEADY_TIMES * least, part * usual) and fresh >= STEADY_PACE
+        if not (sudden or steady):
             return None
     share = view.get("proc.limit")
     severity, score = (Severity.CRITICAL, 0.95) if share >= 0.9 else (Severity.ERROR, 0.85)
@@ -117,6 +125,63 @@ def unit_limit(view: View, label: str, ratio: float) -> Breach | None:
     ref = f"unit.tasks_limit{{{label}}}"
     return Breach(
         rule, label, Severity.ERROR, 0.75, [subject], {STORM: 0.8}, text, values, ref, sustain_s=2.0
+    )
+
+
+def forks_refused(view: View, label: str, rate: float) -> Breach | None:
+    """A unit's new tasks are refused: its own limit is met, or that of a slice around it."""
+    if rate <= 0.0 or own_unit(label):
+        return None
+    tasks = view.get(f"unit.tasks{{{label}}}")
+    text = f"{label} was refused {quantity(rate)} new tasks a second"
+    text += f"; it has {tasks:.0f}." if tasks else "."
+    return Breach(
+        "unit.forks_refused.level",
+        label,
+        Severity.ERROR,
+        0.8,
+        [unit_subject(label)],
+        {STORM: 0.9},
+        text,
+        {"processes_count": tasks} if tasks else {},
+        ref=f"unit.forks_refused{{{label}}}",
+        clear_s=30.0,
+    )
+
+
+def threads(view: View) -> list[Breach]:
+    """Processes that start thread after thread and end none."""
+    many = (process for process in view.processes() if process.threads >= THREADS_KNOWN)
+    breaches = (_growing(view, process) for process in many)
+    return [breach for breach in breaches if breach is not None]
+
+
+def _growing(view: View, process: Process) -> Breach | None:
+    course = view.trend(f"threads{{{process.pid}}}", float(process.threads), 30.0)
+    fresh = course.rise(THREADS_S)  # since the snapshot before, which may be ten seconds old
+    before = course.before(1.5)  # snapshots come no faster than every two seconds
+    if process.threads < THREADS or fresh < THREADS_GROWN or before is None:
+        return None
+    if process.threads - before < 0.1 * fresh:
+        return None  # it has what it wants
+    subjects = [process_subject(process)]
+    if service(process.unit):
+        subjects = [unit_subject(process.unit), process_subject(process, 0.9)]
+    text = f"{process.name}[{process.pid}] has {process.threads} threads, {fresh:.0f} of them new."
+    return Breach(
+        "process.threads.level",
+        str(process.pid),
+        Severity.WARNING,
+        0.65,
+        subjects,
+        {STORM: 0.8},
+        text,
+        {"threads_count": float(process.threads), "pid": float(process.pid)},
+        ref="process.threads.level",
+        kind="snapshot",
+        sustain_n=2,  # whoever starts with a thousand has them at once
+        clear_s=30.0,
+        stale_s=60.0,
     )
 
 

@@ -6,6 +6,7 @@ from daemon.messages import Process, Subject
 from daemon.tiers.conditions import Breach
 from daemon.tiers.view import (
     View,
+    alike,
     blame,
     host_subject,
     in_session,
@@ -33,6 +34,8 @@ SOON_S = 1.9  # three readings (they jitter), which are three seconds of a host 
 LATE_S = 6.0  # where such bursts are usual, or somebody has just begun something
 STARTING_S = 15.0  # a service that reads its code and its data
 SATURATING = 0.25  # share of all cores below which nobody is called the culprit of their saturation
+UNTHROTTLED = 8  # readings of a service that has run without meeting its quota
+CROWDED, CROWDED_SHARE = 0.1, 0.6  # of all cores, and of what all visible processes use together
 UNKNOWN_S = 16.0  # one snapshot interval of 10 s longer than where somebody is known
 
 # Programs whose purpose is to take a core for minutes and then to end. Nobody gains by borrowing such a name:
@@ -141,9 +144,12 @@ def _saturation(view: View, label: str, busy: float, sustain_s: float) -> Breach
     lasting = view.conditions.held_s(SATURATED, label, view.t) > 60.0
     heavy = stalled is not None and stalled >= 0.6 and lasting
     subjects, lead = cpu_blame(view, SATURATING * view.cores)
+    crowded = not subjects
+    if crowded:
+        subjects, lead = _crowd(view)
     since_t = view.t - view.conditions.held_s(SATURATED, label, view.t)
     batch = lead is not None and lead.name in BATCH_TOOLS
-    if view.snapshot and (not subjects or view.snapshot_t <= since_t):
+    if view.snapshot and (not subjects or crowded or view.snapshot_t <= since_t):
         sustain_s = max(sustain_s, UNKNOWN_S)  # it is from before: the next one shows who it is
     elif sustain_s == LATE_S and lead and not batch and not _on_purpose(lead):
         bursts = view.conditions.bursts
@@ -180,7 +186,7 @@ def _on_purpose(process: Process) -> bool:
 
 def cpu_blame(view: View, least_cores: float = 0.25) -> tuple[list[Subject], Process | None]:
     """Who uses the processor, from the processes or else from the units' accounting."""
-    subjects, lead = blame(view, lambda process: process.cpu, least_cores)
+    subjects, lead = blame(view, _cores, least_cores)
     if subjects:
         return subjects, lead
     units = [
@@ -189,6 +195,18 @@ def cpu_blame(view: View, least_cores: float = 0.25) -> tuple[list[Subject], Pro
         if name.startswith("unit.cpu{") and cores >= 0.5 and service(name[9:-1]) and not own_unit(name[9:-1])
     ]
     return ([unit_subject(max(units)[1])] if units else []), None
+
+
+def _crowd(view: View) -> tuple[list[Subject], Process | None]:
+    """Who gets little, because others (of another container, too) want as much, but would take every core."""
+    subjects, lead = blame(view, _cores, CROWDED * view.cores, CROWDED_SHARE)
+    if lead is None or sum(p.state == "R" and alike(p, lead) for p in view.processes()) < view.cores:
+        return [], None
+    return subjects, lead
+
+
+def _cores(process: Process) -> float:
+    return process.cpu
 
 
 def unit_hog(view: View, label: str, cores: float) -> Breach | None:
@@ -221,22 +239,50 @@ def unit_hog(view: View, label: str, cores: float) -> Breach | None:
     )
 
 
-def throttled(_view: View, label: str, ratio: float) -> Breach | None:
-    """A unit stands at its own CPU quota: it is slow, the host is not."""
+def throttled(view: View, label: str, ratio: float) -> Breach | None:
+    """A unit stands at its own CPU quota: it is slow, the host is not.
+
+    A quota is there to be met by some; a service that never met it and now meets nothing else is out of it.
+    """
+    rule, name = "unit.throttled.level", f"unit.throttled{{{label}}}"
     if ratio < 0.5 or own_unit(label):
         return None
+    known = view.usual.get(name)
+    new = known is not None and known.seen >= UNTHROTTLED and known.level < 0.3 and service(label)
+    loud = new and ratio >= (0.6 if view.conditions.opened(rule, label) else 0.8)
     text = f"{label} was held back by its CPU quota in {percent(ratio)} of the periods."
     return Breach(
-        "unit.throttled.level",
+        rule,
         label,
-        Severity.INFO,
-        0.3,
+        Severity.WARNING if loud else Severity.INFO,
+        0.55 if loud else 0.3,
         [unit_subject(label)],
-        {CPU: 0.3},
+        {CPU: 0.7 if loud else 0.3},
         text,
         {"stalled_ratio": ratio},
-        ref=f"unit.throttled{{{label}}}",
-        sustain_s=30.0,
+        ref=name,
+        sustain_s=4.0 if loud else 30.0,
+    )
+
+
+def stolen(view: View, label: str, ratio: float) -> Breach | None:
+    """The hypervisor gives the processor to others while this host would run (steal of proc(5))."""
+    rule = "cpu.steal.level"
+    if ratio < (0.2 if view.conditions.opened(rule, label) else 0.3):
+        return None
+    text = f"The hypervisor takes {percent(ratio)} of the processor time away from this host."
+    severity, score = (Severity.ERROR, 0.7) if ratio >= 0.6 else (Severity.WARNING, 0.6)
+    return Breach(
+        rule,
+        label,
+        severity,
+        score,
+        [host_subject()],
+        {CPU: 0.8},
+        text,
+        {"stolen_ratio": ratio},
+        ref="cpu.steal",
+        sustain_s=10.0,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daemon.messages import Subject
+from daemon.messages import Process, Subject
 from daemon.tiers.conditions import Breach
 from daemon.tiers.view import View, blame, host_subject, own_unit
 from daemon.tiers.wording import octets, percent, quantity, span
@@ -13,6 +13,7 @@ FAILING, CORRUPT = FaultClass.DISK_FAILING, FaultClass.FILESYSTEM_CORRUPT
 
 TIGHT_BYTES = 5e9  # room for one update of a distribution or one large log
 STALE_S = 45.0  # a file system that is unmounted is no longer full
+HELD = 0.9  # of the time; nothing that goes on reads and writes without a pause
 SOON_S = 3.9  # five readings of waiting for storage: caches of a second or two are written back all day
 LATE_S = 8.0  # where such bursts are usual
 STEADY_RISE = 0.005
@@ -174,9 +175,12 @@ def saturated(view: View, label: str, some: float) -> Breach | None:
     queue = view.smooth("blocked", view.get("proc.blocked"), 0.2)
     slow = busy >= 0.9 and (_slower(view, device) or queue >= max(4.0, 2.0 * view.cores))
     crowded = some >= 0.6 and full >= 0.25 and busy >= 0.7 and _crowd(view)
+    held = some >= HELD and busy < 0.5 and queue >= 1.5 and len(stuck(view)) >= 2
     # Without a busy disk (network file systems, layers that count nothing) the wait alone must say it.
-    if not opened and not (slow or crowded) and (full < 0.5 or some < 0.6):
+    if not opened and not (slow or crowded or held) and (full < 0.5 or some < 0.6):
         return None
+    if held and not (slow or crowded):
+        return _held(view, rule, label, some)
     soon_s = view.conditions.bursts.sustain_s(rule, view.t, soon_s=SOON_S, late_s=LATE_S)
     severity, score = (Severity.ERROR, 0.7) if full >= 0.6 else (Severity.WARNING, 0.6)
     return _io(
@@ -187,6 +191,35 @@ def saturated(view: View, label: str, some: float) -> Breach | None:
         device=device,
         values={"stalled_ratio": some},
         sustain_s=soon_s if slow or crowded else 15.0,
+    )
+
+
+def stuck(view: View) -> list[Process]:
+    """Processes that wait uninterruptibly (state D of proc(5)) in a snapshot that is still fresh."""
+    return [process for process in view.processes() if process.state == "D"]
+
+
+def _held(view: View, rule: str, label: str, some: float) -> Breach:
+    """Several wait all the time for disks that do next to nothing: their volume or their group is limited.
+
+    A task that sleeps in io_uring(7) counts as waiting for storage, too, but can be interrupted.
+    """
+    subjects, lead = blame(view, lambda process: float(process.state == "D"), 1.0)
+    waiting = float(len(stuck(view)))
+    text = f"Tasks wait for storage {percent(some)} of the time though no disk is busy"
+    text += f"; {quantity(waiting)} processes wait, one of them {lead.name}[{lead.pid}]." if lead else "."
+    values = {"stalled_ratio": some, "processes_count": waiting}
+    return Breach(
+        rule,
+        label,
+        Severity.WARNING,
+        0.6,
+        subjects or [host_subject()],
+        {IO: 0.8},
+        text,
+        values,
+        ref="psi.io.some",
+        sustain_s=LATE_S,
     )
 
 

@@ -32,6 +32,7 @@ def _below(low: float, *rules: tuple[str, Rule]) -> Watch:
 # The bounds lie below (above, for what is bad when low) the thresholds of the rules, hysteresis included.
 WATCHES: dict[str, Watch] = {
     "cpu.busy": _above(0.89, (processor.SATURATED, processor.saturated)),
+    "cpu.steal": _above(0.19, ("cpu.steal.level", processor.stolen)),
     "unit.cpu": _above(0.69, (processor.UNIT_HOG, processor.unit_hog)),
     "unit.throttled": _above(0.49, ("unit.throttled.level", processor.throttled)),
     "mem.available": _below(0.5, (memory.LOW, memory.low), (memory.FORECAST, memory.forecast)),
@@ -39,6 +40,7 @@ WATCHES: dict[str, Watch] = {
     "mem.major_faults": _above(499.0, ("mem.major_faults.level", memory.thrash)),
     "mem.oom_kills": _above(0.0, ("mem.oom_kills.level", memory.killed)),
     "unit.oom_kills": _above(0.0, ("unit.oom_kills.level", memory.unit_killed)),
+    "unit.psi_memory": _above(0.14, ("unit.psi_memory.level", memory.unit_stalled)),
     "unit.memory": _above(0.89, (memory.UNIT, memory.unit_limit)),
     "fs.used": _above(-1.0, ("fs.used.level", storage.used), ("fs.used.forecast", storage.forecast)),
     "fs.inodes_used": _above(0.5, ("fs.inodes_used.level", storage.inodes)),
@@ -52,12 +54,15 @@ WATCHES: dict[str, Watch] = {
     "proc.forks": _above(49.0, (processes.CHURN, processes.churn)),
     "proc.limit": _above(0.69, (processes.LIMIT, processes.limit)),
     "unit.tasks_limit": _above(0.79, ("unit.tasks.level", processes.unit_limit)),
+    "unit.forks_refused": _above(0.0, ("unit.forks_refused.level", processes.forks_refused)),
     "fd.used": _above(0.74, ("fd.used.level", processes.descriptors)),
     "link.errors": _above(1.0, ("link.errors.level", network.errors)),
     "link.drops": _above(9.0, ("link.drops.level", network.drops)),
+    "link.queue_drops": _above(4.9, ("link.queue_drops.level", network.queue_drops)),
     "link.carrier": _below(0.5, ("link.carrier.level", network.carrier)),
     "net.tcp_retransmits": _above(-1.0, ("net.tcp_retransmits.level", network.retransmits)),  # always: a mean
     "net.udp_errors": _above(4.0, ("net.udp_errors.level", network.datagrams)),
+    "net.backlog_drops": _above(4.9, ("net.backlog_drops.level", network.backlog_drops)),
     "net.listen_drops": _above(0.4, ("net.listen_drops.level", network.listen_drops)),
     "net.syn_received": _above(49.0, ("net.syn_received.level", network.opens)),
     "net.conntrack": _above(0.79, ("net.conntrack.level", network.conntrack)),

