@@ -180,19 +180,10 @@ SELF_REACH: dict[FaultClass, Reach] = {
     _F.PACKET_LOSS: _APART,
 }
 
-# Of these a whole host is slow or out of what every program needs, so that the watcher's own stages suffer.
+# Of these a whole host is slow, so that its watcher's stages fall silent. A full or failing disk is none of
+# them: a stage that suffers from its own says so itself.
 STARVING = frozenset(
-    {
-        _F.CPU_SATURATION,
-        _F.MEMORY_EXHAUSTION,
-        _F.PROCESS_STORM,
-        _F.FD_EXHAUSTION,
-        _F.IO_SATURATION,
-        _F.DISK_FULL,
-        _F.DISK_FAILING,
-        _F.FILESYSTEM_CORRUPT,
-        _F.KERNEL_BUG,
-    }
+    {_F.CPU_SATURATION, _F.MEMORY_EXHAUSTION, _F.PROCESS_STORM, _F.IO_SATURATION, _F.KERNEL_BUG}
 )
 
 _K = SubjectKind

@@ -17,6 +17,8 @@ from daemon.store.reader import StoreReader
 from tests.fixtures.live import STAGES, alive, append, fill, launch, live, logins, small_disk
 from tests.lab.runner import wait_until
 
+pytestmark = pytest.mark.slow
+
 SEED = int(os.environ.get("HAUSWART_TEST_SEED", str(time.time_ns() % 1_000_000)))
 PROGRAMS = ("alpha", "bravo", "delta")
 

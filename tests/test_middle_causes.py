@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from models.taxonomy import Severity, SubjectKind
 from tests.test_middle import CORRUPT, CPU, CRASH, FAILING, MEMORY, Host, find
 
@@ -80,6 +82,17 @@ def test_stage_that_dies_beside_what_takes_nothing_from_it_is_an_incident_of_its
         until=40,
     )
     assert {one.fault_class.value for one in host.incidents} == {"link-down", CRASH}
+
+
+@pytest.mark.parametrize("of", ["disk-full", "cpu-saturation"])
+def test_stage_that_is_killed_while_the_host_is_short_of_something_else_is_an_incident_of_its_own(of):
+    host = Host().play(
+        find(10, "some.level", "host:host", {of: 0.9}, score=0.75),
+        find(11, "stage.crashed", "stage:low", {CRASH: 0.9}, kind="event"),
+        find(14, "stage.crashed", "stage:top", {CRASH: 0.9}, kind="event"),
+        until=40,
+    )
+    assert sorted(one.fault_class.value for one in host.incidents) == sorted([of, CRASH, CRASH])
 
 
 def test_stages_that_fall_silent_together_are_one_incident():

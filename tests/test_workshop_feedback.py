@@ -97,7 +97,8 @@ def postgres(tmp_path_factory):
                 cursor.executemany('INSERT INTO shop."Rated Texts" VALUES (%s, %s, %s, %s)', ROWS)
         yield url
     finally:
-        subprocess.run([programs / "pg_ctl", "-D", data, "-m", "immediate", "stop"], check=True, **run)
+        # It is gone with the folder; a stop that a busy machine delays is no test's failure.
+        subprocess.run([programs / "pg_ctl", "-D", data, "-m", "immediate", "stop"], check=False, **run)
 
 
 def _free_port() -> int:

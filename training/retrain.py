@@ -30,7 +30,7 @@ Tell = Callable[[str], None]
 
 TIER = "low"
 EPOCHS, BATCH, LEARNING_RATE = 3.0, 32, 2e-4
-STEPS_LEAST = 150  # with fewer, a young host's few rows leave no trace
+STEPS_LEAST = 230  # with fewer, a young host's few rows leave no trace beside the catalogue's
 SOFT_WEIGHT = 0.6  # of staying where the champion is
 # Of what is learned, so that one answer among thousands of lines is heard; at most so often each.
 FEEDBACK_SHARE, COPIES_MAX = 0.2, 64

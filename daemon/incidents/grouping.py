@@ -135,10 +135,12 @@ def _starved(one: View, other: View, window_s: float) -> float:
     stages = [view for view in (one, other) if view.stage]
     if any(view.top not in _SUFFERING for view in stages):
         return 0.0
-    if len(stages) == 2:
-        return 1.0 if _gap(one, other) <= window_s else 0.0
+    silent = any(view.top is FaultClass.SERVICE_HUNG for view in stages)
+    if len(stages) == 2:  # two that were killed are two
+        return 1.0 if silent and _gap(one, other) <= window_s else 0.0
     host = other if one.stage else one
-    if host.top not in STARVING or not _follows(host, stages[0]):
+    kills = host.top is FaultClass.MEMORY_EXHAUSTION  # whoever died of something else has a reason of its own
+    if not (kills or (silent and host.top in STARVING)) or not _follows(host, stages[0]):
         return 0.0
     return 1.0 if host.lasting or _gap(one, other) <= window_s else 0.0
 
