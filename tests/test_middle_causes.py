@@ -121,3 +121,28 @@ def test_who_is_refused_by_a_service_that_crashed_belongs_to_its_crash():
     )
     assert host.only.fault_class == CRASH
     assert host.only.culprits[0].name == "db.service"
+
+
+def test_dependency_of_a_unit_that_failed_is_not_laid_to_one_that_hangs():
+    host = Host().play(
+        find(10, "known.unit-watchdog", "unit:hung.service", {HUNG: 0.9}, kind="line"),
+        find(20, "known.unit-failed", "unit:base.service", {CRASH: 0.9}, kind="line"),
+        find(
+            20.1,
+            "known.unit-dependency",
+            ["unit:base.service", "unit:needy.service"],
+            {CRASH: 0.3, "dependency-failed": 0.8},
+            kind="line",
+        ),
+        until=40,
+    )
+    assert sorted(one.fault_class.value for one in host.incidents) == sorted([HUNG, CRASH])
+
+
+def test_two_full_file_systems_are_two_incidents_though_one_program_filled_both():
+    host = Host().play(
+        find(10, "fs.used.level", ["mount:/srv/a", "process:writer[7]=0.8"], {"disk-full": 0.9}),
+        find(12, "fs.used.level", ["mount:/srv/b", "process:writer[7]=0.8"], {"disk-full": 0.9}),
+        until=40,
+    )
+    assert [one.culprits[0].name for one in host.incidents] == ["/srv/a", "/srv/b"]

@@ -25,6 +25,8 @@ NEARBY_S = 30.0  # a mere oddity belongs to what happens within half a minute of
 OVER_S = 10.0  # a cause that ended longer ago than this caused nothing new
 _KINDS = {kind.value: kind for kind in SubjectKind}
 _SUFFERING = frozenset({FaultClass.SERVICE_HUNG, FaultClass.SERVICE_CRASH, FaultClass.CRASH_LOOP})
+_OF_A_MOUNT = frozenset({FaultClass.DISK_FULL, FaultClass.INODE_EXHAUSTION})
+_MOUNTS = frozenset({SubjectKind.MOUNT})
 _PERSONAL = frozenset({Category.SERVICE, Category.SECURITY, Category.UNKNOWN})
 
 
@@ -113,6 +115,8 @@ def affinity(one: View, other: View, window_s: float) -> float:
             return starved
     if _gap(one, other) > window_s and not _goes_on(one, other):
         return 0.0
+    if one.top is other.top and one.top in _OF_A_MOUNT and _elsewhere(one, other, _MOUNTS):
+        return 0.0  # two of them are full, though one program filled both
     shared = not one.tied.isdisjoint(other.tied)
     if not shared and one.top is other.top and not _again(one, other, one.top):
         return 0.0  # the same fault elsewhere, whatever else they have in common
@@ -181,6 +185,8 @@ def _pair(one: View, other: View, left: FaultClass, right: FaultClass, *, shared
         edge = effect(cause, of)
         if edge is None or not _reaches(one, other, left, right, edge.reach, shared=shared):
             continue
+        if not shared and of is not caused.top and effect(caused.top, of):
+            continue  # it has a cause where it is
         if shared or _follows(causing, caused):
             best = max(best, edge.weight + (1.5 if shared else 0.0))
     return best
