@@ -575,6 +575,14 @@ def test_hundreds_of_processes_at_one_stroke_are_a_storm_and_some_tens_are_not(h
     assert first(host, "proc.total.level", 4).score >= 0.8
 
 
+def test_storm_while_every_known_crowd_is_smaller_than_usual_is_one_all_the_same(host):
+    host.counts |= {"name{worker}": 300.0, "children{900/pool}": 300.0}
+    host.run(60)
+    host.counts |= {"name{worker}": 200.0, "children{900/pool}": 200.0}
+    host.run(8, lambda values, step: values.update({"proc.forks": 500.0, "proc.total": 120.0 + 200.0 * step}))
+    assert leading(first(host, "proc.total.level", 8)) is FaultClass.PROCESS_STORM
+
+
 def test_unmounted_file_system_is_no_longer_full(host):
     host.run(5, lambda v, _: v.update({"fs.used{/mnt/usb}": 1.0, "fs.free_bytes{/mnt/usb}": 0.0}))
     host.run(60)

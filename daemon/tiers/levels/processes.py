@@ -196,9 +196,9 @@ def suspects(view: View) -> tuple[list[Subject], str, dict[str, float]]:
         for who, count in view.counts("name")
         if count >= COUNT_LEAST
     ]
-    if not grown:
+    most = max(grown, default=(0.0,))[0]
+    if most <= 0.0:  # nobody has more than usual
         return _crowded_unit(view)
-    most = max(grown)[0]
     # A parent that holds at least half of the growth started it; else the name that multiplies must do.
     near = [entry for entry in grown if entry[0] >= 0.5 * most]
     _, family, who, count = max(near, key=lambda entry: (entry[1] == "children", entry[0]))
