@@ -196,8 +196,8 @@ def suspects(view: View) -> tuple[list[Subject], str, dict[str, float]]:
         for who, count in view.counts("name")
         if count >= COUNT_LEAST
     ]
-    most = max(grown, default=(0.0,))[0]
-    if most <= 0.0:  # nobody has more than usual
+    most = max(grown, default=(-1.0,))[0]
+    if most < 0.0:  # everybody has fewer than usual
         return _crowded_unit(view)
     # A parent that holds at least half of the growth started it; else the name that multiplies must do.
     near = [entry for entry in grown if entry[0] >= 0.5 * most]
