@@ -95,6 +95,15 @@ def test_stage_that_is_killed_while_the_host_is_short_of_something_else_is_an_in
     assert sorted(one.fault_class.value for one in host.incidents) == sorted([of, CRASH, CRASH])
 
 
+def test_stage_that_is_killed_after_another_fell_silent_is_an_incident_of_its_own():
+    host = Host().play(
+        find(10, "known.unit-watchdog", "stage:low", {HUNG: 0.9}, score=0.8, kind="line"),
+        find(14, "stage.crashed", "stage:top", {CRASH: 0.9}, kind="event"),
+        until=40,
+    )
+    assert {one.culprits[0].name for one in host.incidents} == {"low", "top"}
+
+
 def test_stages_that_fall_silent_together_are_one_incident():
     host = Host().play(
         find(10, "stage.silent", "stage:low", {HUNG: 0.7}, score=0.8, kind="event"),

@@ -139,7 +139,7 @@ def _starved(one: View, other: View, window_s: float) -> float:
     stages = [view for view in (one, other) if view.stage]
     if any(view.top not in _SUFFERING for view in stages):
         return 0.0
-    silent = any(view.top is FaultClass.SERVICE_HUNG for view in stages)
+    silent = all(view.top is FaultClass.SERVICE_HUNG for view in stages)
     if len(stages) == 2:  # two that were killed are two
         return 1.0 if silent and _gap(one, other) <= window_s else 0.0
     host = other if one.stage else one
