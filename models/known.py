@@ -43,6 +43,7 @@ class Message(NamedTuple):
     repeat: str
     session: str
     persists: bool  # one is nothing, but one after the other for seconds is a fault
+    often: int  # so many of them at least, where some are as usual as none
     about: str  # "host": whoever writes it speaks of the whole host
     least: Mapping[str, float]  # a number of the line that is smaller than this makes it no news
     values: Mapping[str, float]  # what the line says without a number
@@ -187,6 +188,7 @@ def _message(entry: dict[str, Any], content: dict[str, Any]) -> Message:
         repeat=entry.get("repeat", ""),
         session=entry.get("session", ""),
         persists=entry.get("persists", False),
+        often=int(entry.get("often", 1)),
         about=entry.get("about", ""),
         least={name: float(value) for name, value in entry.get("least", {}).items()},
         values={name: float(value) for name, value in entry.get("values", {}).items()},

@@ -19,7 +19,7 @@ from daemon.tiers.crashes import Crashes
 from daemon.tiers.logins import Attempt, Logins, Told
 from daemon.tiers.places import Places
 from daemon.tiers.privileges import Privileges
-from daemon.tiers.symptoms import STOPPED_S, Symptoms
+from daemon.tiers.symptoms import LEAST, LEAST_S, STOPPED_S, Symptoms
 from daemon.tiers.view import own_unit, service
 from daemon.tiers.writers import CHILD, believed, own_file, privileged, role_of
 from models.known import Message, Reading, load, read
@@ -67,7 +67,7 @@ class Meanings:
         self._logins = Logins()
         self._crashes = Crashes()
         self._privileges = Privileges()
-        self._symptoms = Symptoms()
+        self.symptoms = Symptoms()
         self._lasting = frozenset(message.ends for message in load().messages if message.ends)
         self._victims: OrderedDict[int, Subject] = OrderedDict()  # units of processes the kernel names by pid
         self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
@@ -92,6 +92,9 @@ class Meanings:
     def _mean(self, message: Message, reading: Reading, line: Line, t: float) -> list[Finding]:
         if message.session:
             self._tell_session(message, reading, line)
+        if message.repeat == "builds":
+            self.symptoms.builds(line.unit, t)
+        if message.session or message.repeat == "builds":
             return []
         if message.repeat.startswith(("login", "pam")):
             return self._login(message, reading, line, t)
@@ -115,16 +118,23 @@ class Meanings:
         ):
             return []
         breach = self._breach(message, reading, line, subjects, label)
-        if message.persists and self._symptoms.persists(f"{message.slug} {label}", t):
-            breach = self._accuse(_persistent(breach), t)
+        if message.persists and self._goes_on(message, f"{message.slug} {label}", line, t):
+            breach = self.accuse(_persistent(breach), t)
         findings = self._conditions.hold(breach, line.at, t)
         if message.repeat:
             findings += self._add_up(message, reading, line, subjects[0], t)
         return findings
 
-    def _accuse(self, breach: Breach, t: float) -> Breach:
+    def _goes_on(self, message: Message, label: str, line: Line, t: float) -> bool:
+        """Whether one more line of a symptom makes it a fault."""
+        if self.symptoms.building(line.unit, t):
+            return False
+        least = LEAST if message.often == 1 else ((message.often, LEAST_S),)
+        return self.symptoms.persists(label, t, least=least)
+
+    def accuse(self, breach: Breach, t: float) -> Breach:
         """Name whom nobody reaches any more, if the manager has just said who failed or was stopped."""
-        gone = Subject(SubjectKind.UNIT, self._symptoms.away(t), GONE)
+        gone = Subject(SubjectKind.UNIT, self.symptoms.away(t), GONE)
         if self._failed and t - self._failed[1] <= STOPPED_S:
             gone = replace(self._failed[0], score=GONE)
         if FaultClass.DEPENDENCY_FAILED not in breach.hints or not gone.name:
@@ -254,14 +264,14 @@ class Meanings:
         """Whether a unit merely gave an exit code of its own (143, 1) when it was told to stop."""
         unit = line.subject_unit
         if message.slug == STARTED:
-            self._symptoms.started(unit, t)
+            self.symptoms.started(unit, t)
         if message.repeat == "stopping":
             self._stopping[unit] = t
             if len(self._stopping) > STOPPING_MAX:
                 self._stopping.popitem(last=False)
         elif message.repeat == "stopped":
             if self._stopping.pop(unit, None) is not None:  # else it is restarted because it failed
-                self._symptoms.stopped(unit, t)
+                self.symptoms.stopped(unit, t)
         elif "exited" in reading.parts and unit in self._stopping:
             return t - self._stopping[unit] <= STOPPING_S
         return False
