@@ -90,11 +90,8 @@ class Meanings:
         return False, []
 
     def _mean(self, message: Message, reading: Reading, line: Line, t: float) -> list[Finding]:
-        if message.session:
-            self._tell_session(message, reading, line)
-        if message.repeat == "builds":
-            self.symptoms.builds(line.unit, t)
         if message.session or message.repeat == "builds":
+            self._note(message, reading, line, t)
             return []
         if message.repeat.startswith(("login", "pam")):
             return self._login(message, reading, line, t)
@@ -117,7 +114,7 @@ class Meanings:
             or any(abs(reading.values.get(name, least)) < least for name, least in message.least.items())
         ):
             return []
-        breach = self._breach(message, reading, line, subjects, label)
+        breach = self._breach(message, reading, line, subjects, t=t)
         if message.persists and self._goes_on(message, f"{message.slug} {label}", line, t):
             breach = self.accuse(_persistent(breach), t)
         findings = self._conditions.hold(breach, line.at, t)
@@ -156,13 +153,14 @@ class Meanings:
         return self._conditions.hold(breach._replace(ref=line.cursor or line.source), line.at, t)
 
     def _breach(
-        self, message: Message, reading: Reading, line: Line, subjects: list[Subject], label: str
+        self, message: Message, reading: Reading, line: Line, subjects: list[Subject], *, t: float
     ) -> Breach:
+        label = _label(subjects[0])
         rule = f"known.{message.slug}"
         values = dict(reading.values)
         trust = 1.0 if line.trusted else 0.9 if own_file(line) else 0.8  # anybody may write to a system's log
         hints = message.hints
-        if not believed(message, line):
+        if not believed(message, line) or self._of_a_build(message, line, t):
             trust, hints = 0.5, {fault: min(0.3, 0.4 * weight) for fault, weight in hints.items()}
         count = self._count(rule, label)
         if count > 1:
@@ -182,6 +180,10 @@ class Meanings:
             category=message.category,
             size=ONCE if message.persists else 0.0,
         )
+
+    def _of_a_build(self, message: Message, line: Line, t: float) -> bool:
+        """Whether a test or a program under test says it: that is somebody's code, and no service."""
+        return message.category is Category.SERVICE and self.symptoms.building(line.unit, t)
 
     def _count(self, rule: str, label: str) -> int:
         """Lines of this condition since it began."""
@@ -228,6 +230,13 @@ class Meanings:
         """Observation time has come to `t`: attacks that fell quiet are told with their totals."""
         breaches = self._logins.quiet(t)
         return [finding for breach in breaches for finding in self._conditions.retell(breach, at, t)]
+
+    def _note(self, message: Message, reading: Reading, line: Line, t: float) -> None:
+        """What is no trouble, but tells what the host does."""
+        if message.session:
+            self._tell_session(message, reading, line)
+        else:
+            self.symptoms.builds(line.unit, t)
 
     def _tell_session(self, message: Message, reading: Reading, line: Line) -> None:
         attributes = {

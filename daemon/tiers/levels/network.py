@@ -13,6 +13,7 @@ DOWN, DNS, HUNG = FaultClass.LINK_DOWN, FaultClass.NAME_RESOLUTION, FaultClass.S
 
 COUNTS_LEAST = 6  # a minute of snapshots
 LOSS_S = 3.0  # of repeated segments
+STALLED = 0.5  # from here on hardly anything but repetitions leaves
 
 
 def errors(view: View, label: str, rate: float) -> Breach | None:
@@ -101,12 +102,15 @@ def retransmits(view: View, label: str, rate: float) -> Breach | None:
     again = view.mean("retransmits", rate, LOSS_S)
     sent = view.mean("out_segments", view.get("net.tcp_out_segments"), LOSS_S)
     opened = view.conditions.opened(rule, label)
-    ratio = min(1.0, again / sent) if sent > 0 else 0.0
+    ratio = min(1.0, again / sent) if sent > 0 else float(again > 0.0)
     # 2 a second: a single connection to a host that does not answer repeats itself at most once a second.
-    if again < (0.5 if opened else 2.0) or ratio < (0.03 if opened else 0.05):
+    begun = opened or view.conditions.holds(rule, label)
+    if again < (0.5 if begun else 2.0) or ratio < (0.03 if opened else 0.05):
         return None
-    if not opened and rate < 1.0:
-        return None  # one overrun buffer, repeated within a second or two
+    # One overrun buffer is repeated within a second or two. Where nothing new leaves any more, the pauses are
+    # those between repetitions, which double each time (RFC 6298, 5.5).
+    if not opened and rate < 1.0 and ratio < STALLED:
+        return None
     gross = ratio >= 0.2 and again >= 5.0  # nobody waits for such a link to recover
     severity, score = (Severity.ERROR, 0.7) if gross else (Severity.WARNING, 0.6)
     text = f"{percent(ratio)} of the TCP segments sent are repetitions ({quantity(again)} a second)."
