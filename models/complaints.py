@@ -27,6 +27,7 @@ class Complaint(NamedTuple):
 
 UNSAID = 6
 _PRIORITIES = {"crit": 2, "err": 3, "warn": 4, "calm": 7}
+_KLOG = frozenset("EFIW")
 _FILE = Path(__file__).with_name("complaints.toml")
 _WORDS = re.compile(r"[a-z]+")
 _ACCESS = re.compile(
@@ -37,14 +38,16 @@ _ACCESS = re.compile(
 def complaint(text: str) -> Complaint:
     """What a line complains about; up to a third of a millisecond, so ask once for each kind of line."""
     said_of = _vocabulary()
-    words = _WORDS.findall(text[:TEXT_MAX].lower())
-    levelled = text[1:5].isdigit() or not said_of.levels.isdisjoint(words)
+    words = frozenset(_WORDS.findall(text[:TEXT_MAX].lower()))
+    levelled = not said_of.levels.isdisjoint(words) or (text[:1] in _KLOG and text[1:5].isdigit())
     said = said_of.level.search(text, 0, HEAD_MAX) if levelled else None
     priority = _PRIORITIES.get(said.lastgroup or "", UNSAID) if said else UNSAID
+    topics = [topic for topic in said_of.topics if not topic.words.isdisjoint(words)]
     text = text[:TEXT_MAX]
-    if priority > UNSAID or said_of.triggers.isdisjoint(words) or said_of.calm.search(text):
+    if priority > UNSAID or not topics:
         return Complaint(None, priority)
-    return Complaint(next((fault for fault, topic in said_of.topics if topic.search(text)), None), priority)
+    fault = next((topic.fault for topic in topics if topic.pattern.search(text)), None)
+    return Complaint(None if fault is None or said_of.calm.search(text) else fault, priority)
 
 
 def status(text: str) -> int:
@@ -56,12 +59,17 @@ def status(text: str) -> int:
 # --- the file -------------------------------------------------------------------------------------------
 
 
+class _Topic(NamedTuple):
+    fault: FaultClass
+    words: frozenset[str]
+    pattern: re.Pattern[str]
+
+
 class _Vocabulary(NamedTuple):
-    triggers: frozenset[str]
     levels: frozenset[str]
     level: re.Pattern[str]
     calm: re.Pattern[str]
-    topics: tuple[tuple[FaultClass, re.Pattern[str]], ...]
+    topics: tuple[_Topic, ...]
 
 
 @cache
@@ -74,9 +82,9 @@ def _vocabulary() -> _Vocabulary:
         pattern = topic["pattern"]
         for name, part in parts.items():
             pattern = pattern.replace(name, part)
-        topics.append((FaultClass(topic["fault"]), re.compile(pattern, re.IGNORECASE | re.VERBOSE)))
+        compiled = re.compile(pattern, re.IGNORECASE | re.VERBOSE)
+        topics.append(_Topic(FaultClass(topic["fault"]), frozenset(topic["words"].split()), compiled))
     return _Vocabulary(
-        frozenset(content["triggers"].split()),
         frozenset(content["levels"].split()),
         re.compile(content["level"], re.VERBOSE),
         re.compile(content["calm"], re.IGNORECASE | re.VERBOSE),

@@ -26,6 +26,7 @@ CHRONIC_HOURS = 6  # of the last day in which a service complained of it: that i
 DAY_HOURS = 24
 FAILING = 0.5  # of the latest requests are answered with a failure
 RECENT = 0.2  # weight of the latest: half of it are the latest three
+NONE = 0.01  # less of them failed so long ago that none did
 _ANSWER = 3  # as grave as an error is an answer that the server failed
 _SCORE, _GRAVE_SCORE = 0.6, 0.65
 # Strangers make these complain all day; what they say is read by the catalogue alone.
@@ -59,21 +60,20 @@ class _Past(NamedTuple):
 
 
 class Complaints:
-    """What each service complains of lately, and how many of its answers are failures."""
+    """What each service complains of lately."""
 
     def __init__(self, symptoms: Symptoms) -> None:
         self._symptoms = symptoms
         self._past: OrderedDict[str, _Past] = OrderedDict()
-        self._shares: OrderedDict[str, float] = OrderedDict()
 
     def judge(self, watch: Watch, writer: Writer, line: Line, t: float) -> Breach | None:
         """One line of a kind; the breach if its writer goes on complaining by now."""
         if watch.complaint is None:
             watch.complaint = complaint(line.text)
-            watch.access = status(line.text) > 0
+            watch.failing = 0.0 if status(line.text) else -1.0
         fault, priority = watch.complaint
-        if watch.access:
-            fault, priority = self._failing(status(line.text), writer), _ANSWER
+        if watch.failing >= 0.0:
+            fault, priority = _answered(watch, status(line.text)), _ANSWER
         subject = _subject(writer, line) if fault else None
         if fault is None or subject is None or self._symptoms.building(line.unit, t):
             return None
@@ -85,15 +85,6 @@ class Complaints:
             return None
         return _breach(label, fault, subject, line, grave=grave)
 
-    def _failing(self, answer: int, writer: Writer) -> FaultClass | None:
-        """What most of the latest answers of a server fail of, if they do and this one did."""
-        share = self._shares.pop(writer.name, 0.0)
-        share += RECENT * ((answer in _STATUSES) - share)
-        self._shares[writer.name] = share
-        if len(self._shares) > LABELS_MAX:
-            self._shares.popitem(last=False)
-        return _STATUSES.get(answer) if share >= FAILING else None
-
     def _is_chronic(self, label: str, t: float) -> bool:
         hour = int(t // 3600.0)
         past = self._past.pop(label, None) or _Past()
@@ -101,6 +92,22 @@ class Complaints:
         if len(self._past) > LABELS_MAX:
             self._past.popitem(last=False)
         return past.before(hour) >= CHRONIC_HOURS
+
+
+def complains(watch: Watch, line: Line) -> bool:
+    """Whether a line has to be judged at all; most kinds of lines never."""
+    said = watch.complaint
+    if said is None or said.fault is not None:
+        return True
+    return watch.failing > 0.0 or (watch.failing == 0.0 and " 5" in line.text)
+
+
+def _answered(watch: Watch, answer: int) -> FaultClass | None:
+    """What most of the latest answers of a server fail of, if they do and this one did."""
+    watch.failing += RECENT * ((answer in _STATUSES) - watch.failing)
+    if watch.failing < NONE:
+        watch.failing = 0.0
+    return _STATUSES.get(answer) if watch.failing >= FAILING else None
 
 
 def _subject(writer: Writer, line: Line) -> Subject | None:

@@ -29,7 +29,7 @@ def fragments(view: View, label: str, rate: float) -> Breach | None:
         text,
         {"rate_per_s": again},
         "net.reassembly_fails",
-        sustain_s=3.0,
+        sustain_s=8.0,  # those of one moment are out of the mean by then
     )
 
 
