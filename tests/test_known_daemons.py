@@ -37,11 +37,12 @@ SAID = {
         ),
         ("redis-server", "7:S 01 Feb 2026 10:00:00.000 # Connection with master lost."),
         ("postgres", "FATAL:  could not connect to the primary server: connection refused"),
+        ("app", "ERROR:  canceling statement due to lock timeout"),
+        ("app", "sqlite3.OperationalError: database is locked"),
         ("rsyslogd", "action 'action-1-builtin:omfwd' suspended (module 'builtin:omfwd'), next retry is x"),
     ],
     "service-hung": [
         ("postgres", "ERROR:  canceling statement due to lock timeout"),
-        ("app", "sqlite3.OperationalError: database is locked"),
     ],
     "io-saturation": [("redis-server", "Asynchronous AOF fsync is taking too long (disk is busy?).")],
     "filesystem-corrupt": [
