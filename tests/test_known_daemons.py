@@ -108,6 +108,12 @@ def test_message_of_a_daemon_speaks_for_its_class(fault, program, text):
     assert (max(hints, key=hints.get).value if hints else "") == fault
 
 
+def test_who_was_gone_before_its_name_was_asked_for_may_say_what_programs_say():
+    denied = "mallory: Error executing command as another user: Not authorized [USER=root] [COMMAND=/bin/id]"
+    (finding,) = judged(LineJudge(Low()), 1e6, denied, uid=1001)
+    assert (finding.subjects[0].kind, finding.subjects[0].name) == ("user", "mallory")
+
+
 LIMITED = (
     '2026/02/01 10:00:00 [error] 15#15: *7 limiting requests, excess: 20.260 by zone "all", '
     'client: 192.0.2.7, server: , request: "GET / HTTP/1.1"'

@@ -42,7 +42,7 @@ class Writer:
     novel_t: float = 0.0  # when this minute of novelties began
     novel_count: int = 0
     words: LastWords | None = None  # of the unit, if it is one that the manager tells of
-    own_file: bool = False  # a file of one program, that gives no name
+    nameless: bool = False  # a file of one program, or who was gone before journald asked for the name
 
     def may_say(self, message: Message) -> bool:
         """Whether such a message from this writer is to be believed."""
@@ -52,7 +52,7 @@ class Writer:
             return False
         if not message.writers:
             return self.role != MANAGER
-        if self.own_file:
+        if self.nameless:
             return not message.privileged  # whose it is does not stand in it; the words must do
         names = message.writers
         stem = self.unit.removesuffix(".service").partition("@")[0]
@@ -106,7 +106,7 @@ class Writers:
             t,
             budget,
             words=words,
-            own_file=bool(own_file(line)),
+            nameless=not (role or unit or line.identifier),
         )
 
     def _forget(self) -> None:
