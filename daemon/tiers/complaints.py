@@ -71,9 +71,11 @@ class Complaints:
         if watch.complaint is None:
             watch.complaint = complaint(line.text)
             watch.failing = 0.0 if status(line.text) else -1.0
+            watch.complains = watch.complaint.fault is not None or watch.failing == 0.0
         fault, priority = watch.complaint
         if watch.failing >= 0.0:
-            fault, priority = _answered(watch, status(line.text)), _ANSWER
+            failed = watch.failing > 0.0 or " 5" in line.text
+            fault, priority = _answered(watch, status(line.text)) if failed else None, _ANSWER
         subject = _subject(writer, line) if fault else None
         if fault is None or subject is None or self._symptoms.building(line.unit, t):
             return None
@@ -92,14 +94,6 @@ class Complaints:
         if len(self._past) > LABELS_MAX:
             self._past.popitem(last=False)
         return past.before(hour) >= CHRONIC_HOURS
-
-
-def complains(watch: Watch, line: Line) -> bool:
-    """Whether a line has to be judged at all; most kinds of lines never."""
-    said = watch.complaint
-    if said is None or said.fault is not None:
-        return True
-    return watch.failing > 0.0 or (watch.failing == 0.0 and " 5" in line.text)
 
 
 def _answered(watch: Watch, answer: int) -> FaultClass | None:

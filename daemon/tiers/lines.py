@@ -16,7 +16,7 @@ from daemon.messages import Event, Finding, Line, Stamp
 from daemon.questions import Answer, Question
 from daemon.settings import Low
 from daemon.tiers import oddities, opinions
-from daemon.tiers.complaints import Complaints, complains
+from daemon.tiers.complaints import Complaints
 from daemon.tiers.conditions import Conditions
 from daemon.tiers.last_words import LATE_S, LastWords, failure
 from daemon.tiers.meanings import Meanings
@@ -120,7 +120,7 @@ class LineJudge:
                 watch.arrive(t)
                 return findings
         findings = self._novel(template, watch, writer, line, t) if novel else []
-        if not thrifty and complains(watch, line):
+        if watch.complains and not thrifty:
             findings += self._complain(watch, writer, line, t)
         burst = watch.arrive(t)
         if burst or watch.silent:

@@ -32,7 +32,18 @@ class Watch:
     """What is known of one template: its meaning, its usual rate, its period."""
 
     __slots__ = (
-        *("beating", "complaint", "failing", "first_t", "gap_s", "gaps", "jitter_s", "known", "last_t"),
+        *(
+            "beating",
+            "complains",
+            "complaint",
+            "failing",
+            "first_t",
+            "gap_s",
+            "gaps",
+            "jitter_s",
+            "known",
+            "last_t",
+        ),
         *("limit", "mean", "now", "opinion", "over", "peak", "priority", "silent", "weight", "window_end"),
         "windows",
     )
@@ -40,6 +51,7 @@ class Watch:
     def __init__(self, t: float, weight: float, priority: int) -> None:
         self.known: tuple[Message, ...] = ()
         self.complaint: Complaint | None = None  # None until a line was read for it
+        self.complains = True  # or nobody has asked
         self.failing = -1.0  # of an access log: the share of the latest answers that are failures
         self.opinion: Opinion | None = None
         self.weight = weight
