@@ -68,7 +68,6 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
         _F.CONFIG_ERROR: Effect(0.6, _SHARED),
         _F.SERVICE_HUNG: Effect(0.4, _SHARED),
         _F.IO_SATURATION: Effect(0.3, _SHARED),
-        _F.DISK_FAILING: Effect(0.6, _NAMELESS),  # a volume without store of its own answers with EIO
     },
     _F.INODE_EXHAUSTION: {
         _F.DISK_FULL: Effect(0.6, _APART),  # ENOSPC says "no space" although only inodes ran out
@@ -85,7 +84,6 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
     },
     _F.FILESYSTEM_CORRUPT: {
         _F.DISK_FULL: Effect(0.6, _APART),  # whose free blocks are not trusted any more has none
-        _F.DISK_FAILING: Effect(0.5, _SHARED),  # what it refuses to read is EIO to whoever asks
         _F.SERVICE_CRASH: Effect(0.8, _SHARED),
         _F.DEPENDENCY_FAILED: Effect(0.6, _SHARED),
         _F.SERVICE_HUNG: Effect(0.3, _SHARED),

@@ -215,9 +215,7 @@ def _again(one: View, other: View, fault: FaultClass) -> bool:
             if fault is FaultClass.NAME_RESOLUTION and view.top.category is Category.SERVICE:
                 continue  # a name server that failed
             edge = effect(view.top, fault)
-            known = edge.reach if edge else Reach.SHARED
-            told_apart = known is Reach.NAMELESS and places(fault, fault)
-            reach = min(reach, Reach.APART if told_apart else known)
+            reach = min(reach, edge.reach if edge else Reach.SHARED)
     if reach is Reach.NAMELESS:
         return nameless
     if reach is Reach.APART:
@@ -236,7 +234,7 @@ def _reaches(
     if shared or reach is Reach.HOST:
         return True
     if reach is Reach.NAMELESS:
-        return not caused.tied or _one_stack(causing, caused)
+        return not caused.tied
     return reach is Reach.APART and not _elsewhere(causing, caused, places(cause, of))
 
 
