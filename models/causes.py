@@ -193,9 +193,7 @@ STARVING = frozenset(
 
 # Of these the kernel tells in many lines at once, not all of which anybody knows.
 AT_LENGTH = frozenset(
-    fault
-    for fault in FaultClass
-    if fault.category in {Category.STORAGE, Category.HARDWARE, Category.KERNEL}
+    fault for fault in FaultClass if fault.category in {Category.STORAGE, Category.HARDWARE, Category.KERNEL}
 ) | {FaultClass.MEMORY_EXHAUSTION}
 
 _K = SubjectKind

@@ -18,7 +18,7 @@ from models.taxonomy import FaultClass, SubjectKind
 BELOW_S = 10.0  # the kernel repeats what it refuses; whoever asks is refused at once
 WAITED_S = 10.0  # between what a program says of its waiting and the manager's line about its end
 SAID_S = 2.0  # between the last word of a program that ends, or of its peer, and the line about the end
-LEFT_S = 60.0  # a unit is started anew within RestartSec= and StartLimitIntervalSec= of the end of the one before
+LEFT_S = 60.0  # a service that ended is started anew, and fails anew, within RestartSec=
 UNITS_MAX = 256
 WAITS = 0.65  # a hint at another one that hangs, see `daemon.incidents.grouping`
 LEFT_OVER = 0.15  # of a hint at what is explained otherwise
@@ -121,7 +121,9 @@ def _instead(message: Message, fault: FaultClass) -> Message:
 
 
 def _tie(subjects: list[Subject], other: _Told | None, t: float) -> None:
-    if other is not None and t - other.t <= SAID_S and all(one.name != other.subject.name for one in subjects):
+    if other is None or t - other.t > SAID_S:
+        return
+    if all(one.name != other.subject.name for one in subjects):
         subjects.append(Subject(other.subject.kind, other.subject.name, TIE))
 
 
