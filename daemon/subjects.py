@@ -20,9 +20,9 @@ _PARTITION = re.compile(
     r"^(?:(?P<disk>(?:sd|vd|hd|xvd)[a-z]+)\d+|(?P<numbered>(?:nvme\d+n|mmcblk|loop|md|nbd)\d+)p\d+)$"
 )
 _NAMESPACE = re.compile(r"^(?P<controller>nvme\d+)n\d+(?:p\d+)?$")
-# Block devices that the kernel makes of others: device mapper, md, DRBD, bcache. Their faults are mostly those
-# of what lies below, told once more.
-_STACKED = re.compile(r"^(?:dm-\d+|md[\w]+|drbd\d+|bcache\d+)$")
+# Block devices that the kernel makes of others: device mapper, md, DRBD, bcache. Their faults are mostly
+# those of what lies below, told once more.
+_STACKED = re.compile(r"^(?:dm-\d+|md\w+|drbd\d+|bcache\d+)$")
 # Units and control groups that hold whatever a user starts: sharing one says nothing.
 _GENERIC = re.compile(r"^(?:|.*\.slice|session-?\w*\.scope|user@\d+\.service|init\.scope)$")
 _COMM_SIZE = 15  # the kernel cuts a process name to TASK_COMM_LEN - 1 bytes

@@ -34,7 +34,7 @@ def names(finding):
     [
         ("usb 1-1.2: USB disconnect, device number 5", F.DEVICE_LOST, "1-1.2"),
         (
-            "XFS (loop6): Metadata corruption detected at xfs_agf_read_verify+0x70",
+            "XFS (loop6): Metadata corruption detected at xfs_agf",
             F.FILESYSTEM_CORRUPT,
             "loop6",
         ),

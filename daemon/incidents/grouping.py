@@ -23,8 +23,6 @@ LEAD_S = 10.0  # an effect may be seen this much earlier than its cause,
 FOREIGN_LEAD_S = 2.0  # but not where it is laid to somebody else: then that one was there before
 NEARBY_S = 30.0  # a mere oddity belongs to what happens within half a minute of it
 LISTING_S = 5.0  # many lines of the kernel about one thing come within seconds, on a slow console, too
-    5.0  # the lines in which the kernel tells of one thing come within seconds, however slow a console
-)
 OVER_S = 10.0  # a cause that ended longer ago than this caused nothing new
 _NOTHING: frozenset[str] = frozenset()
 _KINDS = {kind.value: kind for kind in SubjectKind}

@@ -46,9 +46,9 @@ class Places:
             if place >= PATHS_MAX:
                 break
             path = match[0]
-            found = [one for one in self._mounts if path == one or path.startswith(f"{one}/")]
-            if found:
-                return found
+            above = [one for one in self._mounts if path == one or path.startswith(f"{one}/")]
+            if above:
+                return above
         return []
 
     def lacks(self, mount: str) -> FaultClass | None:

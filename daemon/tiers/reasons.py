@@ -66,7 +66,8 @@ class Reasons:
         if said is None or t - said.t > (WAITED_S if said.fault is _F.SERVICE_HUNG else SAID_S):
             self._crash(message, subjects, t)
             return message
-        hints = {fault: hint for fault, hint in message.hints.items() if fault is not _F.SERVICE_CRASH}
+        hints = dict(message.hints)
+        del hints[_F.SERVICE_CRASH]
         hints[said.fault] = max(hints.get(said.fault, 0.0), message.hints[_F.SERVICE_CRASH])
         if said.fault is _F.SERVICE_HUNG:  # whom it waited for hangs
             return message._replace(hints=hints | {_F.DEPENDENCY_FAILED: WAITS}, repeat="")
