@@ -115,6 +115,7 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
         _F.PACKET_LOSS: Effect(0.9, _APART),
         _F.NAME_RESOLUTION: Effect(0.9, _HOST),
         _F.DEPENDENCY_FAILED: Effect(0.6, _HOST),
+        _F.SERVICE_HUNG: Effect(0.5, _SHARED),  # who waits for an answer from beyond it
         _F.SERVICE_CRASH: Effect(0.4, _SHARED),
     },
     _F.PACKET_LOSS: {

@@ -9,6 +9,7 @@ from tests.test_middle import CPU, CRASH, FAILING, MEMORY, Host, find
 
 BUG, HARDWARE, STORM, FULL = "kernel-bug", "hardware-error", "process-storm", "disk-full"
 FLOOD, LOOP, UNKNOWN = "connection-flood", "crash-loop", "unknown"
+HUNG, REFUSED, DOWN = "service-hung", "dependency-failed", "link-down"
 
 
 def nobody_understands(t):
@@ -103,3 +104,46 @@ def test_two_faults_that_have_nothing_in_common_stay_two_though_they_begin_toget
         until=30,
     )
     assert {one.fault_class.value for one in host.incidents} == {FULL, FAILING, CRASH}
+
+
+def complains(t, unit, hints, rule="known.no-answer"):
+    return find(t, rule, f"unit:{unit}", hints, "warning", score=0.65, kind="line")
+
+
+@pytest.mark.parametrize("hints", [{REFUSED: 0.6}, {HUNG: 0.7, REFUSED: 0.65}])
+def test_programs_that_wait_in_vain_at_the_same_time_wait_for_one_thing(hints):
+    host = Host().play(
+        complains(10, "orders.service", {REFUSED: 0.6}),
+        complains(14, "reports.service", hints),
+        until=40,
+    )
+    assert len(host.incidents) == 1
+
+
+def test_programs_that_wait_in_vain_at_other_times_are_two_incidents():
+    host = Host().play(
+        complains(10, "orders.service", {REFUSED: 0.6}),
+        complains(45, "reports.service", {REFUSED: 0.6}),
+        until=70,
+    )
+    assert len(host.incidents) == 2
+
+
+def test_what_the_manager_could_not_start_is_not_what_a_program_waits_for():
+    """A device that never came at boot is not hidden by whoever complains of something else."""
+    host = Host().play(
+        complains(10, "orders.service", {REFUSED: 0.6}),
+        complains(11, "srv-data.mount", {REFUSED: 0.85}, "known.unit-dependency"),
+        until=40,
+    )
+    assert len(host.incidents) == 2
+
+
+def test_who_notices_a_few_seconds_before_a_link_is_given_up_belongs_to_it():
+    host = Host().play(
+        complains(10, "poll.service", {HUNG: 0.7, REFUSED: 0.65}),
+        find(15, "known.tunnel-lost", "unit:vpn.service", {DOWN: 0.85}, score=0.75, kind="line"),
+        until=40,
+    )
+    assert host.only.fault_class == DOWN
+    assert host.only.culprits[0].name == "vpn.service"

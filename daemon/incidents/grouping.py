@@ -27,6 +27,16 @@ OVER_S = 10.0  # a cause that ended longer ago than this caused nothing new
 _NOTHING: frozenset[str] = frozenset()
 _KINDS = {kind.value: kind for kind in SubjectKind}
 _SUFFERING = frozenset({FaultClass.SERVICE_HUNG, FaultClass.SERVICE_CRASH, FaultClass.CRASH_LOOP})
+_WAITING = frozenset({FaultClass.SERVICE_HUNG, FaultClass.DEPENDENCY_FAILED})
+_MANAGERS = frozenset(
+    {
+        "known.unit-dependency",
+        "known.device-timeout",
+        "known.mount-failed",
+        "known.mount-unit-failed",
+        "known.emergency-mode",
+    }
+)
 _OF_A_MOUNT = frozenset({FaultClass.DISK_FULL, FaultClass.INODE_EXHAUSTION})
 _MOUNTS = frozenset({SubjectKind.MOUNT})
 _PERSONAL = frozenset({Category.SERVICE, Category.SECURITY, Category.UNKNOWN})
@@ -46,6 +56,7 @@ class View(NamedTuple):
     stage: bool
     made_t: float  # `last_t` when it was made: what ended since then may still be in it
     lasting: bool = False  # it was told and nobody said that it is over
+    bereft: bool = False  # a program complains of another one that it cannot reach
 
 
 def view_of_finding(finding: Finding, t: float) -> View:
@@ -53,7 +64,8 @@ def view_of_finding(finding: Finding, t: float) -> View:
     top = main_class(finding)
     spoken = frozenset({top, *(fault for fault, hint in finding.hints.items() if hint >= SPEAKS)})
     places = () if guesses(finding.rule) else finding.subjects
-    return _view(top, spoken, (finding.subjects, places), (t, t, None), stage=on_stage(finding))
+    view = _view(top, spoken, (finding.subjects, places), (t, t, None), stage=on_stage(finding))
+    return view._replace(bereft=_complains(finding))
 
 
 def view_of_situation(situation: Situation, top: FaultClass, window_s: float) -> View:
@@ -80,12 +92,19 @@ def view_of_situation(situation: Situation, top: FaultClass, window_s: float) ->
     )
     times = (situation.first_t, situation.last_t, situation.over_t)
     view = _view(top, spoken, (subjects, places), times, stage=situation.stage)
-    return view._replace(lasting=lasts(situation))
+    bereft = any(_complains(one.finding) for one in current.values() if not one.weak)
+    return view._replace(lasting=lasts(situation), bereft=bereft)
 
 
 def lasts(situation: Situation) -> bool:
     """Whether something of an open incident has not ended, however long ago it was told of last."""
     return situation.open and situation.over_t is None
+
+
+def _complains(finding: Finding) -> bool:
+    """Whether a program says that it waits for another one in vain; the manager knows whom it waits for."""
+    waits = finding.hints.get(FaultClass.DEPENDENCY_FAILED, 0.0) >= SPEAKS
+    return waits and finding.rule not in _MANAGERS
 
 
 def guesses(rule: str) -> bool:
@@ -102,6 +121,7 @@ def strangers(one: View, other: View) -> bool:
     """Whether two views surely have nothing to do with each other: the usual case, told cheaply."""
     return (
         not (one.stage or other.stage)
+        and not (one.bereft and other.bereft)
         and one.tied.isdisjoint(other.tied)
         and one.far.isdisjoint(other.classes)
         and bool(one.tied)
@@ -120,6 +140,8 @@ def affinity(one: View, other: View, window_s: float) -> float:
     if one.top is other.top and one.top in _OF_A_MOUNT and _elsewhere(one, other, _MOUNTS):
         return 0.0  # two of them are full, though one program filled both
     shared = not one.tied.isdisjoint(other.tied)
+    if _miss_one_thing(one, other):
+        return 1.0
     if not shared and one.top is other.top and not _again(one, other, one.top):
         return 0.0  # the same fault elsewhere, whatever else they have in common
     best = max(
@@ -180,6 +202,17 @@ def _fit(oddity: View, situation: View, fault: FaultClass, *, shared: bool) -> f
     return max(weight, edge.weight if edge and edge.reach is not Reach.SHARED else 0.0)
 
 
+def _miss_one_thing(one: View, other: View) -> bool:
+    """Whether two that wait in vain at the same time wait for the same: whom each lacks nobody says."""
+    return (
+        one.bereft
+        and other.bereft
+        and {one.top, other.top} <= _WAITING
+        and abs(one.first_t - other.first_t) <= NEARBY_S
+        and not _past(one, other)
+    )
+
+
 def _told_beside(one: View, other: View) -> float:
     """How surely what nobody understands, and that names nobody, is part of what was told at that moment."""
     for odd, known in ((one, other), (other, one)):
@@ -197,7 +230,8 @@ def _pair(one: View, other: View, left: FaultClass, right: FaultClass, *, shared
         edge = effect(cause, of)
         if edge is None or not _reaches(causing, caused, cause, of, edge.reach, shared=shared):
             continue
-        if not shared and of is not caused.top and effect(caused.top, of):
+        waits = caused.bereft and caused.top in _WAITING  # of what it waits for, not of itself
+        if not shared and of is not caused.top and effect(caused.top, of) and not waits:
             continue  # it has a cause where it is
         if shared or _follows(causing, caused):
             best = max(best, edge.weight + (1.5 if shared else 0.0))
@@ -277,7 +311,8 @@ def _follows(cause: View, caused: View) -> bool:
     if not caused.tied and caused.over_t is None:
         lead_s = NEARBY_S  # a strain that nobody was named for, and that goes on: now somebody is
     else:
-        lead_s = FOREIGN_LEAD_S if _foreign(cause, caused) else LEAD_S
+        # Who waits in vain notices before the one that is gone is given up.
+        lead_s = FOREIGN_LEAD_S if _foreign(cause, caused) and not caused.bereft else LEAD_S
     return caused.first_t >= cause.first_t - lead_s and not _past(cause, caused)
 
 
