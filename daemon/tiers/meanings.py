@@ -66,6 +66,7 @@ class Meanings:
         self._privileges = Privileges()
         self._symptoms = Symptoms()
         self._lasting = frozenset(message.ends for message in load().messages if message.ends)
+        self._endings = frozenset(message.slug for message in load().messages if _tells_no_reason(message))
         self._victims: OrderedDict[int, Subject] = OrderedDict()  # units of processes the kernel names by pid
         self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._stopping: OrderedDict[str, float] = OrderedDict()  # units that somebody stops, and since when
@@ -83,7 +84,7 @@ class Meanings:
             reading = read(message, line.text)
             if reading is None or not _about_itself(message, reading, line):
                 continue
-            if fitting is None and _tells_no_reason(message):
+            if fitting is None and message.slug in self._endings:
                 fitting = message, reading  # unless another entry knows why
                 continue
             return True, self._mean(message, reading, line, t)

@@ -74,20 +74,21 @@ class Reasons:
         return message._replace(hints=hints)
 
     def _hear_kernel(self, message: Message, subject: Subject, t: float) -> None:
+        if message.slug in _REFUSED or _BELOW.isdisjoint(message.hints):
+            return
         fault = _top(message)
-        if fault in _BELOW and message.slug not in _REFUSED:
+        if fault in _BELOW:
             self._below = _Told(fault, subject, t)
 
     def _hear_program(self, message: Message, subjects: list[Subject], unit: str, t: float) -> None:
-        fault = _top(message)
         if message.repeat == "no-answer":
             _keep(self._said, unit, _Told(_F.SERVICE_HUNG, subjects[0], t))
         elif message.slug == "config-doubtful":  # many go on without; who ends right after did not
             _keep(self._said, unit, _Told(_F.CONFIG_ERROR, subjects[0], t))
-        elif fault is _F.DEPENDENCY_FAILED and message.persists:
-            me = Subject(SubjectKind.UNIT, unit)
-            _keep(self._said, unit, _Told(fault, me, t))
-            self._bereft = _Told(fault, me, t)
+        elif message.persists and _top(message) is _F.DEPENDENCY_FAILED:
+            lost = _Told(_F.DEPENDENCY_FAILED, Subject(SubjectKind.UNIT, unit), t)
+            _keep(self._said, unit, lost)
+            self._bereft = lost
             _tie(subjects, self._crashed, t)
         elif message.repeat == "crash":
             self._crash(message, subjects, t)
@@ -101,7 +102,9 @@ class Reasons:
     def _of_below(self, message: Message, subjects: list[Subject], t: float) -> Message:
         """An error of storage, with the class of what was told of what lies below."""
         below = self._below
-        if below is None or t - below.t > BELOW_S or below.fault not in _REFUSED.get(message.slug, ()):
+        if below is None or message.slug not in _REFUSED or t - below.t > BELOW_S:
+            return message
+        if below.fault not in _REFUSED[message.slug]:
             return message
         if message.writer == "kernel" and not stacked(subjects[0].name):
             return message  # a disk's own error
