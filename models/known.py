@@ -19,6 +19,8 @@ from models.taxonomy import Category, FaultClass, Severity, SubjectKind
 _FOLDER = Path(__file__).parent / "known"  # importlib.resources would cost 0.4 MB
 _LETTERS = re.compile(r"[A-Za-z]+")
 _UNIT = re.compile(r"\.(?:service|scope|socket|mount|swap|timer|target|device|path|automount)$")
+# The device mapper names its devices by major and minor number, and calls them after the minor (dm.c).
+_NUMBERS = re.compile(r"\d{1,4}:(?P<minor>\d{1,6})")
 _KINDS = {kind.value: kind for kind in SubjectKind}
 _ORDER = ("cgroup", "unit", "process", "device", "mount", "interface", "address", "user", "sensor", "file")
 _NAME_MAX = 200  # characters of a subject's name taken from a line
@@ -151,6 +153,8 @@ def _subject(name: str, value: str, parts: Mapping[str, str]) -> tuple[SubjectKi
         return SubjectKind.MOUNT, value if value.startswith("/") else f"/{value}"
     if name == "file" and value.startswith("/dev/") and "/" not in value[5:]:
         return SubjectKind.DEVICE, value[5:]
+    if name == "device" and (numbers := _NUMBERS.fullmatch(value)):
+        return SubjectKind.DEVICE, f"dm-{numbers['minor']}"
     return _KINDS[name], value
 
 

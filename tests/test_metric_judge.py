@@ -828,6 +828,21 @@ def test_connection_flood_names_the_address(host):
         assert finding.score >= 0.5
 
 
+@pytest.mark.parametrize("peer", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
+def test_connections_of_the_host_with_itself_flood_nobody(host, peer):
+    """A proxy and its backend, a client and a server on one host: the address says nothing."""
+    host.counts |= {"socket{tcp/ESTABLISHED}": 900.0, f"peer{{{peer}}}": 900.0}
+
+    def change(values, step):
+        values |= {"net.syn_received": 400.0, "sock.tcp_established": 900.0, "sock.tcp_time_wait": 500.0}
+
+    host.run(10, change)
+    for rule in ("net.syn_received.level", "socket.open.level"):
+        finding = first(host, rule, 10)
+        assert (finding.subjects[0].kind, finding.severity) == (SubjectKind.HOST, Severity.INFO)
+        assert peer in finding.evidence[0].text
+
+
 @pytest.mark.parametrize("counts", [(500.0,), (40.0, 110.0, 190.0, 260.0)])
 def test_first_flood_of_half_open_connections_opens(counts):
     host = Host()

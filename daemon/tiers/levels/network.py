@@ -230,8 +230,7 @@ def opens(view: View, label: str, rate: float) -> Breach | None:
     if rate < (50.0 if opened else max(100.0, 8.0 * level, level + 8.0 * scale)):
         return None
     subjects, said = peers(view)
-    piling = _piled(view) >= 200.0
-    strong = piling or bool(subjects)
+    strong = bool(subjects) or (_piled(view) >= 200.0 and not said)
     text = f"{quantity(rate)} connections a second arrive, usually {quantity(level)}{said}."
     values = {"rate_per_s": rate} | _connections(view)
     return Breach(
@@ -288,7 +287,7 @@ def sockets(view: View) -> list[Breach]:
         subjects, said = peers(view)
         what = "half-open" if half else "open"
         text = f"{count:.0f} {what} TCP connections, usually {quantity(usual)}{said}."
-        strong = half or bool(subjects)
+        strong = bool(subjects) or (half and not said)
         breaches.append(
             Breach(
                 rule,
@@ -314,13 +313,22 @@ def _half_open(view: View, label: str) -> float:
 
 
 def peers(view: View) -> tuple[list[Subject], str]:
-    """The address that holds at least half of many connections, and a clause that says so."""
+    """The address that holds at least half of many connections, and a clause that says so.
+
+    The host itself is nobody to be blamed: a proxy and its backend, or a client here and its server.
+    """
     counts = list(view.counts("peer"))
     count, peer = max(((count, peer) for peer, count in counts), default=(0.0, ""))
     total = sum(count for _, count in counts)
     if count < 50.0 or count < 0.5 * total or peer in {"", "*", "0.0.0.0", "::"}:  # noqa: S104  a wildcard, not bound
         return [], ""
-    return [Subject(SubjectKind.ADDRESS, peer)], f"; {count:.0f} of them from {peer}"
+    subjects = [] if _is_own(peer) else [Subject(SubjectKind.ADDRESS, peer)]
+    return subjects, f"; {count:.0f} of them from {peer}"
+
+
+def _is_own(address: str) -> bool:
+    """Whether an address never leaves the host (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3)."""
+    return address.startswith(("127.", "::ffff:127.")) or address == "::1"
 
 
 def _piled(view: View) -> float:
