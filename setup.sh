@@ -60,6 +60,7 @@ if [ -n "$missing" ]; then
             *" $package "*) $as_root update-rc.d "$package" disable >/dev/null 2>&1 || true ;;
         esac
     done
+    case "$missing " in *" bind9 "*) $as_root update-rc.d named disable >/dev/null 2>&1 || true ;; esac
 fi
 
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
