@@ -9,7 +9,7 @@ from pathlib import Path
 
 from daemon.errors import ConfigError, LockedError
 
-BACKLOG = 16
+BACKLOG = 128  # of whoever asks before the first is answered; one too many waits a second for its next SYN
 
 
 def listen_on(listen: str, *, key: str, anywhere: bool = False) -> socket.socket:

@@ -98,6 +98,12 @@ def test_only_trusted_fields_name_the_sender():
     assert (line.identifier, line.subject_unit, line.message_id, line.uid) == ("logger", "", "", 1000)
 
 
+def test_a_process_that_is_gone_is_called_what_it_said():
+    gone = {"MESSAGE": "m", "_UID": "1000", "_PID": "815", "SYSLOG_IDENTIFIER": "pkexec"}
+    assert line_of(entry(**gone), AT).identifier == "pkexec"
+    assert line_of(entry(**gone | {"SYSLOG_IDENTIFIER": "kernel"}), AT).identifier == ""
+
+
 def test_nobody_but_the_kernel_is_called_kernel():
     fields = {"MESSAGE": "m", "_UID": "0", "_COMM": "logger", "SYSLOG_IDENTIFIER": "kernel"}
     assert line_of(entry(**fields), AT).identifier == "logger"

@@ -10,6 +10,8 @@ import time
 import pytest
 
 from daemon.message_ids import MessageId
+from daemon.settings import Settings
+from tests.lab import days, quiet
 from tests.lab.machine import STAGES, machine, missing
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -328,3 +330,14 @@ def test_clock_set_a_day_ahead(guest, sees):
     at = guest.mark("date -s '+1 day'")
     [culprit] = sees(at, {"clock-jump"}, "")["culprits"][:1]
     assert culprit["kind"] in {"host", "clock"}, culprit
+
+
+def test_a_quiet_hour_is_recorded_in_less_than_an_hour(tmp_path):
+    seen, began = [], time.monotonic()
+    quiet.record(tmp_path, 0.5, seen.append, lambda _: time.sleep(10.0))
+    took_s = time.monotonic() - began
+    found = days.replayed(tmp_path, Settings(str(tmp_path / "state")), {})
+    assert seen[-1] == 0.5
+    assert found.watched_s > 0.4 * 3600
+    assert found.said == []
+    assert took_s < 0.5 * 3600

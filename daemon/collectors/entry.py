@@ -127,8 +127,11 @@ def _number(value: Any, missing: int) -> int:
 
 
 def _identifier(entry: Entry, *, root: bool) -> str:
-    """Root's senders name themselves, but not the kernel; of others only its word on the process counts."""
-    name = entry.get("SYSLOG_IDENTIFIER") if root else None
+    """Root's senders name themselves, but not the kernel; of others the kernel's word on the process counts.
+
+    A process may be gone before journald asks for its name, which any process may have chosen, too.
+    """
+    name = entry.get("SYSLOG_IDENTIFIER") if root or "_COMM" not in entry else None
     return _name(name if name and name != b"kernel" else entry.get("_COMM"))
 
 

@@ -31,7 +31,12 @@ _SUMS: dict[str, tuple[str, ...]] = {
     # a handshake answered by a cookie is no passive open until its last step
     "net.syn_received": ("Tcp.PassiveOpens", "TcpExt.SyncookiesSent"),
     "net.udp_errors": ("Udp.InErrors", "Udp.SndbufErrors"),
+    "net.udp_no_ports": ("Udp.NoPorts",),
     "net.listen_drops": ("TcpExt.ListenDrops",),  # includes ListenOverflows (tcp_listendrop)
+    "net.tcp_timeouts": ("TcpExt.TCPTimeouts",),  # of the retransmission timer; fast repetitions are none
+    "net.reassembly_fails": ("Ip.ReasmFails",),
+    "net.no_routes": ("Ip.OutNoRoutes",),
+    "net.icmp_unreachable": ("Icmp.InDestUnreachs",),
 }
 
 

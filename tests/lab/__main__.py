@@ -5,6 +5,7 @@
     record [NAME ...]  play scenarios and keep each run's telemetry; goes on where it was interrupted
     score [NAME ...]   replay what was recorded and say how right it was
     report [NAME ...]  the same as one HTML page
+    quiet DIR          record days of a virtual machine in hours, on which nothing goes wrong
     days DIR ...       replay what a host's daemon recorded while nothing was wrong: false incidents a day
     cases [NAME ...]   replay the open ones and write their incidents with the answers, to learn from
     publish [NAME ...] pack what was recorded as one file for others, with labels and a data card
@@ -57,6 +58,9 @@ def parser() -> argparse.ArgumentParser:
             verb.add_argument("--json", action="store_true")
         else:
             verb.add_argument("--out", type=Path, default=Path("lab-report.html"))
+    quiet = _verb(verbs, "quiet", commands.record_quiet, names=False)
+    quiet.add_argument("folder", type=Path, metavar="DIR", help="what `days` replays")
+    quiet.add_argument("--hours", type=float, default=24.0, help="of the machine's clock")
     quiet_days = _verb(verbs, "days", commands.score_days, names=False)
     quiet_days.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a state directory")
     quiet_days.add_argument("--no-models", action="store_true", help="the baselines alone")
@@ -119,7 +123,7 @@ def _verb(verbs, name: str, function, *, names: bool = True) -> argparse.Argumen
 
 def main(argv: list[str]) -> int:
     """Do what the command line asks for."""
-    verbs = {"try", "list", "record", "score", "report", "days", "cases", "publish", "freeze"}
+    verbs = {"try", "list", "record", "score", "report", "quiet", "days", "cases", "publish", "freeze"}
     if not argv or (argv[0] not in verbs and argv[0] not in {"-h", "--help"}):
         argv = ["try", *argv]
     options = parser().parse_args(argv)

@@ -23,7 +23,7 @@ from daemon.settings import Settings
 from daemon.stages.top import writer
 from daemon.status import ModelTier
 from daemon.tiers.top import Write
-from tests.lab import cases, dataset, days, peers, report, runner, split, tables
+from tests.lab import cases, dataset, days, peers, quiet, report, runner, split, tables
 from tests.lab.comparison import compare
 from tests.lab.recording import RecordingError, Watch, is_current, record
 from tests.lab.scenario import Run, Scenario, find, load_noise, missing_programs, runs
@@ -109,6 +109,25 @@ def score_runs(options: argparse.Namespace) -> int:
         print(json.dumps({**found, "runs": [one.document() for one in verdicts]}, indent=1))
     else:
         print(tables.text(verdicts))
+    return 0
+
+
+def record_quiet(options: argparse.Namespace) -> int:
+    """Record days on which nothing goes wrong, for `score_days`."""
+    if not options.hours > 0.0:
+        raise ConfigError(f"--hours {options.hours} is no time", hint="a number above 0")
+    if reason := obstacle("machine"):
+        raise ConfigError(f"no virtual machine here: {reason}")
+    with _progress() as bar:
+        task = bar.add_task("hours", total=options.hours)
+        try:
+            quiet.record(
+                options.folder, options.hours, lambda hours: bar.update(task, completed=hours), time.sleep
+            )
+        except failures() as error:
+            print(f"{options.folder}: {error}", file=sys.stderr)
+            return 1
+    print(options.folder)
     return 0
 
 
