@@ -20,6 +20,9 @@ _PARTITION = re.compile(
     r"^(?:(?P<disk>(?:sd|vd|hd|xvd)[a-z]+)\d+|(?P<numbered>(?:nvme\d+n|mmcblk|loop|md|nbd)\d+)p\d+)$"
 )
 _NAMESPACE = re.compile(r"^(?P<controller>nvme\d+)n\d+(?:p\d+)?$")
+# Block devices that the kernel makes of others: device mapper, md, DRBD, bcache. Their faults are mostly
+# those of what lies below, told once more.
+_STACKED = re.compile(r"^(?:dm-\d+|md\w+|drbd\d+|bcache\d+)$")
 # Units and control groups that hold whatever a user starts: sharing one says nothing.
 _GENERIC = re.compile(r"^(?:|.*\.slice|session-?\w*\.scope|user@\d+\.service|init\.scope)$")
 _COMM_SIZE = 15  # the kernel cuts a process name to TASK_COMM_LEN - 1 bytes
@@ -35,6 +38,12 @@ def split_pid(name: str) -> tuple[str, int]:
 def generic(unit: str) -> bool:
     """Whether a unit is a mere container of sessions or of everything, so that it ties nothing together."""
     return bool(_GENERIC.match(unit_name(unit)))
+
+
+@lru_cache(4096)
+def stacked(device: str) -> bool:
+    """Whether a block device lies on other block devices."""
+    return bool(_STACKED.match(device))
 
 
 def unit_name(unit: str) -> str:

@@ -18,8 +18,9 @@ class Reach(IntEnum):
     """How far a cause is believed to reach without being told so."""
 
     SHARED = 1  # only what names the same subject
-    APART = 2  # also what names no other place of the same kind (another mount, another device, ...)
-    HOST = 3  # anything on the host
+    NAMELESS = 2  # also what names nobody at all
+    APART = 3  # also what names no other place of the same kind (another mount, another device, ...)
+    HOST = 4  # anything on the host
 
 
 class Effect(NamedTuple):
@@ -30,7 +31,7 @@ class Effect(NamedTuple):
 
 
 _F = FaultClass
-_SHARED, _APART, _HOST = Reach.SHARED, Reach.APART, Reach.HOST
+_SHARED, _NAMELESS, _APART, _HOST = Reach.SHARED, Reach.NAMELESS, Reach.APART, Reach.HOST
 
 # Weights say how much of the effect is expected once the cause is known: 0.9 nearly always follows from it,
 # 0.6 often, 0.3 may. They are judgement, not measurement; the middle model has to beat them.
@@ -45,7 +46,7 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
     },
     _F.MEMORY_EXHAUSTION: {
         _F.IO_SATURATION: Effect(0.7, _APART),
-        _F.CPU_SATURATION: Effect(0.5, _SHARED),
+        _F.CPU_SATURATION: Effect(0.5, _NAMELESS),  # reclaim, and collectors of garbage
         _F.SERVICE_CRASH: Effect(0.9, _SHARED),
         _F.CRASH_LOOP: Effect(0.7, _SHARED),
         _F.SERVICE_HUNG: Effect(0.6, _SHARED),
@@ -57,6 +58,7 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
         _F.SERVICE_HUNG: Effect(0.6, _SHARED),
         _F.NAME_RESOLUTION: Effect(0.3, _SHARED),
         _F.DEPENDENCY_FAILED: Effect(0.4, _SHARED),
+        _F.CPU_SATURATION: Effect(0.4, _NAMELESS),  # what cannot be accepted stays readable (accept(2))
     },
     _F.CPU_SATURATION: {_F.SERVICE_HUNG: Effect(0.3, _SHARED)},
     _F.IO_SATURATION: {_F.SERVICE_HUNG: Effect(0.5, _APART), _F.CPU_SATURATION: Effect(0.3, _SHARED)},
@@ -92,6 +94,9 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
         _F.IO_SATURATION: Effect(0.6, _APART),
         _F.LINK_DOWN: Effect(0.8, _SHARED),
         _F.DEPENDENCY_FAILED: Effect(0.4, _SHARED),
+        _F.SERVICE_CRASH: Effect(0.8, _SHARED),
+        _F.CRASH_LOOP: Effect(0.6, _SHARED),
+        _F.SERVICE_HUNG: Effect(0.4, _SHARED),
     },
     _F.HARDWARE_ERROR: {
         _F.CPU_SATURATION: Effect(0.4, _SHARED),
@@ -110,6 +115,7 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
         _F.PACKET_LOSS: Effect(0.9, _APART),
         _F.NAME_RESOLUTION: Effect(0.9, _HOST),
         _F.DEPENDENCY_FAILED: Effect(0.6, _HOST),
+        _F.SERVICE_HUNG: Effect(0.5, _SHARED),  # who waits for an answer from beyond it
         _F.SERVICE_CRASH: Effect(0.4, _SHARED),
     },
     _F.PACKET_LOSS: {
@@ -123,7 +129,7 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
     _F.CONNECTION_FLOOD: {
         _F.PACKET_LOSS: Effect(0.5, _APART),
         _F.FD_EXHAUSTION: Effect(0.6, _SHARED),
-        _F.CPU_SATURATION: Effect(0.4, _SHARED),
+        _F.CPU_SATURATION: Effect(0.4, _NAMELESS),
         _F.SERVICE_HUNG: Effect(0.4, _SHARED),
     },
     _F.AUTH_BRUTEFORCE: {
@@ -148,7 +154,7 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
     },
     _F.CRASH_LOOP: {
         _F.SERVICE_CRASH: Effect(1.0, _SHARED),
-        _F.CPU_SATURATION: Effect(0.4, _SHARED),
+        _F.CPU_SATURATION: Effect(0.4, _NAMELESS),
         _F.SERVICE_HUNG: Effect(0.4, _SHARED),
         _F.DEPENDENCY_FAILED: Effect(0.7, _SHARED),
     },
@@ -185,6 +191,11 @@ SELF_REACH: dict[FaultClass, Reach] = {
 STARVING = frozenset(
     {_F.CPU_SATURATION, _F.MEMORY_EXHAUSTION, _F.PROCESS_STORM, _F.IO_SATURATION, _F.KERNEL_BUG}
 )
+
+# Of these the kernel tells in many lines at once, not all of which anybody knows.
+AT_LENGTH = frozenset(
+    fault for fault in FaultClass if fault.category in {Category.STORAGE, Category.HARDWARE, Category.KERNEL}
+) | {FaultClass.MEMORY_EXHAUSTION}
 
 _K = SubjectKind
 # The kinds of subject that say where a fault of this class is; two different ones are two faults.

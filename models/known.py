@@ -19,6 +19,8 @@ from models.taxonomy import Category, FaultClass, Severity, SubjectKind
 _FOLDER = Path(__file__).parent / "known"  # importlib.resources would cost 0.4 MB
 _LETTERS = re.compile(r"[A-Za-z]+")
 _UNIT = re.compile(r"\.(?:service|scope|socket|mount|swap|timer|target|device|path|automount)$")
+# The device mapper names its devices by major and minor number, and calls them after the minor (dm.c).
+_NUMBERS = re.compile(r"\d{1,4}:(?P<minor>\d{1,6})")
 _KINDS = {kind.value: kind for kind in SubjectKind}
 _ORDER = ("cgroup", "unit", "process", "device", "mount", "interface", "address", "user", "sensor", "file")
 _NAME_MAX = 200  # characters of a subject's name taken from a line
@@ -43,6 +45,7 @@ class Message(NamedTuple):
     repeat: str
     session: str
     persists: bool  # one is nothing, but one after the other for seconds is a fault
+    often: int  # so many of them at least, where some are as usual as none
     about: str  # "host": whoever writes it speaks of the whole host
     least: Mapping[str, float]  # a number of the line that is smaller than this makes it no news
     values: Mapping[str, float]  # what the line says without a number
@@ -150,6 +153,8 @@ def _subject(name: str, value: str, parts: Mapping[str, str]) -> tuple[SubjectKi
         return SubjectKind.MOUNT, value if value.startswith("/") else f"/{value}"
     if name == "file" and value.startswith("/dev/") and "/" not in value[5:]:
         return SubjectKind.DEVICE, value[5:]
+    if name == "device" and (numbers := _NUMBERS.fullmatch(value)):
+        return SubjectKind.DEVICE, f"dm-{numbers['minor']}"
     return _KINDS[name], value
 
 
@@ -187,6 +192,7 @@ def _message(entry: dict[str, Any], content: dict[str, Any]) -> Message:
         repeat=entry.get("repeat", ""),
         session=entry.get("session", ""),
         persists=entry.get("persists", False),
+        often=int(entry.get("often", 1)),
         about=entry.get("about", ""),
         least={name: float(value) for name, value in entry.get("least", {}).items()},
         values={name: float(value) for name, value in entry.get("values", {}).items()},

@@ -80,12 +80,12 @@ EXITED = "app.service: Main process exited, code=exited, status=1/FAILURE"
 def test_a_failed_unit_is_told_with_its_last_words(host):
     host.learn()
     for n in range(5):
-        host.hear(f"cannot open /etc/app/keys: attempt {n}")
+        host.hear(f"cannot open /srv/app/keys: attempt {n}")
     host.hear("another unit's line", unit="other.service")
     failed, *words = host.manager("app.service", EXITED)
     assert failed.rule == "known.unit-exited"
     assert [one.evidence[0].text for one in words] == [
-        f"cannot open /etc/app/keys: attempt {n}" for n in (2, 3, 4)
+        f"cannot open /srv/app/keys: attempt {n}" for n in (2, 3, 4)
     ]
     assert {one.rule for one in words} == {"unit.last-words"}
     assert all(max(one.hints.values()) <= 0.3 for one in words)

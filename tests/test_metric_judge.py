@@ -779,6 +779,41 @@ def test_lost_datagrams_speak_for_packet_loss_once_they_last(host):
     assert leading(first(host, "net.udp_errors.level", 32)) is FaultClass.PACKET_LOSS
 
 
+def test_sender_that_gets_nothing_through_is_seen_in_spite_of_its_pauses(host):
+    """Six connections that repeat themselves, ever later; nothing new leaves."""
+    repeated = iter((12.0, 6.0, 1.0, 5.0, 0.0, 0.0, 6.0, 0.0))
+    host.extra |= {"net.tcp_out_segments": 900.0, "net.tcp_retransmits": 0.0}
+    host.run(60)
+    host.extra |= {"net.tcp_out_segments": 0.0}
+    host.run(8, lambda values, _: values.update({"net.tcp_retransmits": next(repeated)}))
+    assert leading(first(host, "net.tcp_retransmits.level", 68)) is FaultClass.PACKET_LOSS
+
+
+def test_fragments_of_which_the_rest_never_comes_are_lost_packets(host):
+    host.run(1, lambda values, _: values.update({"net.reassembly_fails": 4.0}))
+    host.run(20, lambda values, _: values.update({"net.reassembly_fails": 0.0}))
+    assert host.take("net.reassembly_fails.level") == []
+    host.run(16, lambda values, _: values.update({"net.reassembly_fails": 2.0}))
+    assert leading(first(host, "net.reassembly_fails.level", 36)) is FaultClass.PACKET_LOSS
+
+
+@pytest.mark.parametrize("family", ["net.no_routes", "net.icmp_unreachable"])
+def test_packets_without_a_way_support_a_fault_and_alone_are_none(host, family):
+    host.run(60, lambda values, _: values.update({family: 0.0}))
+    host.run(10, lambda values, _: values.update({family: 8.0}))
+    assert first(host, f"{family}.level", 66).severity is Severity.INFO
+
+
+def test_slow_disk_is_seen_in_spite_of_a_pause_between_two_writers(host):
+    def change(values, step):
+        rests = step == 3
+        values |= {"psi.io.some": 0.56 if rests else 0.9, "psi.io.full": 0.5, "disk.await_s{sda}": 0.3}
+        values |= {"disk.busy{sda}": 0.7 if rests else 1.0}
+
+    host.run(6, change)
+    assert leading(first(host, "psi.io.level", 6)) is FaultClass.IO_SATURATION
+
+
 def test_connection_flood_names_the_address(host):
     host.counts |= {"socket{tcp/SYN_RECV}": 300.0, "peer{192.0.2.7}": 400.0, "peer{192.0.2.8}": 3.0}
 
@@ -791,6 +826,21 @@ def test_connection_flood_names_the_address(host):
         assert leading(finding) is FaultClass.CONNECTION_FLOOD
         assert finding.subjects[0].name == "192.0.2.7"
         assert finding.score >= 0.5
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
+def test_connections_of_the_host_with_itself_flood_nobody(host, peer):
+    """A proxy and its backend, a client and a server on one host: the address says nothing."""
+    host.counts |= {"socket{tcp/ESTABLISHED}": 900.0, f"peer{{{peer}}}": 900.0}
+
+    def change(values, step):
+        values |= {"net.syn_received": 400.0, "sock.tcp_established": 900.0, "sock.tcp_time_wait": 500.0}
+
+    host.run(10, change)
+    for rule in ("net.syn_received.level", "socket.open.level"):
+        finding = first(host, rule, 10)
+        assert (finding.subjects[0].kind, finding.severity) == (SubjectKind.HOST, Severity.INFO)
+        assert peer in finding.evidence[0].text
 
 
 @pytest.mark.parametrize("counts", [(500.0,), (40.0, 110.0, 190.0, 260.0)])

@@ -244,3 +244,18 @@ def test_the_shipped_model_finds_the_full_disk_behind_a_crash_loop(shipped):
     (answer,) = classifier.score([question.text])
     (told,) = tier.told(question.id, answer, thresholds)
     assert (told.fault_class, told.path) == (F.DISK_FULL, "model")
+
+
+def test_baseline_that_is_as_sure_as_a_model_has_to_be_is_not_contradicted():
+    told = scores(F.CERTIFICATE_EXPIRED, 0.99, culprit=0)
+    doubtful, certain = (
+        View(
+            signs=(),
+            slots=((SubjectKind.UNIT, "store.service"),),
+            contexts=(),
+            guesses=((F.CRASH_LOOP, share),),
+        )
+        for share in (0.6, 0.95)
+    )
+    assert formed(told, SURE, doubtful, F.CRASH_LOOP).fault_class is F.CERTIFICATE_EXPIRED
+    assert formed(told, SURE, certain, F.CRASH_LOOP) is None

@@ -32,6 +32,14 @@ def test_path_lies_on_the_deepest_mount_above_it(text, mount):
     assert Places(VALUES).mount(text, 1.0) == mount
 
 
+def test_no_space_where_there_is_some_is_what_the_mount_above_has_not():
+    """Something was mounted there, and is so no longer: the path lies on what it had been mounted on."""
+    values = {"fs.used{/srv}": 0.99, "fs.used{/srv/usb}": 0.1}
+    assert Places(values).mount("/srv/usb/picture", 1.0, lacking=True) == "/srv"
+    assert Places(values).mount("/srv/usb/picture", 1.0) == "/srv/usb"
+    assert Places(values | {"fs.used{/srv}": 0.2}).mount("/srv/usb/picture", 1.0, lacking=True) == "/srv/usb"
+
+
 def test_a_line_of_nothing_but_slashes_costs_little():
     assert Places(VALUES).mount("/a" * 4000, 1.0) == ""
 

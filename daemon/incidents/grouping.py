@@ -12,8 +12,8 @@ from daemon.incidents.context import main_class
 from daemon.incidents.situations import Condition, Situation
 from daemon.incidents.verdicts import classes
 from daemon.messages import Finding, Subject
-from daemon.subjects import Key, expand
-from models.causes import SELF_REACH, STARVING, Reach, effect, far, kin, places
+from daemon.subjects import Key, expand, stacked
+from models.causes import AT_LENGTH, SELF_REACH, STARVING, Reach, effect, far, kin, places
 from models.taxonomy import Category, FaultClass, SubjectKind
 
 SPEAKS = 0.4  # a class hinted at less is not what a view is about
@@ -22,9 +22,21 @@ BLAMED = 0.5  # from here on a subject is what a finding is about, so that anoth
 LEAD_S = 10.0  # an effect may be seen this much earlier than its cause,
 FOREIGN_LEAD_S = 2.0  # but not where it is laid to somebody else: then that one was there before
 NEARBY_S = 30.0  # a mere oddity belongs to what happens within half a minute of it
+LISTING_S = 5.0  # many lines of the kernel about one thing come within seconds, on a slow console, too
 OVER_S = 10.0  # a cause that ended longer ago than this caused nothing new
+_NOTHING: frozenset[str] = frozenset()
 _KINDS = {kind.value: kind for kind in SubjectKind}
 _SUFFERING = frozenset({FaultClass.SERVICE_HUNG, FaultClass.SERVICE_CRASH, FaultClass.CRASH_LOOP})
+_WAITING = frozenset({FaultClass.SERVICE_HUNG, FaultClass.DEPENDENCY_FAILED})
+_MANAGERS = frozenset(
+    {
+        "known.unit-dependency",
+        "known.device-timeout",
+        "known.mount-failed",
+        "known.mount-unit-failed",
+        "known.emergency-mode",
+    }
+)
 _OF_A_MOUNT = frozenset({FaultClass.DISK_FULL, FaultClass.INODE_EXHAUSTION})
 _MOUNTS = frozenset({SubjectKind.MOUNT})
 _PERSONAL = frozenset({Category.SERVICE, Category.SECURITY, Category.UNKNOWN})
@@ -44,6 +56,7 @@ class View(NamedTuple):
     stage: bool
     made_t: float  # `last_t` when it was made: what ended since then may still be in it
     lasting: bool = False  # it was told and nobody said that it is over
+    bereft: bool = False  # a program complains of another one that it cannot reach
 
 
 def view_of_finding(finding: Finding, t: float) -> View:
@@ -51,7 +64,8 @@ def view_of_finding(finding: Finding, t: float) -> View:
     top = main_class(finding)
     spoken = frozenset({top, *(fault for fault, hint in finding.hints.items() if hint >= SPEAKS)})
     places = () if guesses(finding.rule) else finding.subjects
-    return _view(top, spoken, (finding.subjects, places), (t, t, None), stage=on_stage(finding))
+    view = _view(top, spoken, (finding.subjects, places), (t, t, None), stage=on_stage(finding))
+    return view._replace(bereft=_complains(finding))
 
 
 def view_of_situation(situation: Situation, top: FaultClass, window_s: float) -> View:
@@ -78,12 +92,19 @@ def view_of_situation(situation: Situation, top: FaultClass, window_s: float) ->
     )
     times = (situation.first_t, situation.last_t, situation.over_t)
     view = _view(top, spoken, (subjects, places), times, stage=situation.stage)
-    return view._replace(lasting=lasts(situation))
+    bereft = any(_complains(one.finding) for one in current.values() if not one.weak)
+    return view._replace(lasting=lasts(situation), bereft=bereft)
 
 
 def lasts(situation: Situation) -> bool:
     """Whether something of an open incident has not ended, however long ago it was told of last."""
     return situation.open and situation.over_t is None
+
+
+def _complains(finding: Finding) -> bool:
+    """Whether a program says that it waits for another one in vain; the manager knows whom it waits for."""
+    waits = finding.hints.get(FaultClass.DEPENDENCY_FAILED, 0.0) >= SPEAKS
+    return waits and finding.rule not in _MANAGERS
 
 
 def guesses(rule: str) -> bool:
@@ -100,6 +121,7 @@ def strangers(one: View, other: View) -> bool:
     """Whether two views surely have nothing to do with each other: the usual case, told cheaply."""
     return (
         not (one.stage or other.stage)
+        and not (one.bereft and other.bereft)
         and one.tied.isdisjoint(other.tied)
         and one.far.isdisjoint(other.classes)
         and bool(one.tied)
@@ -118,12 +140,15 @@ def affinity(one: View, other: View, window_s: float) -> float:
     if one.top is other.top and one.top in _OF_A_MOUNT and _elsewhere(one, other, _MOUNTS):
         return 0.0  # two of them are full, though one program filled both
     shared = not one.tied.isdisjoint(other.tied)
+    if _miss_one_thing(one, other):
+        return 1.0
     if not shared and one.top is other.top and not _again(one, other, one.top):
         return 0.0  # the same fault elsewhere, whatever else they have in common
-    return max(
+    best = max(
         (_pair(one, other, left, right, shared=shared) for left in one.classes for right in other.classes),
         default=0.0,
     )
+    return max(best, _told_beside(one, other))
 
 
 def about_stage(one: View, other: View) -> bool:
@@ -177,15 +202,36 @@ def _fit(oddity: View, situation: View, fault: FaultClass, *, shared: bool) -> f
     return max(weight, edge.weight if edge and edge.reach is not Reach.SHARED else 0.0)
 
 
+def _miss_one_thing(one: View, other: View) -> bool:
+    """Whether two that wait in vain at the same time wait for the same: whom each lacks nobody says."""
+    return (
+        one.bereft
+        and other.bereft
+        and {one.top, other.top} <= _WAITING
+        and abs(one.first_t - other.first_t) <= NEARBY_S
+        and not _past(one, other)
+    )
+
+
+def _told_beside(one: View, other: View) -> float:
+    """How surely what nobody understands, and that names nobody, is part of what was told at that moment."""
+    for odd, known in ((one, other), (other, one)):
+        alone = odd.top is FaultClass.UNKNOWN and not odd.tied
+        if alone and known.top in AT_LENGTH and _gap(odd, known) <= LISTING_S:
+            return 0.5
+    return 0.0
+
+
 def _pair(one: View, other: View, left: FaultClass, right: FaultClass, *, shared: bool) -> float:
     if left is right:
         return (3.0 if shared else 2.0) if shared or _again(one, other, left) else 0.0
     best = 1.0 if shared and kin(left, right) and not _past(one, other) else 0.0
     for cause, of, causing, caused in ((left, right, one, other), (right, left, other, one)):
         edge = effect(cause, of)
-        if edge is None or not _reaches(one, other, left, right, edge.reach, shared=shared):
+        if edge is None or not _reaches(causing, caused, cause, of, edge.reach, shared=shared):
             continue
-        if not shared and of is not caused.top and effect(caused.top, of):
+        waits = caused.bereft and caused.top in _WAITING  # of what it waits for, not of itself
+        if not shared and of is not caused.top and effect(caused.top, of) and not waits:
             continue  # it has a cause where it is
         if shared or _follows(causing, caused):
             best = max(best, edge.weight + (1.5 if shared else 0.0))
@@ -204,6 +250,8 @@ def _again(one: View, other: View, fault: FaultClass) -> bool:
                 continue  # a name server that failed
             edge = effect(view.top, fault)
             reach = min(reach, edge.reach if edge else Reach.SHARED)
+    if reach is Reach.NAMELESS:
+        return nameless
     if reach is Reach.APART:
         return not _elsewhere(one, other, places(one.top, fault) | places(other.top, fault))
     return reach is Reach.HOST
@@ -215,20 +263,30 @@ def _waits(view: View) -> bool:
 
 
 def _reaches(
-    one: View, other: View, left: FaultClass, right: FaultClass, reach: Reach, *, shared: bool
+    causing: View, caused: View, cause: FaultClass, of: FaultClass, reach: Reach, *, shared: bool
 ) -> bool:
     if shared or reach is Reach.HOST:
         return True
-    return reach is Reach.APART and not _elsewhere(one, other, places(left, right))
+    if reach is Reach.NAMELESS:
+        return not caused.tied
+    return reach is Reach.APART and not _elsewhere(causing, caused, places(cause, of))
 
 
 def _elsewhere(one: View, other: View, kinds: frozenset[SubjectKind]) -> bool:
     """Whether both name a place of one kind and no place is the same."""
     for kind in kinds:
         here, there = one.places.get(kind), other.places.get(kind)
-        if here and there and here.isdisjoint(there):
+        if here and there and here.isdisjoint(there) and not _one_stack(one, other):
             return True
     return False
+
+
+def _one_stack(one: View, other: View) -> bool:
+    """Whether a device that lies on others is told of together with another device: it climbs the stack."""
+    here, there = (view.places.get(SubjectKind.DEVICE, _NOTHING) for view in (one, other))
+    if not (here and there) or abs(one.first_t - other.first_t) > LISTING_S:
+        return False
+    return any(map(stacked, here)) and any(map(stacked, there))
 
 
 def _gap(one: View, other: View) -> float:
@@ -250,7 +308,11 @@ def _past(one: View, other: View) -> bool:
 
 def _follows(cause: View, caused: View) -> bool:
     """Whether an effect could come from a cause: not long before it, and not after it was over."""
-    lead_s = FOREIGN_LEAD_S if _foreign(cause, caused) else LEAD_S
+    if not caused.tied and caused.over_t is None:
+        lead_s = NEARBY_S  # a strain that nobody was named for, and that goes on: now somebody is
+    else:
+        # Who waits in vain notices before the one that is gone is given up.
+        lead_s = FOREIGN_LEAD_S if _foreign(cause, caused) and not caused.bereft else LEAD_S
     return caused.first_t >= cause.first_t - lead_s and not _past(cause, caused)
 
 

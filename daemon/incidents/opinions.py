@@ -23,6 +23,7 @@ MARGIN = (
     0.35  # between the first and the second class; beyond it the baseline erred in no more than the model
 )
 RIVAL = 0.5  # of the first culprit's blame; a second one that bears as much is a rival
+CERTAIN = 0.9  # a baseline that is as sure as a model has to be is not contradicted
 SURE = {"fault_class": 0.9, "culprit": 0.9}  # where a bundle names no thresholds
 ASKED_MAX = 64  # without an answer; then the oldest is not waited for any more
 
@@ -53,7 +54,7 @@ def formed(
     fault: FaultClass | None = verdict.fault_class
     if verdict.fault_class.benign or verdict.fault_class in {baseline, FaultClass.UNKNOWN}:
         fault = None
-    if verdict.confidence < least["fault_class"]:
+    if verdict.confidence < least["fault_class"] or dict(view.guesses).get(baseline, 0.0) >= CERTAIN:
         fault = None
     first = view.slots[0] if view.slots else None
     chosen = verdict.culprits[0] if verdict.culprits else None

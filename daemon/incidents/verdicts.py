@@ -16,7 +16,7 @@ from daemon.incidents.context import CHANGES, Contexts, Effect, Weighing, Window
 from daemon.incidents.situations import OCCURRENCES_TOLD, Condition, Opinion, Situation, family
 from daemon.messages import ContextNote, Culprit
 from daemon.subjects import Key, generic, split_pid
-from models.causes import correct, effect
+from models.causes import Reach, correct, effect
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
 FULL_HINT = (
@@ -28,6 +28,7 @@ CRASHES_IN_LOOP = (
     OCCURRENCES_TOLD  # the third crash in one situation is a loop; systemd gives up at the fifth by default
 )
 LOOP_SCORE = 0.95
+BEHIND = 0.9  # of the score of what causes it
 CULPRITS_MAX = 8
 NOTES_MAX = 8
 
@@ -97,7 +98,7 @@ def judge(
     weighed = [_weigh(one, situation, contexts, t, fresh_s) for one in situation.conditions.values()]
     causes = [one for one in weighed if not _suffers(one.condition, situation)]
     raw = _combine(causes)
-    scores = correct(raw)
+    scores = _behind(correct(raw), causes)
     fault = max(
         (one for one in scores if not one.benign), key=lambda one: (scores[one], one), default=_F.UNKNOWN
     )
@@ -106,7 +107,7 @@ def judge(
     told = fault if held is None or held.fault_class is None else held.fault_class
     return Verdict(
         fault_class=told,
-        severity=max(map(_severity, strong), key=lambda one: one.rank, default=Severity.INFO),
+        severity=max(map(_severity, _telling(strong)), key=lambda one: one.rank, default=Severity.INFO),
         score=round(_support(weighed), 3),
         scores={one: round(score, 3) for one, score in scores.items() if score >= 0.01},
         culprits=_first(_rank(told, causes), held.culprit if held else None),
@@ -126,6 +127,28 @@ def classes(conditions: Iterable[Condition]) -> dict[FaultClass, float]:
         for fault, hint in finding.hints.items():
             found[fault] = max(found.get(fault, 0.0), hint * finding.score)
     return found
+
+
+def _behind(scores: dict[FaultClass, float], weighed: Sequence[_Weighed]) -> dict[FaultClass, float]:
+    """The scores, where a strain that names nobody comes after what is named and causes such strains."""
+    named = {main_class(one.condition.finding) for one in weighed if _names(one.condition)}
+    for fault in {main_class(one.condition.finding) for one in weighed if not one.condition.weak} - named:
+        causes = (one for one in named if (edge := effect(one, fault)) and edge.reach is Reach.NAMELESS)
+        most = max((scores.get(one, 0.0) for one in causes), default=0.0)
+        if 0.0 < most < scores[fault]:
+            scores[fault] = BEHIND * most
+    return scores
+
+
+def _names(condition: Condition) -> bool:
+    """Whether what could make an incident says whom it is about."""
+    return not condition.weak and any(who[0] != _K.HOST for who in condition.subjects)
+
+
+def _telling(strong: list[_Weighed]) -> list[_Weighed]:
+    """What says how bad it is: a line that nobody understands does not, beside those that somebody does."""
+    known = [one for one in strong if main_class(one.condition.finding) is not _F.UNKNOWN]
+    return known or strong
 
 
 def _suffers(condition: Condition, situation: Situation) -> bool:

@@ -16,6 +16,7 @@ from daemon.messages import Event, Finding, Line, Stamp
 from daemon.questions import Answer, Question
 from daemon.settings import Low
 from daemon.tiers import oddities, opinions
+from daemon.tiers.complaints import Complaints
 from daemon.tiers.conditions import Conditions
 from daemon.tiers.last_words import LATE_S, LastWords, failure
 from daemon.tiers.meanings import Meanings
@@ -33,6 +34,7 @@ STATE_TEMPLATES = 8192
 HEARTBEATS_MAX = 256
 FALLBACK = "\0"  # a form that no line has: the fallback's template of each writer
 WORK_PER_SECOND = 1_000_000  # a unit of work is about a microsecond
+COMPLAINT_WORK = 100  # of reading a kind of line for what it complains about, see models.complaints
 KNOWN_MAX = 16  # meanings tried on the lines of one template
 THRIFTY_CHARS = 200  # at both ends of a line: what is known stands there
 ALL_UNITS = 2.0  # all units together may spend twice a single one's share
@@ -48,6 +50,7 @@ class LineJudge:
         self._catalogue = load()
         self._conditions = Conditions()
         self._meanings = Meanings(self._conditions, Places({} if values is None else values))
+        self._complaints = Complaints(self._meanings.symptoms)
         self._miner = Miner(settings.templates_max, on_merge=_share_meaning)
         self._writers = Writers()
         self._beats: dict[int, Template] = {}
@@ -117,6 +120,8 @@ class LineJudge:
                 watch.arrive(t)
                 return findings
         findings = self._novel(template, watch, writer, line, t) if novel else []
+        if watch.complains and not thrifty:
+            findings += self._complain(watch, writer, line, t)
         burst = watch.arrive(t)
         if burst or watch.silent:
             findings += self._rate(template, watch, writer, line, t)
@@ -218,6 +223,12 @@ class LineJudge:
         breach = oddities.novel(template, watch, line)
         self._wonder(template, watch, writer, line, t, told=breach.score)
         return self._conditions.hold(breach, line.at, t)
+
+    def _complain(self, watch: Watch, writer: Writer, line: Line, t: float) -> list[Finding]:
+        """A trouble that the writer goes on complaining of."""
+        self._miner.work += COMPLAINT_WORK if watch.complaint is None else 2
+        breach = self._complaints.judge(watch, writer, line, t)
+        return self._conditions.hold(self._meanings.accuse(breach, t), line.at, t) if breach else []
 
     def _rate(self, template: Template, watch: Watch, writer: Writer, line: Line, t: float) -> list[Finding]:
         findings: list[Finding] = []

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from math import inf
 
 from msgspec.structs import replace
 
@@ -19,7 +18,8 @@ from daemon.tiers.crashes import Crashes
 from daemon.tiers.logins import Attempt, Logins, Told
 from daemon.tiers.places import Places
 from daemon.tiers.privileges import Privileges
-from daemon.tiers.symptoms import STOPPED_S, Symptoms
+from daemon.tiers.reasons import Reasons
+from daemon.tiers.symptoms import LEAST, LEAST_S, STOPPED_S, Symptoms
 from daemon.tiers.view import own_unit, service
 from daemon.tiers.writers import CHILD, believed, own_file, privileged, role_of
 from models.known import Message, Reading, load, read
@@ -44,13 +44,10 @@ PERSISTENT, PERSISTENT_HINT = 0.65, 0.7  # what goes on for seconds is as sure a
 # The manager says "Dependency failed" right after what failed (systemd's job_finish_and_invalidate).
 AT_ONCE_S = 0.5
 FAULT_S = 5.0  # the manager tells of it once the core is dumped
-WAITED_S = 10.0  # between what a program says of its waiting and the manager's line about its end
-WAITING_MAX = 256
-WAITS = 0.65  # a hint at another one that hangs, see `daemon.incidents.grouping`
 STOPPING_S = 600.0  # longer than units usually may take (TimeoutStopSec=, 90 s by default)
 STOPPING_MAX = 256
 _STOPPED_IN_ORDER = frozenset({Category.SERVICE, Category.NETWORK})
-_CRASH, _HUNG = FaultClass.SERVICE_CRASH, FaultClass.SERVICE_HUNG
+_CRASH = FaultClass.SERVICE_CRASH
 _ON_FILES = frozenset({"no-space", "quota-exceeded", "read-only-filesystem", "io-error"})
 LEFT = 0.15  # of a hint at what a file system has enough of
 SUBJECTS_MAX = 8
@@ -67,31 +64,35 @@ class Meanings:
         self._logins = Logins()
         self._crashes = Crashes()
         self._privileges = Privileges()
-        self._symptoms = Symptoms()
+        self.symptoms = Symptoms()
         self._lasting = frozenset(message.ends for message in load().messages if message.ends)
+        self._endings = frozenset(message.slug for message in load().messages if _tells_no_reason(message))
         self._victims: OrderedDict[int, Subject] = OrderedDict()  # units of processes the kernel names by pid
         self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._stopping: OrderedDict[str, float] = OrderedDict()  # units that somebody stops, and since when
         self._ending = ""  # the boot that is being ended
-        self._waited: OrderedDict[str, float] = (
-            OrderedDict()
-        )  # units that got no answer, and when they said so
+        self._reasons = Reasons()
         self._failed: tuple[Subject, float] | None = None  # what the manager said last to have failed
         self._faulted: tuple[Subject, float] | None = None  # the program whose fault the kernel told of last
 
     def judge(self, known: Sequence[Message], line: Line, t: float) -> tuple[bool, list[Finding]]:
         """Whether the line is one of these messages, and the findings that are due."""
+        fitting: tuple[Message, Reading] | None = None
         for message in known:
-            if message.privileged and not privileged(line):
+            if (message.privileged and not privileged(line)) or (fitting and not _tells_why(message)):
                 continue
             reading = read(message, line.text)
-            if reading is not None and _about_itself(message, reading, line):
-                return True, self._mean(message, reading, line, t)
-        return False, []
+            if reading is None or not _about_itself(message, reading, line):
+                continue
+            if fitting is None and message.slug in self._endings:
+                fitting = message, reading  # unless another entry knows why
+                continue
+            return True, self._mean(message, reading, line, t)
+        return (True, self._mean(*fitting, line, t)) if fitting else (False, [])
 
     def _mean(self, message: Message, reading: Reading, line: Line, t: float) -> list[Finding]:
-        if message.session:
-            self._tell_session(message, reading, line)
+        if message.session or message.repeat == "builds":
+            self._note(message, reading, line, t)
             return []
         if message.repeat.startswith(("login", "pam")):
             return self._login(message, reading, line, t)
@@ -101,10 +102,10 @@ class Meanings:
                 return []
             self._tie_failure(message, subjects, t)
             self._tie_fault(reading, subjects, t)
-            message = _of_resolver(self._unanswered(message, subjects[0], t), subjects[0])
+            message = _of_resolver(self._reasons.of_end(message, subjects, t), subjects[0])
         else:
-            self._keep(message, subjects[0], line, t)
-            message = self._placed(message, subjects, line, t)
+            self._keep(message, subjects[0], t)
+            message = self._reasons.of_words(self._placed(message, subjects, line, t), subjects, line, t)
         label = _label(subjects[0])
         if message.ends:
             return self._conditions.end(f"known.{message.ends}", label, line.at)
@@ -114,17 +115,24 @@ class Meanings:
             or any(abs(reading.values.get(name, least)) < least for name, least in message.least.items())
         ):
             return []
-        breach = self._breach(message, reading, line, subjects, label)
-        if message.persists and self._symptoms.persists(f"{message.slug} {label}", t):
-            breach = self._accuse(_persistent(breach), t)
+        breach = self._breach(message, reading, line, subjects, t=t)
+        if message.persists and self._goes_on(message, f"{message.slug} {label}", line, t):
+            breach = self.accuse(_persistent(breach), t)
         findings = self._conditions.hold(breach, line.at, t)
         if message.repeat:
             findings += self._add_up(message, reading, line, subjects[0], t)
         return findings
 
-    def _accuse(self, breach: Breach, t: float) -> Breach:
+    def _goes_on(self, message: Message, label: str, line: Line, t: float) -> bool:
+        """Whether one more line of a symptom makes it a fault."""
+        if self.symptoms.building(line.unit, t):
+            return False
+        least = LEAST if message.often == 1 else ((message.often, LEAST_S),)
+        return self.symptoms.persists(label, t, least=least)
+
+    def accuse(self, breach: Breach, t: float) -> Breach:
         """Name whom nobody reaches any more, if the manager has just said who failed or was stopped."""
-        gone = Subject(SubjectKind.UNIT, self._symptoms.away(t), GONE)
+        gone = Subject(SubjectKind.UNIT, self.symptoms.away(t), GONE)
         if self._failed and t - self._failed[1] <= STOPPED_S:
             gone = replace(self._failed[0], score=GONE)
         if FaultClass.DEPENDENCY_FAILED not in breach.hints or not gone.name:
@@ -146,13 +154,14 @@ class Meanings:
         return self._conditions.hold(breach._replace(ref=line.cursor or line.source), line.at, t)
 
     def _breach(
-        self, message: Message, reading: Reading, line: Line, subjects: list[Subject], label: str
+        self, message: Message, reading: Reading, line: Line, subjects: list[Subject], *, t: float
     ) -> Breach:
+        label = _label(subjects[0])
         rule = f"known.{message.slug}"
         values = dict(reading.values)
         trust = 1.0 if line.trusted else 0.9 if own_file(line) else 0.8  # anybody may write to a system's log
         hints = message.hints
-        if not believed(message, line):
+        if not believed(message, line) or self._of_a_build(message, line, t):
             trust, hints = 0.5, {fault: min(0.3, 0.4 * weight) for fault, weight in hints.items()}
         count = self._count(rule, label)
         if count > 1:
@@ -172,6 +181,10 @@ class Meanings:
             category=message.category,
             size=ONCE if message.persists else 0.0,
         )
+
+    def _of_a_build(self, message: Message, line: Line, t: float) -> bool:
+        """Whether a test or a program under test says it: that is somebody's code, and no service."""
+        return message.category is Category.SERVICE and self.symptoms.building(line.unit, t)
 
     def _count(self, rule: str, label: str) -> int:
         """Lines of this condition since it began."""
@@ -219,6 +232,13 @@ class Meanings:
         breaches = self._logins.quiet(t)
         return [finding for breach in breaches for finding in self._conditions.retell(breach, at, t)]
 
+    def _note(self, message: Message, reading: Reading, line: Line, t: float) -> None:
+        """What is no trouble, but tells what the host does."""
+        if message.session:
+            self._tell_session(message, reading, line)
+        else:
+            self.symptoms.builds(line.unit, t)
+
     def _tell_session(self, message: Message, reading: Reading, line: Line) -> None:
         attributes = {
             key: value
@@ -254,14 +274,14 @@ class Meanings:
         """Whether a unit merely gave an exit code of its own (143, 1) when it was told to stop."""
         unit = line.subject_unit
         if message.slug == STARTED:
-            self._symptoms.started(unit, t)
+            self.symptoms.started(unit, t)
         if message.repeat == "stopping":
             self._stopping[unit] = t
             if len(self._stopping) > STOPPING_MAX:
                 self._stopping.popitem(last=False)
         elif message.repeat == "stopped":
             if self._stopping.pop(unit, None) is not None:  # else it is restarted because it failed
-                self._symptoms.stopped(unit, t)
+                self.symptoms.stopped(unit, t)
         elif "exited" in reading.parts and unit in self._stopping:
             return t - self._stopping[unit] <= STOPPING_S
         return False
@@ -285,23 +305,10 @@ class Meanings:
             return False
         return message.writer != "kernel" or message.category is Category.NETWORK  # a fault is one even now
 
-    def _keep(self, message: Message, subject: Subject, line: Line, t: float) -> None:
+    def _keep(self, message: Message, subject: Subject, t: float) -> None:
         """What the manager's next line may be about."""
         if message.writer == "kernel" and message.repeat == "crash":
             self._faulted = (subject, t)
-        elif message.repeat == "no-answer" and line.trusted and line.unit:
-            self._waited[line.unit] = t
-            if len(self._waited) > WAITING_MAX:
-                self._waited.popitem(last=False)
-
-    def _unanswered(self, message: Message, subject: Subject, t: float) -> Message:
-        """What ended because nobody answered in time has not crashed: whom it waited for hangs."""
-        if t - self._waited.get(subject.name, -inf) > WAITED_S or _CRASH not in message.hints:
-            return message
-        hints = {fault: hint for fault, hint in message.hints.items() if fault is not _CRASH}
-        hints[_HUNG] = max(hints.get(_HUNG, 0.0), message.hints[_CRASH])
-        hints[FaultClass.DEPENDENCY_FAILED] = WAITS
-        return message._replace(hints=hints, repeat="")
 
     def _tie_fault(self, reading: Reading, subjects: list[Subject], t: float) -> None:
         """A unit that a signal ended right after a program's fault has lost that program."""
@@ -313,7 +320,7 @@ class Meanings:
         """What a program says of a file is about the file system on which that lies."""
         if message.slug not in _ON_FILES:
             return message
-        mount = self._places.mount(line.text, t)
+        mount = self._places.mount(line.text, t, lacking=message.slug == "no-space")
         lacking = self._places.lacks(mount) if mount else None
         if mount and len(subjects) < SUBJECTS_MAX:
             subjects.append(Subject(SubjectKind.MOUNT, mount, 0.6))
@@ -345,6 +352,16 @@ def _persistent(breach: Breach) -> Breach:
         return breach
     hints = {**breach.hints, top: max(PERSISTENT_HINT, breach.hints[top])}
     return breach._replace(score=max(PERSISTENT, breach.score), hints=hints, size=2.0 * ONCE)
+
+
+def _tells_no_reason(message: Message) -> bool:
+    """Whether a program only says that it ends: a reason in the same line says more."""
+    return not message.writer and not message.repeat and set(message.hints) == {_CRASH}
+
+
+def _tells_why(message: Message) -> bool:
+    """Whether an entry gives a reason that is a fault when it is said once."""
+    return not message.writer and not message.persists and _CRASH not in message.hints and message.score > 0.5
 
 
 def _of_resolver(message: Message, subject: Subject) -> Message:

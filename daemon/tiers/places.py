@@ -26,22 +26,30 @@ class Places:
         self._mounts: tuple[str, ...] = ()
         self._known_t = float("-inf")
 
-    def mount(self, text: str, t: float) -> str:
+    def mount(self, text: str, t: float, *, lacking: bool = False) -> str:
         """The mount point below which a path of the text lies; "" if it names none, or only the root's.
 
         Much that is mounted is not measured (network file systems), so a path below "/" may lie anywhere.
+        With `lacking`, rather one above it that has run out of something, if itself it has not: what was
+        mounted there is so no longer.
         """
+        found = self._above(text, t)
+        return next((one for one in found if lacking and self.lacks(one)), found[0] if found else "")
+
+    def _above(self, text: str, t: float) -> list[str]:
+        """The mount points but "/" above the first path that has any, deepest first."""
         if t - self._known_t >= 1.0:
             self._known_t = t
             found = (name[len(_MOUNT) : -1] for name in self._values if name.startswith(_MOUNT))
-            self._mounts = tuple(sorted(found, key=len, reverse=True))
+            self._mounts = tuple(sorted((one for one in found if one != "/"), key=len, reverse=True))
         for place, match in enumerate(_PATH.finditer(text, 0, SCANNED)):
             if place >= PATHS_MAX:
                 break
-            for mount in self._mounts:
-                if mount != "/" and (match[0] == mount or match[0].startswith(f"{mount}/")):
-                    return mount
-        return ""
+            path = match[0]
+            above = [one for one in self._mounts if path == one or path.startswith(f"{one}/")]
+            if above:
+                return above
+        return []
 
     def lacks(self, mount: str) -> FaultClass | None:
         """What a file system has run out of: ENOSPC means blocks and inodes alike (mkdir(2), write(2))."""

@@ -9,6 +9,7 @@ from math import sqrt
 from typing import Any
 
 from daemon.tiers.opinions import Opinion
+from models.complaints import Complaint
 from models.known import Message
 
 WINDOW_S = 10.0
@@ -31,12 +32,27 @@ class Watch:
     """What is known of one template: its meaning, its usual rate, its period."""
 
     __slots__ = (
-        *("beating", "first_t", "gap_s", "gaps", "jitter_s", "known", "last_t", "limit", "mean"),
-        *("now", "opinion", "over", "peak", "priority", "silent", "weight", "window_end", "windows"),
+        *(
+            "beating",
+            "complains",
+            "complaint",
+            "failing",
+            "first_t",
+            "gap_s",
+            "gaps",
+            "jitter_s",
+            "known",
+            "last_t",
+        ),
+        *("limit", "mean", "now", "opinion", "over", "peak", "priority", "silent", "weight", "window_end"),
+        "windows",
     )
 
     def __init__(self, t: float, weight: float, priority: int) -> None:
         self.known: tuple[Message, ...] = ()
+        self.complaint: Complaint | None = None  # None until a line was read for it
+        self.complains = True  # or nobody has asked
+        self.failing = -1.0  # of an access log: the share of the latest answers that are failures
         self.opinion: Opinion | None = None
         self.weight = weight
         self.priority = priority

@@ -7,13 +7,16 @@ observation time, bounded.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 # So many of them for so many seconds, with no long pause: a client that backs off asks again within seconds.
 LEAST = ((5, 3.0), (3, 4.0))
+LEAST_S = 2.0  # of what counts only in great numbers
 PAUSE_S = 10.0
 RESTARTING_S = 15.0  # a large service needs some seconds until it listens again
 STOPPED_S = 60.0  # what is started within a minute after it was stopped is restarted
+BUILDING_S = 600.0  # between two lines that only a build or a test run writes
 LABELS_MAX = 256
 
 
@@ -30,6 +33,7 @@ class Symptoms:
         self._rows: OrderedDict[str, _Row] = OrderedDict()
         self._stopped: OrderedDict[str, float] = OrderedDict()
         self._restarted_t = float("-inf")
+        self._builds: OrderedDict[str, float] = OrderedDict()
 
     def stopped(self, unit: str, t: float) -> None:
         """The manager has stopped a unit because it was told to."""
@@ -43,15 +47,28 @@ class Symptoms:
         if t - self._stopped.pop(unit, float("-inf")) <= STOPPED_S:
             self._restarted_t = t
 
+    def builds(self, unit: str, t: float) -> None:
+        """A unit runs compilers and tests, whose failures are somebody's code's."""
+        self._builds[unit] = t
+        self._builds.move_to_end(unit)
+        if len(self._builds) > LABELS_MAX:
+            self._builds.popitem(last=False)
+
+    def building(self, unit: str, t: float) -> bool:
+        """Whether a unit has lately run compilers or tests."""
+        return t - self._builds.get(unit, float("-inf")) <= BUILDING_S
+
     def away(self, t: float) -> str:
         """The unit that was stopped last within the last minute and was not started again, or ""."""
         unit = next(reversed(self._stopped), "")
         return unit if unit and t - self._stopped[unit] <= STOPPED_S else ""
 
-    def persists(self, label: str, t: float) -> bool:
+    def persists(
+        self, label: str, t: float, *, least: Sequence[tuple[int, float]] = LEAST, pause_s: float = PAUSE_S
+    ) -> bool:
         """Take one more line of a symptom; whether it is a fault by now."""
         row = self._rows.pop(label, None)
-        if row is None or t - row.last_t > PAUSE_S:
+        if row is None or t - row.last_t > pause_s:
             row = _Row(t, t, 0)
         row = self._rows[label] = _Row(row.began_t, t, row.number + 1)
         if len(self._rows) > LABELS_MAX:
@@ -59,4 +76,4 @@ class Symptoms:
         lasted_s = t - row.began_t
         if t - self._restarted_t <= RESTARTING_S and lasted_s < RESTARTING_S:
             return False
-        return any(row.number >= count and lasted_s >= least_s for count, least_s in LEAST)
+        return any(row.number >= count and lasted_s >= least_s for count, least_s in least)

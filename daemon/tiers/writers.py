@@ -42,6 +42,7 @@ class Writer:
     novel_t: float = 0.0  # when this minute of novelties began
     novel_count: int = 0
     words: LastWords | None = None  # of the unit, if it is one that the manager tells of
+    nameless: bool = False  # a file of one program, or who was gone before journald asked for the name
 
     def may_say(self, message: Message) -> bool:
         """Whether such a message from this writer is to be believed."""
@@ -51,6 +52,8 @@ class Writer:
             return False
         if not message.writers:
             return self.role != MANAGER
+        if self.nameless:
+            return not message.privileged  # whose it is does not stand in it; the words must do
         names = message.writers
         stem = self.unit.removesuffix(".service").partition("@")[0]
         said = self.identifier.partition("(")[0]  # PAM of old signs as `sshd(pam_unix)`
@@ -94,7 +97,17 @@ class Writers:
         words = None
         if not role and unit.endswith(".service"):
             words = self._words.setdefault(unit, LastWords(unit))
-        return Writer(name[:256], role, line.unit, line.identifier, line.trusted, t, budget, words=words)
+        return Writer(
+            name[:256],
+            role,
+            line.unit,
+            line.identifier,
+            line.trusted,
+            t,
+            budget,
+            words=words,
+            nameless=not (role or unit or line.identifier),
+        )
 
     def _forget(self) -> None:
         """Drop the older half; they are made anew, with a fresh learning time, when they speak again."""

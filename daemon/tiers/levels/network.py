@@ -13,6 +13,7 @@ DOWN, DNS, HUNG = FaultClass.LINK_DOWN, FaultClass.NAME_RESOLUTION, FaultClass.S
 
 COUNTS_LEAST = 6  # a minute of snapshots
 LOSS_S = 3.0  # of repeated segments
+STALLED = 0.5  # from here on hardly anything but repetitions leaves
 
 
 def errors(view: View, label: str, rate: float) -> Breach | None:
@@ -101,12 +102,15 @@ def retransmits(view: View, label: str, rate: float) -> Breach | None:
     again = view.mean("retransmits", rate, LOSS_S)
     sent = view.mean("out_segments", view.get("net.tcp_out_segments"), LOSS_S)
     opened = view.conditions.opened(rule, label)
-    ratio = min(1.0, again / sent) if sent > 0 else 0.0
+    ratio = min(1.0, again / sent) if sent > 0 else float(again > 0.0)
     # 2 a second: a single connection to a host that does not answer repeats itself at most once a second.
-    if again < (0.5 if opened else 2.0) or ratio < (0.03 if opened else 0.05):
+    begun = opened or view.conditions.holds(rule, label)
+    if again < (0.5 if begun else 2.0) or ratio < (0.03 if opened else 0.05):
         return None
-    if not opened and rate < 1.0:
-        return None  # one overrun buffer, repeated within a second or two
+    # One overrun buffer is repeated within a second or two. Where nothing new leaves any more, the pauses are
+    # those between repetitions, which double each time (RFC 6298, 5.5).
+    if not opened and rate < 1.0 and ratio < STALLED:
+        return None
     gross = ratio >= 0.2 and again >= 5.0  # nobody waits for such a link to recover
     severity, score = (Severity.ERROR, 0.7) if gross else (Severity.WARNING, 0.6)
     text = f"{percent(ratio)} of the TCP segments sent are repetitions ({quantity(again)} a second)."
@@ -226,8 +230,7 @@ def opens(view: View, label: str, rate: float) -> Breach | None:
     if rate < (50.0 if opened else max(100.0, 8.0 * level, level + 8.0 * scale)):
         return None
     subjects, said = peers(view)
-    piling = _piled(view) >= 200.0
-    strong = piling or bool(subjects)
+    strong = bool(subjects) or (_piled(view) >= 200.0 and not said)
     text = f"{quantity(rate)} connections a second arrive, usually {quantity(level)}{said}."
     values = {"rate_per_s": rate} | _connections(view)
     return Breach(
@@ -284,7 +287,7 @@ def sockets(view: View) -> list[Breach]:
         subjects, said = peers(view)
         what = "half-open" if half else "open"
         text = f"{count:.0f} {what} TCP connections, usually {quantity(usual)}{said}."
-        strong = half or bool(subjects)
+        strong = bool(subjects) or (half and not said)
         breaches.append(
             Breach(
                 rule,
@@ -310,13 +313,22 @@ def _half_open(view: View, label: str) -> float:
 
 
 def peers(view: View) -> tuple[list[Subject], str]:
-    """The address that holds at least half of many connections, and a clause that says so."""
+    """The address that holds at least half of many connections, and a clause that says so.
+
+    The host itself is nobody to be blamed: a proxy and its backend, or a client here and its server.
+    """
     counts = list(view.counts("peer"))
     count, peer = max(((count, peer) for peer, count in counts), default=(0.0, ""))
     total = sum(count for _, count in counts)
     if count < 50.0 or count < 0.5 * total or peer in {"", "*", "0.0.0.0", "::"}:  # noqa: S104  a wildcard, not bound
         return [], ""
-    return [Subject(SubjectKind.ADDRESS, peer)], f"; {count:.0f} of them from {peer}"
+    subjects = [] if _is_own(peer) else [Subject(SubjectKind.ADDRESS, peer)]
+    return subjects, f"; {count:.0f} of them from {peer}"
+
+
+def _is_own(address: str) -> bool:
+    """Whether an address never leaves the host (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3)."""
+    return address.startswith(("127.", "::ffff:127.")) or address == "::1"
 
 
 def _piled(view: View) -> float:

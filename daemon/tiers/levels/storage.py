@@ -168,12 +168,13 @@ def saturated(view: View, label: str, some: float) -> Breach | None:
     rule = "psi.io.level"
     opened = view.conditions.opened(rule, label)
     full = view.get("psi.io.full")
-    if some < (0.3 if opened else 0.6) and full < (0.15 if opened else 0.3):
+    begun = opened or view.conditions.holds(rule, label)  # a pause between two writers does not start it anew
+    if some < (0.3 if begun else 0.6) and full < (0.15 if begun else 0.3):
         return None
     device, busy = busiest(view)
     # On a fast disk requests stay short, and yet a queue of tasks stands before it; one copy is no queue.
     queue = view.smooth("blocked", view.get("proc.blocked"), 0.2)
-    slow = busy >= 0.9 and (_slower(view, device) or queue >= max(4.0, 2.0 * view.cores))
+    slow = busy >= (0.5 if begun else 0.9) and (_slower(view, device) or queue >= max(4.0, 2.0 * view.cores))
     crowded = some >= 0.6 and full >= 0.25 and busy >= 0.7 and _crowd(view)
     held = some >= HELD and busy < 0.5 and queue >= 1.5 and len(stuck(view)) >= 2
     # Without a busy disk (network file systems, layers that count nothing) the wait alone must say it.

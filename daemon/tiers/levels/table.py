@@ -7,7 +7,7 @@ from math import inf
 from typing import NamedTuple
 
 from daemon.tiers.conditions import Breach
-from daemon.tiers.levels import hardware, memory, network, processes, processor, storage
+from daemon.tiers.levels import hardware, memory, network, packets, processes, processor, storage
 from daemon.tiers.view import View
 
 Rule = Callable[[View, str, float], Breach | None]
@@ -62,6 +62,9 @@ WATCHES: dict[str, Watch] = {
     "link.carrier": _below(0.5, ("link.carrier.level", network.carrier)),
     "net.tcp_retransmits": _above(-1.0, ("net.tcp_retransmits.level", network.retransmits)),  # always: a mean
     "net.udp_errors": _above(4.0, ("net.udp_errors.level", network.datagrams)),
+    "net.reassembly_fails": _above(-1.0, ("net.reassembly_fails.level", packets.fragments)),  # always: a mean
+    "net.no_routes": _above(0.9, ("net.no_routes.level", packets.unrouted)),
+    "net.icmp_unreachable": _above(0.9, ("net.icmp_unreachable.level", packets.undelivered)),
     "net.backlog_drops": _above(4.9, ("net.backlog_drops.level", network.backlog_drops)),
     "net.listen_drops": _above(0.4, ("net.listen_drops.level", network.listen_drops)),
     "net.syn_received": _above(49.0, ("net.syn_received.level", network.opens)),

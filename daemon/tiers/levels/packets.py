@@ -1,0 +1,71 @@
+"""Packets that do not come whole, find no way or are not taken, by the kernel's own counters."""
+
+from __future__ import annotations
+
+from daemon.messages import Subject
+from daemon.tiers.conditions import Breach
+from daemon.tiers.view import View, host_subject
+from daemon.tiers.wording import quantity
+from models.taxonomy import FaultClass, Severity, SubjectKind
+
+LOSS, DOWN = FaultClass.PACKET_LOSS, FaultClass.LINK_DOWN
+FRAGMENTS = 0.5  # a second: a datagram that is lost once leaves one behind, after 30 s (ipfrag_time)
+
+
+def fragments(view: View, label: str, rate: float) -> Breach | None:
+    """Datagrams never become whole: some of their fragments are lost or not let through."""
+    rule = "net.reassembly_fails.level"
+    again = view.mean("reassembly_fails", rate, 10.0)
+    if again < (FRAGMENTS / 2 if view.conditions.opened(rule, label) else FRAGMENTS):
+        return None
+    text = f"{quantity(again)} datagrams a second never become whole, as fragments of them are missing."
+    return Breach(
+        rule,
+        label,
+        Severity.WARNING,
+        0.65,
+        [_fullest_link(view)],
+        {LOSS: 0.75},
+        text,
+        {"rate_per_s": again},
+        "net.reassembly_fails",
+        sustain_s=8.0,  # those of one moment are out of the mean by then
+    )
+
+
+def _fullest_link(view: View) -> Subject:
+    """The interface that receives most."""
+    prefix = "link.rx_bytes{"
+    links = [
+        (value, name[len(prefix) : -1])
+        for name, value in view.values.items()
+        if name.startswith(prefix) and name != "link.rx_bytes{lo}"
+    ]
+    value, label = max(links, default=(0.0, ""))
+    return Subject(SubjectKind.INTERFACE, label, 0.7) if value > 0 else host_subject()
+
+
+def unrouted(view: View, label: str, rate: float) -> Breach | None:
+    """There is no way to where packets are to go; why, others know."""
+    return _aside(view, "net.no_routes", label, rate, hints={DOWN: 0.5}, what="find no route")
+
+
+def undelivered(view: View, label: str, rate: float) -> Breach | None:
+    """Routers and hosts answer that packets could not be delivered."""
+    hints = {DOWN: 0.4, LOSS: 0.35}
+    return _aside(view, "net.icmp_unreachable", label, rate, hints=hints, what="cannot be delivered")
+
+
+def _aside(
+    view: View, family: str, label: str, rate: float, *, hints: dict[FaultClass, float], what: str
+) -> Breach | None:
+    """Something that goes with a fault and may be harmless: a host that is away, somebody who scans."""
+    rule = f"{family}.level"
+    usual = view.level(family, 0.0)
+    if rate < (1.0 if view.conditions.opened(rule, label) else max(3.0, 5.0 * usual)):
+        return None
+    text = f"{quantity(rate)} packets a second {what}, usually {quantity(usual)}."
+    values = {"rate_per_s": rate}
+    return Breach(
+        rule, label, Severity.INFO, 0.4, [host_subject()], hints, text, values, family, sustain_s=3.0
+    )

@@ -1,0 +1,133 @@
+"""What widely used daemons say of their own trouble: the class that each line speaks for, or none."""
+
+import pytest
+
+from daemon.messages import Line, Stamp
+from daemon.settings import Low
+from daemon.tiers.lines import LineJudge
+
+SAID = {
+    "connection-flood": [
+        ("uwsgi", '*** uWSGI listen queue of socket "127.0.0.1:3031" (fd: 3) full !!! (101/100) ***'),
+        ("apache2", "[mpm_event:error] [pid 7:tid 7] AH00288: scoreboard is full, not at MaxRequestWorkers"),
+        (
+            "dovecot",
+            "service(imap-login): process_limit (100) reached, client connections are being dropped",
+        ),
+        ("nginx", "2026/02/01 10:00:00 [alert] 7#7: 1024 worker_connections are not enough"),
+    ],
+    "name-resolution": [
+        ("sh", "curl: (28) Resolving timed out after 20000 milliseconds"),
+        ("named", "zone example.org/IN: expired"),
+        ("dnsmasq", "Maximum number of concurrent DNS queries reached (max: 150)"),
+    ],
+    "link-down": [
+        ("openvpn", "2026-02-01 10:00:00 Inactivity timeout (--ping-restart), restarting"),
+        ("openvpn", "TLS Error: TLS key negotiation failed to occur within 60 seconds (check your network)"),
+        ("charon", "11[IKE] giving up after 5 retransmits"),
+        ("pppd", "No response to 4 echo-requests"),
+        ("wpa_supplicant", "wlan0: WPA: 4-Way Handshake failed - pre-shared key may be incorrect"),
+        ("bird", "office: Error: Hold timer expired"),
+        ("keepalived", "(VI_1) Entering FAULT STATE"),
+    ],
+    "dependency-failed": [
+        (
+            "corosync",
+            "[QUORUM] This node is within the non-primary component and will NOT provide any service",
+        ),
+        ("redis-server", "7:S 01 Feb 2026 10:00:00.000 # Connection with master lost."),
+        ("postgres", "FATAL:  could not connect to the primary server: connection refused"),
+        ("app", "ERROR:  canceling statement due to lock timeout"),
+        ("app", "sqlite3.OperationalError: database is locked"),
+        ("rsyslogd", "action 'action-1-builtin:omfwd' suspended (module 'builtin:omfwd'), next retry is x"),
+    ],
+    "service-hung": [
+        ("postgres", "ERROR:  canceling statement due to lock timeout"),
+    ],
+    "io-saturation": [("redis-server", "Asynchronous AOF fsync is taking too long (disk is busy?).")],
+    "filesystem-corrupt": [
+        ("postgres", "WARNING:  page verification failed, calculated checksum 7 but expected 9"),
+        ("redis-server", "# Bad file format reading the append only file: make a backup of your AOF file"),
+    ],
+    "memory-exhaustion": [
+        ("rabbitmq-server", "memory resource limit alarm set on node rabbit@web."),
+        ("java", 'Exception in thread "main" java.lang.OutOfMemoryError: Java heap space'),
+    ],
+    "disk-full": [
+        ("rabbitmq-server", "disk resource limit alarm set on node rabbit@web. Free bytes:49000000."),
+        ("etcd", "mvcc: database space exceeded"),
+        ("dmeventd", "WARNING: Snapshot vg0-home is now 95.01% full."),
+    ],
+    "fd-exhaustion": [("squid", "WARNING! Your cache is running out of filedescriptors")],
+    "crash-loop": [
+        ("uwsgi", "worker respawning too fast !!! i have to sleep a bit (2 seconds)..."),
+        ("php-fpm", "WARNING: failed processes threshold (10 in 60 sec) is reached, initiating reload"),
+    ],
+    "service-crash": [
+        (
+            "gunicorn",
+            "[2026-02-01 10:00:00 +0000] [7] [WARNING] Worker with pid 9 was terminated due to signal 11",
+        ),
+        ("gunicorn", "[ERROR] Reason: Worker failed to boot."),
+        ("libvirtd", "internal error: qemu unexpectedly closed the monitor"),
+    ],
+    "config-error": [
+        ("gunicorn", "[ERROR] Connection in use: ('0.0.0.0', 8000)"),
+        (
+            "dockerd",
+            "driver failed programming external connectivity: Bind for 0.0.0.0:80: port is already allocated",
+        ),
+    ],
+    "": [  # what is said on any healthy host
+        ("gunicorn", "[7] [WARNING] Worker with pid 9 was terminated due to signal 15"),
+        ("openvpn", "10.0.0.7:1194 TLS Error: TLS key negotiation failed to occur within 60 seconds"),
+        ("openvpn", "read UDPv4 [ECONNREFUSED]: Connection refused (fd=4,code=111)"),
+        ("keepalived", "(VI_1) Entering MASTER STATE"),
+        ("rsync", "rsync error: some files vanished before they could be transferred (code 24)"),
+        ("app", "the deadlock detector has been started"),
+        ("redis-server", "Connecting to MASTER 192.0.2.7:6379"),
+    ],
+}
+
+
+def judged(judge, t, text, **fields):
+    fields = {"source": "journal", "pid": 42, "uid": 0, "priority": 4} | fields
+    return [
+        one
+        for one in judge.judge(Line(at=Stamp("b1", t, 1e9 + t), text=text, **fields), t)
+        if one.rule.startswith("known.")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fault", "program", "text"), [(fault, *one) for fault in SAID for one in SAID[fault]]
+)
+def test_message_of_a_daemon_speaks_for_its_class(fault, program, text):
+    found = judged(LineJudge(Low()), 1e6, text, unit=f"{program}.service", identifier=program)
+    hints = found[0].hints if found else {}
+    assert (max(hints, key=hints.get).value if hints else "") == fault
+
+
+def test_who_was_gone_before_its_name_was_asked_for_may_say_what_programs_say():
+    denied = "mallory: Error executing command as another user: Not authorized [USER=root] [COMMAND=/bin/id]"
+    (finding,) = judged(LineJudge(Low()), 1e6, denied, uid=1001)
+    assert (finding.subjects[0].kind, finding.subjects[0].name) == ("user", "mallory")
+
+
+LIMITED = (
+    '2026/02/01 10:00:00 [error] 15#15: *7 limiting requests, excess: 20.260 by zone "all", '
+    'client: 192.0.2.7, server: , request: "GET / HTTP/1.1"'
+)
+
+
+def test_file_that_gives_no_program_may_say_what_programs_say():
+    (finding,) = judged(LineJudge(Low()), 1e6, LIMITED, source="file:/srv/error.log", uid=-1, trusted=False)
+    assert finding.subjects[0].name == "192.0.2.7"
+
+
+@pytest.mark.parametrize(("per_second", "loud"), [(20, True), (1, False)])
+def test_refused_requests_are_a_flood_only_in_great_numbers(per_second, loud):
+    judge, told = LineJudge(Low()), []
+    for number in range(5 * per_second):
+        told += judged(judge, 1e6 + number / per_second, LIMITED, unit="web.service", identifier="nginx")
+    assert any(one.score >= 0.6 for one in told) is loud
