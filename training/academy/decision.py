@@ -70,8 +70,8 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 RETRIEVAL = Decision()
-# Of an encoder: fitted so that nine of ten development questions that are near the documents' topics, and that
-# they do not answer, stay without an answer.
+# Of an encoder: fitted so that nine of ten development questions stay without an answer that are near the
+# documents' topics and have none.
 BY_MEANING = Decision(
     order={"score": 1.09, "opinion": 2.17, "named": 2.02, "cue": 0.96, "number": 1.4},
     sure={"score": 0.3, "opinion": 1.11, "share": 2.61, "missing": -1.28, "": -3.87},
