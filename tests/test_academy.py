@@ -16,7 +16,7 @@ from models.terms import language, stem, terms
 from tests.fixtures import chatter, encoders
 from training.academy import curriculum, diploma, forms, library, scoring
 from training.academy.app import app
-from training.academy.decision import RETRIEVAL, Decision, weigh
+from training.academy.decision import RETRIEVAL, SURE, Decision, weigh
 from training.academy.facts import find_facts
 from training.academy.lessons import check_lessons
 from training.academy.settings import Settings, Training, load, to_toml
@@ -314,7 +314,7 @@ def test_decision_adds_the_specialists_opinion_on_its_own_scale_to_retrievals_sc
     alone = weigh(RETRIEVAL, "What does alarm E7 mean?", hits, None)
     assert alone == sorted(alone, reverse=True)
     assert [one.order for one in alone] == [hit.score for hit in hits]
-    assert (alone[0].sure >= RETRIEVAL.threshold) == (hits[0].score >= 2.45)
+    assert (alone[0].sure >= SURE) == (hits[0].score >= 2.45)
     turned = weigh(Decision(), "What does alarm E7 mean?", hits, [-50.0, 50.0])
     assert turned[1].sure > 0.5 > turned[0].sure
     assert weigh(Decision(mean=7.0, spread=2.0), "What does alarm E7 mean?", hits, [-93.0, 107.0]) == turned

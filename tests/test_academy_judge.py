@@ -9,9 +9,9 @@ from daemon.errors import ConfigError, MissingDependencyError
 from models.passages import Index
 from tests.fixtures import encoders
 from training.academy import e5, encoder, library, outline
-from training.academy.answers import compose, rank, shown
+from training.academy.answers import answer, compose, rank, shown
 from training.academy.blocks import Block, Document
-from training.academy.decision import BY_MEANING, RETRIEVAL, Judge, describe, weigh
+from training.academy.decision import BY_MEANING, RETRIEVAL, Judge, describe, names, weigh
 
 PAGES = [
     Block("heading", "Pump", 1, 0, 1),
@@ -102,6 +102,53 @@ def test_a_question_that_names_a_document_prefers_it(index):
     hits = index.search("water in the pump", 2)
     named, other = (describe(one, hits, [0.0, 0.0])[0]["named"] for one in ("pump, water?", "pumps, water?"))
     assert (named, other) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("question", "found"),
+    [
+        ("Which port does systemd-journal-remote listen on?", ["systemd-journal-remote"]),
+        ("How long does RestartSec= in /etc/pump.conf last?", ["RestartSec", "/etc/pump.conf"]),
+        ("Since when does the Berlin pump run on IPv6?", ["Berlin", "IPv6"]),
+        ("How deep is the water?", []),
+        ("Wie tief steht das Wasser in der Pumpe?", []),
+        ("Wie lange braucht die Pumpe in Debian 12 mit LVM2?", ["12", "LVM2"]),
+        ("", []),
+    ],
+)
+def test_names_are_what_a_question_calls_by_its_name(question, found):
+    assert names(question) == found
+
+
+def test_a_name_that_is_neither_in_the_passage_nor_around_it_takes_away_sureness(index):
+    here, absent = "When does the pump start?", "When does the pump of Zabbix start?"
+    hits = index.search(here, 4)
+    assert [one["missing"] for one in describe(here, hits, [0.0] * 4)] == [0.0] * 4
+    assert [one["missing"] for one in describe(absent, hits, [0.0] * 4)] == [1.0] * 4
+    known, unknown = (weigh(BY_MEANING, one, hits, [2.0] * 4)[0].sure for one in (here, absent))
+    assert known > unknown
+
+
+def test_what_two_sections_say_as_well_is_less_sure_than_what_one_says(index):
+    question = "When does the pump start?"
+    hit = index.search(question, 1)[0]
+    other = hit._replace(passage=hit.passage._replace(id=99, section=99))
+    alone, twice, far = (
+        weigh(BY_MEANING, question, *case)[0].sure
+        for case in (([hit], [2.0]), ([hit, other], [2.0, 2.0]), ([hit, other], [2.0, -3.0]))
+    )
+    assert twice < far < alone
+
+
+def test_an_operator_says_from_when_on_is_answered(index):
+    def ask(sure):
+        judge = Judge(lambda _, some: [2.0] * len(some))
+        return answer(
+            "When does the pump start?", index, judge, BY_MEANING, passages=4, words=90, sure=sure
+        ).found
+
+    assert ask(0.0)
+    assert not ask(1.0)
 
 
 def test_an_answer_has_what_stands_around_it_on_its_page_and_no_more_than_its_words(index):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from models.passages import Hit, Index, Passage
 from models.terms import language
-from training.academy.decision import Decision, Judge, weigh
+from training.academy.decision import SURE, Decision, Judge, weigh
 from training.academy.facts import absent
 
 _HEADING = 80  # characters
@@ -40,22 +40,29 @@ class Answer(NamedTuple):
 
 
 def answer(
-    question: str, index: Index, judge: Judge | None, decision: Decision, *, passages: int, words: int
+    question: str,
+    index: Index,
+    judge: Judge | None,
+    decision: Decision,
+    *,
+    passages: int,
+    words: int,
+    sure: float = SURE,
 ) -> Answer:
-    """The best answer that the documents give, or that they give none."""
+    """The best answer that the documents give, or that they give none that is at least so `sure`."""
     hits = index.search(question, passages, judge.near(question) if judge else ())
     ranked = rank(question, hits, judge, decision)
-    if not ranked or ranked[0][0] < decision.threshold:
+    if not ranked or ranked[0][0] < sure:
         lang = language(question) or (hits[0].passage.lang if hits else "en")
         best = ranked[0] if ranked else (0.0, None)
         return Answer(question, absent(lang), found=False, confidence=best[0], passage=best[1])
-    sure, best_passage = ranked[0]
+    confidence, best_passage = ranked[0]
     others = tuple(one for _, one in ranked[1:3])
     return Answer(
         question,
         compose(best_passage, index, words),
         found=True,
-        confidence=sure,
+        confidence=confidence,
         passage=best_passage,
         others=others,
     )

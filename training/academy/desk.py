@@ -56,5 +56,11 @@ def opened(folder: Path, settings: Querying, *, model: bool, tell: Tell) -> Iter
         elif model:
             tell(f"{folder.name} was not trained yet; retrieval alone answers")
         yield lambda question: answer(
-            question, index, judge, decision, passages=settings.passages, words=settings.words
+            question,
+            index,
+            judge,
+            decision,
+            passages=settings.passages,
+            words=settings.words,
+            sure=settings.sure,
         )
