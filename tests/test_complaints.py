@@ -43,6 +43,7 @@ COMPLAINTS = {
         "INFO could not connect to peer, will try another one",
         "Connection reset by peer while reading from client",
         "0 errors, 0 failures",
+        "Server app/two is going DOWN for maintenance. 2 active and 0 backup servers left.",
         "test_connection_refused_is_reported ... ok",
         "error",
         "",

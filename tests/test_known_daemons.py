@@ -15,6 +15,8 @@ SAID = {
             "service(imap-login): process_limit (100) reached, client connections are being dropped",
         ),
         ("nginx", "2026/02/01 10:00:00 [alert] 7#7: 1024 worker_connections are not enough"),
+        ("java", "java.net.NoRouteToHostException: Cannot assign requested address"),
+        ("python3", "OSError: [Errno 99] Cannot assign requested address"),
     ],
     "name-resolution": [
         ("sh", "curl: (28) Resolving timed out after 20000 milliseconds"),
@@ -29,6 +31,8 @@ SAID = {
         ("wpa_supplicant", "wlan0: WPA: 4-Way Handshake failed - pre-shared key may be incorrect"),
         ("bird", "office: Error: Hold timer expired"),
         ("keepalived", "(VI_1) Entering FAULT STATE"),
+        ("ifup", 'Cannot find device "eth7"'),
+        ("ifup", "ifup: failed to bring up eth7"),
     ],
     "dependency-failed": [
         (
@@ -39,6 +43,8 @@ SAID = {
         ("postgres", "FATAL:  could not connect to the primary server: connection refused"),
         ("app", "ERROR:  canceling statement due to lock timeout"),
         ("app", "sqlite3.OperationalError: database is locked"),
+        ("postgres", "FATAL:  could not send end-of-streaming message to primary: no COPY in progress"),
+        ("systemd-networkd-wait-online", "Timeout occurred while waiting for network connectivity."),
         ("rsyslogd", "action 'action-1-builtin:omfwd' suspended (module 'builtin:omfwd'), next retry is x"),
     ],
     "service-hung": [
@@ -52,16 +58,23 @@ SAID = {
     "memory-exhaustion": [
         ("rabbitmq-server", "memory resource limit alarm set on node rabbit@web."),
         ("java", 'Exception in thread "main" java.lang.OutOfMemoryError: Java heap space'),
+        ("sh", 'sending SIGTERM to process 7 uid 0 "java": badness 900, VmRSS 900 MiB'),
     ],
     "disk-full": [
         ("rabbitmq-server", "disk resource limit alarm set on node rabbit@web. Free bytes:49000000."),
         ("etcd", "mvcc: database space exceeded"),
         ("dmeventd", "WARNING: Snapshot vg0-home is now 95.01% full."),
     ],
-    "fd-exhaustion": [("squid", "WARNING! Your cache is running out of filedescriptors")],
+    "fd-exhaustion": [
+        ("squid", "WARNING! Your cache is running out of filedescriptors"),
+        ("node", "Error: ENOSPC: System limit for number of file watchers reached, watch '/srv/app'"),
+    ],
+    "privilege-misuse": [("usermod", "add 'postgres' to group 'wheel'")],
     "crash-loop": [
         ("uwsgi", "worker respawning too fast !!! i have to sleep a bit (2 seconds)..."),
         ("php-fpm", "WARNING: failed processes threshold (10 in 60 sec) is reached, initiating reload"),
+        ("supervisord", "2026-02-01 10:00:00,000 WARN exited: web (terminated by SIGSEGV; not expected)"),
+        ("pm2", "PM2 App [api:0] exited with code [1] via signal [SIGINT]"),
     ],
     "service-crash": [
         (
@@ -73,6 +86,9 @@ SAID = {
     ],
     "config-error": [
         ("gunicorn", "[ERROR] Connection in use: ('0.0.0.0', 8000)"),
+        ("named", "zone example.org/IN: loading from master file db.example failed: syntax error"),
+        ("postgres", "2026-02-01 10:00:00 UTC [7] web@shop ERROR:  permission denied for table orders"),
+        ("nsd", "zone example.org file example.zone read with 2 errors"),
         (
             "dockerd",
             "driver failed programming external connectivity: Bind for 0.0.0.0:80: port is already allocated",
@@ -85,6 +101,9 @@ SAID = {
         ("keepalived", "(VI_1) Entering MASTER STATE"),
         ("rsync", "rsync error: some files vanished before they could be transferred (code 24)"),
         ("app", "the deadlock detector has been started"),
+        ("node", "  code: 'ENOSPC',"),
+        ("supervisord", "2026-02-01 10:00:00,000 INFO exited: report (exit status 0; expected)"),
+        ("usermod", "add 'alice' to group 'audio'"),
         ("redis-server", "Connecting to MASTER 192.0.2.7:6379"),
     ],
 }

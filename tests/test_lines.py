@@ -510,6 +510,8 @@ def denied(host, text, identifier="su", uid=1001):
         ("sudo", "bob : 1 incorrect password attempt ; TTY=pts/0 ; PWD=/ ; USER=root ; COMMAND=/bin/id"),
         ("doas", "failed auth for bob"),
         ("pkexec", "bob: Error executing command as another user: Not authorized [USER=root]"),
+        ("crontab", "(bob) AUTH (crontab command not allowed)"),
+        ("postgres", '2026-02-01 10:00:00 UTC [7] bob@shop ERROR:  must be superuser to read "pg_authid"'),
     ],
 )
 def test_third_denial_of_a_person_within_ten_minutes_is_no_slip(host, identifier, text):

@@ -123,3 +123,27 @@ def test_reason_in_a_programs_last_line_says_more_than_that_it_broke(host):
     assert top(only(found, "known.out-of-memory")) is F.MEMORY_EXHAUSTION
     broke = host.hear('Exception in thread "main" java.lang.IllegalStateException', unit="other.service")
     assert top(only(broke, "known.program-broke")) is F.SERVICE_CRASH
+
+
+KILLED = "[2026-02-01 10:00:01 +0000] [7] [WARNING] Worker with pid 9 was terminated due to signal 9"
+
+
+def test_worker_that_its_master_ends_for_being_hung_is_no_crash(host):
+    said = {"identifier": "gunicorn"}
+    for _ in range(3):
+        host.hear("[2026-02-01 10:00:00 +0000] [7] [CRITICAL] WORKER TIMEOUT (pid:9)", **said)
+        host.wait(1)
+        found = host.hear(KILLED, **said)
+        assert all(one.rule != "known.crash-loop" and F.SERVICE_CRASH is not top(one) for one in found)
+        host.wait(3)
+    host.wait(60)
+    assert top(only(host.hear(KILLED.replace("signal 9", "signal 11"), **said), "known.worker-crashed")) is (
+        F.SERVICE_CRASH
+    )
+
+
+def test_end_of_who_waited_for_the_network_in_vain_is_no_crash(host):
+    said = {"unit": "app.service", "identifier": "systemd-networkd-wait-online"}
+    host.hear("Timeout occurred while waiting for network connectivity.", **said)
+    found = host.manager("app.service", FAILED)
+    assert top(only(found, "known.unit-failed")) is F.DEPENDENCY_FAILED

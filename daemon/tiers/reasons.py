@@ -42,11 +42,16 @@ class Reasons:
         self._below: _Told | None = None  # what the kernel said last of storage or a device
         self._said: OrderedDict[str, _Told] = OrderedDict()  # why a unit's program may soon end
         self._left: OrderedDict[str, float] = OrderedDict()  # units of which a process lives on
+        self._hung: OrderedDict[str, float] = OrderedDict()  # units whose master gave up a worker
         self._crashed: _Told | None = None
         self._bereft: _Told | None = None
 
     def of_words(self, message: Message, subjects: list[Subject], line: Line, t: float) -> Message:
         """The message of the kernel or of a program, with the class that fits what was told before."""
+        if message.slug == "worker-hung":
+            _keep(self._hung, line.unit, t)
+        elif message.slug == "worker-crashed" and t - self._hung.get(line.unit, -inf) <= WAITED_S:
+            return _instead(message, _F.SERVICE_HUNG)._replace(repeat="")  # its master has ended it
         if message.writer == "kernel":
             self._hear_kernel(message, subjects[0], t)
         elif line.trusted and line.unit:
@@ -85,7 +90,9 @@ class Reasons:
             _keep(self._said, unit, _Told(_F.SERVICE_HUNG, subjects[0], t))
         elif message.slug == "config-doubtful":  # many go on without; who ends right after did not
             _keep(self._said, unit, _Told(_F.CONFIG_ERROR, subjects[0], t))
-        elif message.persists and _top(message) is _F.DEPENDENCY_FAILED:
+        elif _top(message) is _F.DEPENDENCY_FAILED and (
+            message.persists or message.slug == "network-awaited"
+        ):
             lost = _Told(_F.DEPENDENCY_FAILED, Subject(SubjectKind.UNIT, unit), t)
             _keep(self._said, unit, lost)
             self._bereft = lost
