@@ -125,6 +125,11 @@ def test_block_error_names_device_and_sector(text, device):
         ("r8169 0000:02:00.0 enp2s0: Link is Down", "link-down", (SubjectKind.INTERFACE, "enp2s0")),
         ("br0: port 1(veth1) entered disabled state", "", None),
         (
+            "e1000e 0000:00:19.0 eth0: NETDEV WATCHDOG: CPU: 1: transmit queue 0 timed out 6036 ms",
+            "tx-timeout",
+            (SubjectKind.INTERFACE, "eth0"),
+        ),
+        (
             "python3[99]: segfault at 0 ip 00007f1c sp 00007ffd error 4",
             "segfault",
             (SubjectKind.PROCESS, "python3[99]"),
