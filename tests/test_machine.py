@@ -135,12 +135,16 @@ def table(request):
             writer.write_line(f"{fault:<28}{incident['fault_class']:<22}{culprit:<28}{delay_s:6.1f} s")
 
 
-@pytest.fixture
-def guest(request, tmp_path):
+@pytest.fixture(autouse=True)
+def _asked_for(request):
     if "vm" not in request.config.getoption("markexpr"):
         pytest.skip("a virtual machine takes minutes: make test-vm")
     if reason := missing():
         pytest.exit(f"no virtual machine: {reason}", 3)
+
+
+@pytest.fixture
+def guest(tmp_path):
     with machine(tmp_path) as box:
         yield Guest(box)
 

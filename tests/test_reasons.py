@@ -147,3 +147,8 @@ def test_end_of_who_waited_for_the_network_in_vain_is_no_crash(host):
     host.hear("Timeout occurred while waiting for network connectivity.", **said)
     found = host.manager("app.service", FAILED)
     assert top(only(found, "known.unit-failed")) is F.DEPENDENCY_FAILED
+
+
+def test_program_that_is_not_there_is_a_wrong_setting_though_its_own_line_lost_its_sender(host):
+    found = host.manager("app.service", "app.service: Main process exited, code=exited, status=203/EXEC")
+    assert top(found[0]) is F.CONFIG_ERROR
