@@ -108,7 +108,9 @@ class Meanings:
             message = self._reasons.of_words(self._placed(message, subjects, line, t), subjects, line, t)
         label = _label(subjects[0])
         if message.ends:
-            return self._conditions.end(f"known.{message.ends}", label, line.at)
+            begun = self._crashes.begun(subjects[0], t) if message.slug == STARTED else None
+            ended = self._conditions.end(f"known.{message.ends}", label, line.at)
+            return ended + (self._conditions.hold(begun, line.at, t) if begun else [])
         if (
             self._goes_down(message, line)
             or message.score <= 0.1
