@@ -132,6 +132,11 @@ class Meanings:
         least = LEAST if message.often == 1 else ((message.often, LEAST_S),)
         return self.symptoms.persists(label, t, least=least)
 
+    def explain(self, fault: FaultClass, sure: float, line: Line, t: float) -> None:
+        """A program complained in words of its own; if it ends now, that was the reason."""
+        if line.trusted and line.unit:
+            self._reasons.complains(fault, line.unit, t, sure=sure)
+
     def accuse(self, breach: Breach, t: float) -> Breach:
         """Name whom nobody reaches any more, if the manager has just said who failed or was stopped."""
         gone = Subject(SubjectKind.UNIT, self.symptoms.away(t), GONE)

@@ -37,6 +37,7 @@ STARTING_S = 15.0  # a service that reads its code and its data
 SATURATING = 0.25  # share of all cores below which nobody is called the culprit of their saturation
 UNTHROTTLED = 8  # readings of a service that has run without meeting its quota
 CROWDED, CROWDED_SHARE = 0.1, 0.6  # of all cores, and of what all visible processes use together
+WAITING = 0.3  # of the time, by PSI
 SEEN_SHARE, SHORT_LIVED = 0.2, 50.0  # of the busy time; processes started a second
 UNKNOWN_S = 16.0  # one snapshot interval of 10 s longer than where somebody is known
 
@@ -130,7 +131,7 @@ def saturated(view: View, label: str, busy: float) -> Breach | None:
     stalled = view.values.get("psi.cpu.some")
     load = view.get("load.1")
     # Tasks that wait a third of the time halve each other's speed; without PSI a queue says the same.
-    waiting = view.get("proc.running") > view.cores + 0.5 if stalled is None else stalled >= 0.3
+    waiting = view.get("proc.running") > view.cores + 0.5 if stalled is None else stalled >= WAITING
     calm = load <= view.cores if stalled is None else stalled < 0.15
     sustain_s = LATE_S
     if not (waiting or (opened and not calm)):
@@ -156,7 +157,7 @@ def _saturation(view: View, label: str, busy: float, sustain_s: float) -> Breach
     elif sustain_s == LATE_S and lead and not batch and not _on_purpose(lead):
         bursts = view.conditions.bursts
         sustain_s = bursts.sustain_s(SATURATED, view.t, soon_s=SOON_S, late_s=LATE_S)
-    outside = not subjects and _taken_outside(view, busy)
+    outside = not subjects and (stalled or 0.0) >= WAITING and _taken_outside(view, busy)
     values = {"busy_ratio": busy, "cores_count": view.cores, "load": load}
     text = f"All {quantity(view.cores)} cores are {percent(busy)} busy"
     if stalled is None:
