@@ -36,7 +36,7 @@ _WARNING = 4
 WORDS = 0.35  # of word_weight: a word such as "failed" or "cannot"
 EXPLAINS = 0.5  # of a reading: enough to say why a unit failed right after it
 SURE = 0.7  # of a reading: of programs that it did not learn from nine in ten are faults then
-ALONE, ONCE = 0.9, 0.8
+ALONE_KERNEL, ALONE, ONCE = 0.8, 0.85, 0.8  # nineteen in twenty, nine in ten
 _SAID_ONCE = frozenset(
     {FaultClass.CONFIG_ERROR, FaultClass.SERVICE_CRASH}
 )  # then it ends, and that is told of
@@ -94,7 +94,7 @@ class Complaints:
             failed = watch.failing > 0.0 or " 5" in line.text
             fault, priority = _answered(watch, status(line.text)) if failed else None, _ANSWER
         grave = min(priority, line.priority) <= GRAVE_PRIORITY
-        alone = watch.reading is not None and line.priority <= GRAVE_PRIORITY and _speaks_alone(watch.reading)
+        alone = watch.reading is not None and grave and _speaks_alone(watch.reading, writer, line)
         if watch.reading is not None and not alone and (fault in _SAID_ONCE or watch.reading.sure < SURE):
             fault = None
         subject = _subject(writer, line, alone=alone) if fault else None
@@ -141,9 +141,13 @@ def _may_complain(watch: Watch, line: Line, priority: int) -> bool:
     return min(line.priority, priority) <= _WARNING or watch.weight >= WORDS
 
 
-def _speaks_alone(read: Reading) -> bool:
+def _speaks_alone(read: Reading, writer: Writer, line: Line) -> bool:
     """Whether somebody should be told though it is said only once."""
-    return read.sure >= ALONE and read.once >= ONCE
+    if read.once < ONCE:
+        return False
+    if writer.role == KERNEL:
+        return read.sure >= ALONE_KERNEL and line.priority <= GRAVE_PRIORITY
+    return read.sure >= ALONE and (line.priority <= GRAVE_PRIORITY or read.fault not in _SAID_ONCE)
 
 
 def _answered(watch: Watch, answer: int) -> FaultClass | None:
