@@ -1,6 +1,7 @@
 """Complaints that no catalogue knows: one is nothing, but a service that goes on complaining has a trouble.
 
-Pure, on observation time, bounded. What a line complains about is `models.complaints`' to say.
+Pure, on observation time, bounded. What a line complains about is for `models.complaints` to say, and where
+no words that all programs share say it, for `models.reading`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from daemon.tiers.oddities import subject_of
 from daemon.tiers.rates import Watch
 from daemon.tiers.symptoms import LABELS_MAX, Symptoms
 from daemon.tiers.writers import KERNEL, Writer, of_system, own_file
-from models.complaints import complaint, status
+from models.complaints import Complaint, complaint, status
 from models.reading import Reading, reading
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
@@ -86,10 +87,7 @@ class Complaints:
 
     def judge(self, watch: Watch, writer: Writer, line: Line, t: float) -> Breach | None:
         """One line of a kind; the breach if its writer goes on complaining by now."""
-        if watch.complaint is None:
-            _ask(watch, writer, line)
-        assert watch.complaint is not None
-        fault, priority, _ = watch.complaint
+        fault, priority, _ = watch.complaint or _ask(watch, writer, line)
         if watch.failing >= 0.0:
             failed = watch.failing > 0.0 or " 5" in line.text
             fault, priority = _answered(watch, status(line.text)) if failed else None, _ANSWER
@@ -117,22 +115,19 @@ class Complaints:
         return past.before(hour) >= CHRONIC_HOURS
 
 
-def _ask(watch: Watch, writer: Writer, line: Line) -> None:
+def _ask(watch: Watch, writer: Writer, line: Line) -> Complaint:
     """What a kind of line complains about: by the words that all share, else by what was learnt."""
     said = complaint(line.text)
     watch.failing = 0.0 if status(line.text) else -1.0
-    if (
-        said.fault is None
-        and not said.calm
-        and watch.failing < 0.0
-        and _may_complain(watch, line, said.priority)
-    ):
+    unknown = said.fault is None and not said.calm and watch.failing < 0.0
+    if unknown and _may_complain(watch, line, said.priority):
         read = reading(line.text, kernel=writer.role == KERNEL)
         if read.fault is not None and read.sure >= EXPLAINS:
             watch.reading = read
             said = said._replace(fault=read.fault)
     watch.complaint = said
     watch.complains = said.fault is not None or watch.failing == 0.0
+    return said
 
 
 def _may_complain(watch: Watch, line: Line, priority: int) -> bool:
