@@ -101,11 +101,14 @@ def terms(text: str) -> list[str]:
     return words + [f"{one} {other}" for one, other in pairwise(words)] + stems
 
 
-def reading(text: str, *, kernel: bool = False) -> Reading:
-    """What a line is about; some tenth of a millisecond, so ask once for each kind of line.
+def load() -> None:
+    """Read the tables now rather than at the first unknown line; raises BundleError if one is damaged."""
+    for name in (KERNEL, PROGRAMS):
+        _table(name)
 
-    Raises BundleError if a table that comes with the program is damaged.
-    """
+
+def reading(text: str, *, kernel: bool = False) -> Reading:
+    """What a line is about; some tenth of a millisecond, so ask once for each kind of line."""
     return _table(KERNEL if kernel else PROGRAMS).read(encode(text[:TEXT_MAX]))
 
 
@@ -114,7 +117,7 @@ def _table(name: str) -> Table:
     path = FOLDER / f"{name}.safetensors"
     try:
         return Table(path.read_bytes())
-    except OSError as error:
+    except (OSError, BundleError) as error:
         raise BundleError(f"{path} cannot be read: {error}", hint="install hauswart again") from error
 
 

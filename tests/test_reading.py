@@ -8,6 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import models.reading
+from daemon.settings import Low
+from daemon.tiers.lines import LineJudge
 from models.errors import BundleError
 from models.lines import encode
 from models.reading import FOLDER, KERNEL, PROGRAMS, Table, pack, reading
@@ -71,6 +74,16 @@ def test_damaged_table_is_refused(content):
         if damaged != whole:
             with pytest.raises(BundleError):
                 Table(damaged)
+
+
+def test_damaged_table_stops_the_tier_at_its_start_and_says_which_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(models.reading, "FOLDER", tmp_path)
+    models.reading._table.cache_clear()
+    try:
+        with pytest.raises(BundleError, match=r"kernel\.safetensors"):
+            LineJudge(Low())
+    finally:
+        models.reading._table.cache_clear()
 
 
 # --- making one -----------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from daemon.tiers.rates import Watch
 from daemon.tiers.symptoms import LABELS_MAX, Symptoms
 from daemon.tiers.writers import KERNEL, Writer, of_system, own_file
 from models.complaints import Complaint, complaint, status
-from models.reading import Reading, reading
+from models.reading import Reading, load, reading
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
 RULE = "unit.complaint"
@@ -82,6 +82,8 @@ class Complaints:
     """What each service complains of lately."""
 
     def __init__(self, symptoms: Symptoms) -> None:
+        """Raises BundleError if what was learnt of messages is damaged."""
+        load()
         self._symptoms = symptoms
         self._past: OrderedDict[str, _Past] = OrderedDict()
 
