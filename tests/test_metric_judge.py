@@ -796,6 +796,14 @@ def test_sender_that_gets_nothing_through_is_seen_in_spite_of_its_pauses(host):
     assert leading(first(host, "net.tcp_retransmits.level", 68)) is FaultClass.PACKET_LOSS
 
 
+def test_segments_that_arrive_damaged_are_lost_packets_and_one_is_nothing(host):
+    host.run(1, lambda values, _: values.update({"net.tcp_damaged": 5.0}))
+    host.run(20, lambda values, _: values.update({"net.tcp_damaged": 0.2}))
+    assert host.take("net.tcp_damaged.level") == []
+    host.run(6, lambda values, _: values.update({"net.tcp_damaged": 5.0}))
+    assert leading(first(host, "net.tcp_damaged.level", 26)) is FaultClass.PACKET_LOSS
+
+
 def test_fragments_of_which_the_rest_never_comes_are_lost_packets(host):
     host.run(1, lambda values, _: values.update({"net.reassembly_fails": 4.0}))
     host.run(20, lambda values, _: values.update({"net.reassembly_fails": 0.0}))
