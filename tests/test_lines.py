@@ -336,6 +336,22 @@ def test_crashes_far_apart_are_no_loop(host):
         host.t += 400.0
 
 
+def test_unit_that_is_started_without_end_is_told_of_though_it_never_fails(host):
+    found, often = [], []
+    for _ in range(25):
+        found += host.manager("inbox.service", "Finished inbox.service - Takes what has come in.")
+        host.t += 0.2
+        often += host.manager("poll.service", "Finished poll.service - Looks every second.")
+        host.t += 0.8
+    assert "unit.starts" not in rules(often)
+    for _ in range(25):
+        found += host.manager("inbox.service", "Finished inbox.service - Takes what has come in.")
+        host.t += 0.3
+    (starts,) = [finding for finding in found if finding.rule == "unit.starts"]
+    assert starts.subjects[0].name == "inbox.service"
+    assert max(starts.hints, key=starts.hints.__getitem__) is FaultClass.PROCESS_STORM
+
+
 def test_restarts_of_a_unit_are_a_loop_with_its_number(host):
     found = []
     for number in range(1, 6):

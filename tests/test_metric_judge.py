@@ -220,6 +220,13 @@ def test_as_many_loops_as_cores_are_found_though_nobody_waits(host):
     assert first(host, "cpu.busy.level", 20).score >= 0.5
 
 
+def test_processors_that_others_around_a_container_take_open_nothing_alone(host):
+    host.run(60, lambda values, _: values.update({"cpu.busy": 1.0, "psi.cpu.some": 0.7}))
+    told = [one for _, one in host.findings if one.rule == "cpu.busy.level"]
+    assert told
+    assert all(one.score < 0.5 for one in told)
+
+
 def test_busy_spikes_of_some_seconds_give_nothing(host):
     def change(values, step):
         if step % 8 < 3:
