@@ -55,11 +55,12 @@ class Table:
             self._biases: list[float] = told["biases"]
             self._scales: tuple[float, float] = told["rarity"], told["weight"]
             self.faults = [FaultClass(name) if name not in {"none", ONCE} else None for name in self.names]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BundleError(f"holds no weights of terms: {error}") from error
         self._hashes, self._rarity, self._starts, self._classes, self._weights = columns
         sound = (
             len(self._starts) == len(self._hashes) + 1 == len(self._rarity) + 1
+            and all(one <= other for one, other in pairwise(self._starts))
             and len(self._classes) == len(self._weights) == self._starts[-1]
             and len(self._biases) == len(self.names)
             and self.names[-1:] == [ONCE]

@@ -77,6 +77,26 @@ def rules(findings):
 EXITED = "app.service: Main process exited, code=exited, status=1/FAILURE"
 
 
+def test_unit_that_ends_of_what_no_catalogue_knows_failed_for_that_reason(host):
+    host.hear("the settings file holds an unknown key 'colour' in section main")
+    (failed,) = [one for one in host.manager("app.service", EXITED) if one.rule == "known.unit-exited"]
+    assert max(failed.hints, key=failed.hints.__getitem__) is FaultClass.CONFIG_ERROR
+
+
+@pytest.mark.parametrize("text", ["KeyError: 'settings'", "the settings file was read, 3 keys"])
+def test_mistake_in_the_program_or_a_calm_line_is_no_other_reason(host, text):
+    host.hear(text)
+    (failed,) = [one for one in host.manager("app.service", EXITED) if one.rule == "known.unit-exited"]
+    assert max(failed.hints, key=failed.hints.__getitem__) is FaultClass.SERVICE_CRASH
+
+
+def test_grave_words_of_the_kernel_that_no_catalogue_knows_are_told_at_once(host):
+    text = "ahci 0000:00:1f.2: controller is dead after reset"
+    assert [one for one in host.kernel(text, priority=6) if one.rule == "unit.complaint"] == []
+    (told,) = [one for one in Host().kernel(text, priority=3) if one.rule == "unit.complaint"]
+    assert max(told.hints, key=told.hints.__getitem__) is FaultClass.HARDWARE_ERROR
+
+
 def test_a_failed_unit_is_told_with_its_last_words(host):
     host.learn()
     for n in range(5):

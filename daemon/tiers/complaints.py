@@ -43,7 +43,8 @@ _SAID_ONCE = frozenset(
 # What a runtime says of a mistake in the program: whatever its words are about, the program crashed.
 _MISTAKE = re.compile(
     r"Traceback |(?:Key|Type|Attribute|Index|Name|ZeroDivision|Assertion|Recursion|UnboundLocal|Range)Error\b"
-    r"|(?:java\.lang\.)?(?:NullPointer|IndexOutOfBounds|ClassCast|Arithmetic)Exception\b|goroutine \d|\s+(?:at|File) "
+    r"|(?:java\.lang\.)?(?:NullPointer|IndexOutOfBounds|ClassCast|Arithmetic)Exception\b"
+    r"|goroutine \d|\s+(?:at|File) "
 )
 LEARNT = 0.45  # spoken for (grouping.SPEAKS)
 # Strangers make these complain all day; what they say is read by the catalogue alone.
