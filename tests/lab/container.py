@@ -34,6 +34,7 @@ _MASKED = (
     "console-getty.service",
     "systemd-udev-trigger.service",
     "monit.service",  # has a script of the old kind, which starts it at every boot
+    "openipmi.service",  # has one, too, and looks for the machine's own controller
 )
 
 _START = """
