@@ -19,8 +19,9 @@ class Reach(IntEnum):
 
     SHARED = 1  # only what names the same subject
     NAMELESS = 2  # also what names nobody at all
-    APART = 3  # also what names no other place of the same kind (another mount, another device, ...)
-    HOST = 4  # anything on the host
+    BEREFT = 3  # also a program that waits in vain for another one: for which one it cannot know
+    APART = 4  # also what names no other place of the same kind (another mount, another device, ...)
+    HOST = 5  # anything on the host
 
 
 class Effect(NamedTuple):
@@ -31,7 +32,8 @@ class Effect(NamedTuple):
 
 
 _F = FaultClass
-_SHARED, _NAMELESS, _APART, _HOST = Reach.SHARED, Reach.NAMELESS, Reach.APART, Reach.HOST
+_SHARED, _NAMELESS, _BEREFT = Reach.SHARED, Reach.NAMELESS, Reach.BEREFT
+_APART, _HOST = Reach.APART, Reach.HOST
 
 # Weights say how much of the effect is expected once the cause is known: 0.9 nearly always follows from it,
 # 0.6 often, 0.3 may. They are judgement, not measurement; the middle model has to beat them.
@@ -50,30 +52,44 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
         _F.SERVICE_CRASH: Effect(0.9, _SHARED),
         _F.CRASH_LOOP: Effect(0.7, _SHARED),
         _F.SERVICE_HUNG: Effect(0.6, _SHARED),
-        _F.DEPENDENCY_FAILED: Effect(0.4, _SHARED),
+        _F.DEPENDENCY_FAILED: Effect(0.4, _BEREFT),
+        _F.NAME_RESOLUTION: Effect(0.3, _SHARED),
     },
     _F.FD_EXHAUSTION: {
         _F.SERVICE_CRASH: Effect(0.8, _SHARED),
         _F.CRASH_LOOP: Effect(0.5, _SHARED),
         _F.SERVICE_HUNG: Effect(0.6, _SHARED),
         _F.NAME_RESOLUTION: Effect(0.3, _SHARED),
-        _F.DEPENDENCY_FAILED: Effect(0.4, _SHARED),
+        _F.DEPENDENCY_FAILED: Effect(0.4, _BEREFT),
         _F.CPU_SATURATION: Effect(0.4, _NAMELESS),  # what cannot be accepted stays readable (accept(2))
     },
-    _F.CPU_SATURATION: {_F.SERVICE_HUNG: Effect(0.3, _SHARED)},
-    _F.IO_SATURATION: {_F.SERVICE_HUNG: Effect(0.5, _APART), _F.CPU_SATURATION: Effect(0.3, _SHARED)},
+    _F.CPU_SATURATION: {
+        _F.SERVICE_HUNG: Effect(0.3, _SHARED),
+        _F.DEPENDENCY_FAILED: Effect(0.3, _SHARED),
+    },
+    _F.IO_SATURATION: {
+        _F.SERVICE_HUNG: Effect(0.5, _APART),
+        _F.CPU_SATURATION: Effect(0.3, _SHARED),
+        _F.DEPENDENCY_FAILED: Effect(0.3, _SHARED),
+    },
     _F.DISK_FULL: {
         _F.SERVICE_CRASH: Effect(0.8, _SHARED),
         _F.CRASH_LOOP: Effect(0.7, _SHARED),
         _F.CONFIG_ERROR: Effect(0.6, _SHARED),
         _F.SERVICE_HUNG: Effect(0.4, _SHARED),
+        _F.DEPENDENCY_FAILED: Effect(0.4, _BEREFT),
         _F.IO_SATURATION: Effect(0.3, _SHARED),
+        _F.CPU_SATURATION: Effect(0.3, _SHARED),  # who fills it works hard
     },
     _F.INODE_EXHAUSTION: {
         _F.DISK_FULL: Effect(0.6, _APART),  # ENOSPC says "no space" although only inodes ran out
         _F.SERVICE_CRASH: Effect(0.7, _SHARED),
         _F.CRASH_LOOP: Effect(0.6, _SHARED),
         _F.CONFIG_ERROR: Effect(0.5, _SHARED),
+        _F.SERVICE_HUNG: Effect(0.3, _SHARED),
+        _F.DEPENDENCY_FAILED: Effect(0.4, _BEREFT),
+        _F.IO_SATURATION: Effect(0.3, _SHARED),
+        _F.CPU_SATURATION: Effect(0.3, _SHARED),
     },
     _F.DISK_FAILING: {
         _F.IO_SATURATION: Effect(0.9, _APART),
@@ -102,6 +118,7 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
         _F.CPU_SATURATION: Effect(0.4, _SHARED),
         _F.DISK_FAILING: Effect(0.4, _SHARED),
         _F.DEVICE_LOST: Effect(0.4, _SHARED),
+        _F.LINK_DOWN: Effect(0.4, _SHARED),
         _F.KERNEL_BUG: Effect(0.5, _APART),
         _F.SERVICE_CRASH: Effect(0.3, _SHARED),
     },
@@ -110,56 +127,70 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
         _F.SERVICE_CRASH: Effect(0.4, _SHARED),
         _F.CPU_SATURATION: Effect(0.5, _SHARED),
         _F.PACKET_LOSS: Effect(0.3, _SHARED),
+        _F.LINK_DOWN: Effect(0.4, _SHARED),
+        _F.DEVICE_LOST: Effect(0.4, _SHARED),
     },
     _F.LINK_DOWN: {
         _F.PACKET_LOSS: Effect(0.9, _APART),
         _F.NAME_RESOLUTION: Effect(0.9, _HOST),
         _F.DEPENDENCY_FAILED: Effect(0.6, _HOST),
-        _F.SERVICE_HUNG: Effect(0.5, _SHARED),  # who waits for an answer from beyond it
+        _F.SERVICE_HUNG: Effect(0.5, _BEREFT),  # who waits for an answer from beyond it
         _F.SERVICE_CRASH: Effect(0.4, _SHARED),
     },
     _F.PACKET_LOSS: {
         _F.NAME_RESOLUTION: Effect(0.6, _HOST),
-        _F.DEPENDENCY_FAILED: Effect(0.4, _SHARED),
+        _F.DEPENDENCY_FAILED: Effect(0.4, _BEREFT),
+        _F.SERVICE_HUNG: Effect(0.4, _BEREFT),
     },
     _F.NAME_RESOLUTION: {
         _F.DEPENDENCY_FAILED: Effect(0.6, _HOST),
+        _F.SERVICE_HUNG: Effect(0.5, _BEREFT),
         _F.SERVICE_CRASH: Effect(0.7, _SHARED),
+        _F.CRASH_LOOP: Effect(0.6, _SHARED),
     },
     _F.CONNECTION_FLOOD: {
         _F.PACKET_LOSS: Effect(0.5, _APART),
         _F.FD_EXHAUSTION: Effect(0.6, _SHARED),
         _F.CPU_SATURATION: Effect(0.4, _NAMELESS),
-        _F.SERVICE_HUNG: Effect(0.4, _SHARED),
+        _F.SERVICE_HUNG: Effect(0.4, _BEREFT),
+        _F.DEPENDENCY_FAILED: Effect(0.4, _BEREFT),
+        _F.MEMORY_EXHAUSTION: Effect(0.4, _SHARED),
     },
     _F.AUTH_BRUTEFORCE: {
         _F.CONNECTION_FLOOD: Effect(0.6, _APART),
-        _F.CPU_SATURATION: Effect(0.2, _SHARED),
+        _F.CPU_SATURATION: Effect(0.2, _NAMELESS),
+        _F.SERVICE_HUNG: Effect(0.3, _SHARED),
+        _F.DEPENDENCY_FAILED: Effect(0.3, _SHARED),
     },
     _F.CONFIG_ERROR: {
         _F.SERVICE_CRASH: Effect(0.9, _SHARED),
         _F.CRASH_LOOP: Effect(0.8, _SHARED),
-        _F.DEPENDENCY_FAILED: Effect(0.7, _SHARED),
+        _F.DEPENDENCY_FAILED: Effect(0.7, _BEREFT),
+        _F.SERVICE_HUNG: Effect(0.3, _SHARED),
         _F.NAME_RESOLUTION: Effect(0.6, _SHARED),  # of a name server
     },
     _F.CERTIFICATE_EXPIRED: {
         _F.SERVICE_CRASH: Effect(0.8, _SHARED),
         _F.CRASH_LOOP: Effect(0.7, _SHARED),
-        _F.DEPENDENCY_FAILED: Effect(0.5, _SHARED),
+        _F.DEPENDENCY_FAILED: Effect(0.5, _BEREFT),
+        _F.SERVICE_HUNG: Effect(0.3, _BEREFT),
     },
     _F.CLOCK_JUMP: {
         _F.CERTIFICATE_EXPIRED: Effect(0.8, _HOST),
         _F.SERVICE_HUNG: Effect(0.5, _HOST),
+        _F.DEPENDENCY_FAILED: Effect(0.4, _BEREFT),
         _F.SERVICE_CRASH: Effect(0.3, _SHARED),
     },
     _F.CRASH_LOOP: {
         _F.SERVICE_CRASH: Effect(1.0, _SHARED),
         _F.CPU_SATURATION: Effect(0.4, _NAMELESS),
         _F.SERVICE_HUNG: Effect(0.4, _SHARED),
-        _F.DEPENDENCY_FAILED: Effect(0.7, _SHARED),
+        _F.DEPENDENCY_FAILED: Effect(0.7, _BEREFT),
     },
-    _F.SERVICE_CRASH: {_F.DEPENDENCY_FAILED: Effect(0.7, _SHARED)},
-    _F.SERVICE_HUNG: {_F.DEPENDENCY_FAILED: Effect(0.6, _APART)},  # whoever waits for it says so first
+    _F.SERVICE_CRASH: {_F.DEPENDENCY_FAILED: Effect(0.7, _BEREFT)},
+    _F.SERVICE_HUNG: {
+        _F.DEPENDENCY_FAILED: Effect(0.6, _APART),  # whoever waits for it says so first
+    },
 }
 
 # How far one class reaches to more of itself: two hogs saturate the same processors, but two

@@ -19,10 +19,14 @@ HEAD_MAX = 160  # within which loggers write how bad it is
 
 
 class Complaint(NamedTuple):
-    """What a line complains about, and the syslog priority that it gives itself (6 if none)."""
+    """What a line complains about, and the syslog priority that it gives itself (6 if none).
+
+    `calm` is whether it says itself that nothing is wrong, or that it is somebody else's trouble.
+    """
 
     fault: FaultClass | None
     priority: int
+    calm: bool = False
 
 
 UNSAID = 6
@@ -44,10 +48,11 @@ def complaint(text: str) -> Complaint:
     priority = _PRIORITIES.get(said.lastgroup or "", UNSAID) if said else UNSAID
     topics = [topic for topic in said_of.topics if not topic.words.isdisjoint(words)]
     text = text[:TEXT_MAX]
-    if priority > UNSAID or not topics:
-        return Complaint(None, priority)
+    if priority > UNSAID:
+        return Complaint(None, priority, calm=True)
     fault = next((topic.fault for topic in topics if topic.pattern.search(text)), None)
-    return Complaint(None if fault is None or said_of.calm.search(text) else fault, priority)
+    calm = bool(said_of.calm.search(text))
+    return Complaint(None if calm else fault, priority, calm)
 
 
 def status(text: str) -> int:

@@ -63,9 +63,12 @@ METRICS: dict[str, Metric] = {
     "net.syn_received": Metric("1/s", _HOST, _N),  # passive opens
     "net.tcp_attempt_fails": Metric("1/s", _HOST, _N),
     "net.udp_errors": Metric("1/s", _HOST, _N),
-    # These five say by themselves what is wrong; none belongs to the usual pattern of a host's load.
+    # These six say by themselves what is wrong; none belongs to the usual pattern of a host's load.
     "net.udp_no_ports": Metric("1/s", _HOST, _N, ""),  # datagrams to a port at which nobody listens
     "net.tcp_timeouts": Metric("1/s", _HOST, _N, ""),  # segments sent again as no answer came in time
+    "net.tcp_damaged": Metric(
+        "1/s", _HOST, _N, ""
+    ),  # segments whose checksum is wrong, though the link let them pass
     "net.reassembly_fails": Metric("1/s", _HOST, _N, ""),  # fragments of which the rest never came
     "net.no_routes": Metric("1/s", _HOST, _N, ""),  # packets for which there was no route
     "net.icmp_unreachable": Metric("1/s", _HOST, _N, ""),  # sent packets that somebody could not deliver

@@ -193,8 +193,9 @@ def test_packets_that_nobody_takes_or_answers_become_rates(proc):
     replace(proc / "net/snmp", "5038 3027 0 0 0 0 0 0", "5038 3027 0 4 0 9 0 6")
     replace(proc / "net/snmp", "Icmp: 1 0 0 1", "Icmp: 1 0 0 3")
     replace(proc / "net/snmp", "Udp: 78 0 0", "Udp: 78 2 0")
+    replace(proc / "net/snmp", "1718 9 0 38 0", "1718 9 5 38 5")
     values = read(reader, 4.0)
-    assert (values["net.no_routes"], values["net.reassembly_fails"]) == (4, 6)
+    assert (values["net.no_routes"], values["net.reassembly_fails"], values["net.tcp_damaged"]) == (4, 6, 5)
     assert (values["net.icmp_unreachable"], values["net.udp_no_ports"]) == (2, 2)
     assert "net.tcp_timeouts" in read(reader, 5.0)
 

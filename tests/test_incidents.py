@@ -341,7 +341,12 @@ def tied(one: Finding, other: Finding) -> bool:
         (("link-down", "interface:eth0"), ("link-down", "interface:eth1"), 0, False),
         (("service-crash", "unit:a.service"), ("service-crash", "unit:b.service"), 0, False),
         (("service-crash", "unit:a.service"), ("service-crash", "host:"), 0, True),
-        (("service-crash", "unit:a.service"), ("dependency-failed", "unit:b.service"), 1, False),
+        (("service-crash", "unit:a.service"), ("dependency-failed", "unit:b.service"), 1, True),
+        (("service-crash", "unit:a.service"), ("dependency-failed", "unit:b.service"), 90, False),
+        (("dependency-failed", "unit:b.service"), ("service-crash", "unit:a.service"), 20, False),
+        (("packet-loss", "interface:eth0"), ("dependency-failed", "unit:b.service"), 15, True),
+        (("packet-loss", "interface:eth0"), ("service-hung", "unit:b.service"), 15, False),
+        (("inode-exhaustion", "mount:/a unit:b.service"), ("cpu-saturation", "unit:b.service"), 1, True),
         (
             ("service-crash", "unit:a.service"),
             ("dependency-failed", "unit:b.service unit:a.service"),

@@ -77,6 +77,26 @@ def rules(findings):
 EXITED = "app.service: Main process exited, code=exited, status=1/FAILURE"
 
 
+def test_unit_that_ends_of_what_no_catalogue_knows_failed_for_that_reason(host):
+    host.hear("the settings file holds an unknown key 'colour' in section main")
+    (failed,) = [one for one in host.manager("app.service", EXITED) if one.rule == "known.unit-exited"]
+    assert max(failed.hints, key=failed.hints.__getitem__) is FaultClass.CONFIG_ERROR
+
+
+@pytest.mark.parametrize("text", ["KeyError: 'settings'", "the settings file was read, 3 keys"])
+def test_mistake_in_the_program_or_a_calm_line_is_no_other_reason(host, text):
+    host.hear(text)
+    (failed,) = [one for one in host.manager("app.service", EXITED) if one.rule == "known.unit-exited"]
+    assert max(failed.hints, key=failed.hints.__getitem__) is FaultClass.SERVICE_CRASH
+
+
+def test_grave_words_of_the_kernel_that_no_catalogue_knows_are_told_at_once(host):
+    text = "ahci 0000:00:1f.2: controller is dead after reset"
+    assert [one for one in host.kernel(text, priority=6) if one.rule == "unit.complaint"] == []
+    (told,) = [one for one in Host().kernel(text, priority=3) if one.rule == "unit.complaint"]
+    assert max(told.hints, key=told.hints.__getitem__) is FaultClass.HARDWARE_ERROR
+
+
 def test_a_failed_unit_is_told_with_its_last_words(host):
     host.learn()
     for n in range(5):
@@ -334,6 +354,22 @@ def test_crashes_far_apart_are_no_loop(host):
         findings = host.kernel(f"worker[{pid + 10}]: segfault at 10 ip 000055d0 sp 00007ffe error 4")
         assert "known.crash-loop" not in rules(findings)
         host.t += 400.0
+
+
+def test_unit_that_is_started_without_end_is_told_of_though_it_never_fails(host):
+    found, often = [], []
+    for _ in range(25):
+        found += host.manager("inbox.service", "Finished inbox.service - Takes what has come in.")
+        host.t += 0.2
+        often += host.manager("poll.service", "Finished poll.service - Looks every second.")
+        host.t += 0.8
+    assert "unit.starts" not in rules(often)
+    for _ in range(25):
+        found += host.manager("inbox.service", "Finished inbox.service - Takes what has come in.")
+        host.t += 0.3
+    (starts,) = [finding for finding in found if finding.rule == "unit.starts"]
+    assert starts.subjects[0].name == "inbox.service"
+    assert max(starts.hints, key=starts.hints.__getitem__) is FaultClass.PROCESS_STORM
 
 
 def test_restarts_of_a_unit_are_a_loop_with_its_number(host):

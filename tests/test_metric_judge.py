@@ -220,6 +220,13 @@ def test_as_many_loops_as_cores_are_found_though_nobody_waits(host):
     assert first(host, "cpu.busy.level", 20).score >= 0.5
 
 
+def test_processors_that_others_around_a_container_take_open_nothing_alone(host):
+    host.run(60, lambda values, _: values.update({"cpu.busy": 1.0, "psi.cpu.some": 0.7}))
+    told = [one for _, one in host.findings if one.rule == "cpu.busy.level"]
+    assert told
+    assert all(one.score < 0.5 for one in told)
+
+
 def test_busy_spikes_of_some_seconds_give_nothing(host):
     def change(values, step):
         if step % 8 < 3:
@@ -787,6 +794,14 @@ def test_sender_that_gets_nothing_through_is_seen_in_spite_of_its_pauses(host):
     host.extra |= {"net.tcp_out_segments": 0.0}
     host.run(8, lambda values, _: values.update({"net.tcp_retransmits": next(repeated)}))
     assert leading(first(host, "net.tcp_retransmits.level", 68)) is FaultClass.PACKET_LOSS
+
+
+def test_segments_that_arrive_damaged_are_lost_packets_and_one_is_nothing(host):
+    host.run(1, lambda values, _: values.update({"net.tcp_damaged": 5.0}))
+    host.run(20, lambda values, _: values.update({"net.tcp_damaged": 0.2}))
+    assert host.take("net.tcp_damaged.level") == []
+    host.run(6, lambda values, _: values.update({"net.tcp_damaged": 5.0}))
+    assert leading(first(host, "net.tcp_damaged.level", 26)) is FaultClass.PACKET_LOSS
 
 
 def test_fragments_of_which_the_rest_never_comes_are_lost_packets(host):

@@ -11,6 +11,7 @@ VERBS = {
     "prune": "Cut a model: single weights, layers, width, vocabulary; then distil.",
     "quantize": "Make a model's numbers smaller: int8, for large bases 8 and 4 bit.",
     "wording": "Weigh words by judged lines, for alerts; or cross-validate that.",
+    "reading": "Learn what unknown lines are about from labelled messages; or cross-validate that.",
     "calibrate": "Make a classifier's probabilities honest, and choose its decisions.",
     "evaluate": "Score a bundle, or the path without one, on a task's data.",
     "search": "Look for the best trade of quality against milliseconds and bytes.",

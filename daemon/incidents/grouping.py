@@ -269,6 +269,8 @@ def _reaches(
         return True
     if reach is Reach.NAMELESS:
         return not caused.tied
+    if reach is Reach.BEREFT:
+        return not caused.tied or (caused.bereft and caused.top in _WAITING)
     return reach is Reach.APART and not _elsewhere(causing, caused, places(cause, of))
 
 

@@ -110,7 +110,7 @@ def judge(
         severity=max(map(_severity, _telling(strong)), key=lambda one: one.rank, default=Severity.INFO),
         score=round(_support(weighed), 3),
         scores={one: round(score, 3) for one, score in scores.items() if score >= 0.01},
-        culprits=_first(_rank(told, causes), held.culprit if held else None),
+        culprits=_first(_rank(told, causes), _better(told, causes, held.culprit if held else None)),
         notes=_notes(weighed, situation.first_wall),
         lowered=bool(strong) and all(one.weighing.factor < 1.0 for one in strong),
         excused=any(one.weighing.factor < 1.0 for one in weighed),
@@ -250,6 +250,16 @@ def _rank(fault: FaultClass, weighed: Sequence[_Weighed]) -> list[Culprit]:
         Culprit(SubjectKind(who[0]), _shown(fault, who, names[who]), round(min(1.0, blame[who] / first), 2))
         for who in named
     ]
+
+
+def _better(fault: FaultClass, causes: Sequence[_Weighed], who: Key | None) -> Key | None:
+    """Whom the model names, unless somebody of a kind that more can be done about is named as well."""
+    if who is None:
+        return None
+    kinds = _kinds(fault, causes)
+    named = {one for cause in causes if not cause.condition.weak for one in cause.condition.subjects}
+    least = min((_tier(kinds, one) for one in named), default=_HOST_TIER)
+    return who if _tier(kinds, who) <= least else None
 
 
 def _first(ranked: list[Culprit], who: Key | None) -> list[Culprit]:

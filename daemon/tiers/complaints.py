@@ -1,19 +1,23 @@
 """Complaints that no catalogue knows: one is nothing, but a service that goes on complaining has a trouble.
 
-Pure, on observation time, bounded. What a line complains about is `models.complaints`' to say.
+Pure, on observation time, bounded. What a line complains about is for `models.complaints` to say, and where
+no words that all programs share say it, for `models.reading`.
 """
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from typing import NamedTuple
 
 from daemon.messages import MAX_TEXT, Line, Subject
 from daemon.tiers.conditions import Breach
+from daemon.tiers.oddities import subject_of
 from daemon.tiers.rates import Watch
 from daemon.tiers.symptoms import LABELS_MAX, Symptoms
-from daemon.tiers.writers import Writer, of_system, own_file
-from models.complaints import complaint, status
+from daemon.tiers.writers import KERNEL, Writer, of_system, own_file
+from models.complaints import Complaint, complaint, status
+from models.reading import Reading, load, reading
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
 RULE = "unit.complaint"
@@ -28,7 +32,22 @@ FAILING = 0.5  # of the latest requests are answered with a failure
 RECENT = 0.2  # weight of the latest: half of it are the latest three
 NONE = 0.01  # less of them failed so long ago that none did
 _ANSWER = 3  # as grave as an error is an answer that the server failed
-_SCORE, _GRAVE_SCORE = 0.6, 0.65
+_SCORE, _GRAVE_SCORE, _ALONE_SCORE = 0.6, 0.65, 0.55
+_WARNING = 4
+WORDS = 0.35  # of word_weight: a word such as "failed" or "cannot"
+EXPLAINS = 0.5  # of a reading: enough to say why a unit failed right after it
+SURE = 0.7  # of a reading: of programs that it did not learn from nine in ten are faults then
+ALONE_KERNEL, ALONE, ONCE = 0.8, 0.85, 0.8  # nineteen in twenty, nine in ten
+_SAID_ONCE = frozenset(
+    {FaultClass.CONFIG_ERROR, FaultClass.SERVICE_CRASH}
+)  # then it ends, and that is told of
+# What a runtime says of a mistake in the program: whatever its words are about, the program crashed.
+_MISTAKE = re.compile(
+    r"Traceback |(?:Key|Type|Attribute|Index|Name|ZeroDivision|Assertion|Recursion|UnboundLocal|Range)Error\b"
+    r"|(?:java\.lang\.)?(?:NullPointer|IndexOutOfBounds|ClassCast|Arithmetic)Exception\b"
+    r"|goroutine \d|\s+(?:at|File) "
+)
+LEARNT = 0.45  # spoken for (grouping.SPEAKS)
 # Strangers make these complain all day; what they say is read by the catalogue alone.
 _OPEN_TO_ALL = frozenset(
     {
@@ -63,29 +82,31 @@ class Complaints:
     """What each service complains of lately."""
 
     def __init__(self, symptoms: Symptoms) -> None:
+        """Raises BundleError if what was learnt of messages is damaged."""
+        load()
         self._symptoms = symptoms
         self._past: OrderedDict[str, _Past] = OrderedDict()
 
     def judge(self, watch: Watch, writer: Writer, line: Line, t: float) -> Breach | None:
         """One line of a kind; the breach if its writer goes on complaining by now."""
-        if watch.complaint is None:
-            watch.complaint = complaint(line.text)
-            watch.failing = 0.0 if status(line.text) else -1.0
-            watch.complains = watch.complaint.fault is not None or watch.failing == 0.0
-        fault, priority = watch.complaint
+        fault, priority, _ = watch.complaint or _ask(watch, writer, line)
         if watch.failing >= 0.0:
             failed = watch.failing > 0.0 or " 5" in line.text
             fault, priority = _answered(watch, status(line.text)) if failed else None, _ANSWER
-        subject = _subject(writer, line) if fault else None
+        grave = min(priority, line.priority) <= GRAVE_PRIORITY
+        alone = watch.reading is not None and grave and _speaks_alone(watch.reading, writer, line)
+        if watch.reading is not None and not alone and (fault in _SAID_ONCE or watch.reading.sure < SURE):
+            fault = None
+        subject = _subject(writer, line, alone=alone) if fault else None
         if fault is None or subject is None or self._symptoms.building(line.unit, t):
             return None
         label = f"{fault} {subject.name}"
-        grave = min(priority, line.priority) <= GRAVE_PRIORITY
         least = (*GRAVE, *PLAIN) if grave else PLAIN
         lasts = self._symptoms.persists(label, t, least=least, pause_s=PAUSE_S)
-        if self._is_chronic(label, t) or not lasts:
+        if self._is_chronic(label, t) or not (lasts or alone):
             return None
-        return _breach(label, fault, subject, line, grave=grave)
+        hints = _hints(fault, learnt=watch.reading is not None, score=_score(lasts=lasts, grave=grave))
+        return _breach(label, hints, subject, line)
 
     def _is_chronic(self, label: str, t: float) -> bool:
         hour = int(t // 3600.0)
@@ -96,6 +117,36 @@ class Complaints:
         return past.before(hour) >= CHRONIC_HOURS
 
 
+def _ask(watch: Watch, writer: Writer, line: Line) -> Complaint:
+    """What a kind of line complains about: by the words that all share, else by what was learnt."""
+    said = complaint(line.text)
+    watch.failing = 0.0 if status(line.text) else -1.0
+    unknown = said.fault is None and not said.calm and watch.failing < 0.0
+    if unknown and _may_complain(watch, line, said.priority):
+        read = reading(line.text, kernel=writer.role == KERNEL)
+        if read.fault is not None and read.sure >= EXPLAINS:
+            watch.reading = read
+            said = said._replace(fault=read.fault)
+    watch.complaint = said
+    watch.complains = said.fault is not None or watch.failing == 0.0
+    return said
+
+
+def _may_complain(watch: Watch, line: Line, priority: int) -> bool:
+    if _MISTAKE.match(line.text):
+        return False
+    return min(line.priority, priority) <= _WARNING or watch.weight >= WORDS
+
+
+def _speaks_alone(read: Reading, writer: Writer, line: Line) -> bool:
+    """Whether somebody should be told though it is said only once."""
+    if read.once < ONCE:
+        return False
+    if writer.role == KERNEL:
+        return read.sure >= ALONE_KERNEL and line.priority <= GRAVE_PRIORITY
+    return read.sure >= ALONE and (line.priority <= GRAVE_PRIORITY or read.fault not in _SAID_ONCE)
+
+
 def _answered(watch: Watch, answer: int) -> FaultClass | None:
     """What most of the latest answers of a server fail of, if they do and this one did."""
     watch.failing += RECENT * ((answer in _STATUSES) - watch.failing)
@@ -104,8 +155,10 @@ def _answered(watch: Watch, answer: int) -> FaultClass | None:
     return _STATUSES.get(answer) if watch.failing >= FAILING else None
 
 
-def _subject(writer: Writer, line: Line) -> Subject | None:
+def _subject(writer: Writer, line: Line, *, alone: bool) -> Subject | None:
     """Whose complaint it is; None of those that are not to be heard here."""
+    if alone and writer.role == KERNEL:
+        return subject_of(line)
     if writer.role or line.identifier in _OPEN_TO_ALL:
         return None
     if line.trusted and line.unit.endswith(".service") and of_system(line):
@@ -114,12 +167,22 @@ def _subject(writer: Writer, line: Line) -> Subject | None:
     return Subject(SubjectKind.FILE, path) if path else None
 
 
-def _breach(label: str, fault: FaultClass, subject: Subject, line: Line, *, grave: bool) -> Breach:
-    score = _GRAVE_SCORE if grave else _SCORE
-    hints = {fault: score}
-    if fault in _BESIDE:
-        other, hint = _BESIDE[fault]
-        hints[other] = hint
+def _score(*, lasts: bool, grave: bool) -> float:
+    if not lasts:
+        return _ALONE_SCORE
+    return _GRAVE_SCORE if grave else _SCORE
+
+
+def _hints(fault: FaultClass, *, learnt: bool, score: float) -> dict[FaultClass, float]:
+    """What a complaint hints at; what is only learnt may be about anything that is known of its writer."""
+    if learnt:
+        return {fault: score, FaultClass.UNKNOWN: LEARNT}
+    other, hint = _BESIDE.get(fault, (fault, score))
+    return {fault: score, other: hint}
+
+
+def _breach(label: str, hints: dict[FaultClass, float], subject: Subject, line: Line) -> Breach:
+    fault, score = next(iter(hints.items()))
     return Breach(
         rule=RULE,
         label=label,

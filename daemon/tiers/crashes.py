@@ -1,4 +1,4 @@
-"""Crashes counted by program or unit: one is a crash, three within ten minutes are a loop.
+"""Crashes and starts counted by program or unit: three crashes within ten minutes are a loop.
 
 Pure, on observation time, bounded.
 """
@@ -16,7 +16,9 @@ from models.taxonomy import FaultClass, Severity, SubjectKind
 WINDOW_S = 600.0
 LOOP = 3
 PROGRAMS_MAX = 512
+ENDLESS, ENDLESS_S = 20, 10.0  # starts: no timer asks for so many, a path that stays ready does
 RULE = "known.crash-loop"
+RULE_ENDLESS = "unit.starts"
 
 
 class Crashes:
@@ -37,6 +39,15 @@ class Crashes:
         times.append(t)
         return _loop(subject, label, times, restarts) if min(len(times), restarts) >= LOOP else None
 
+    def begun(self, subject: Subject, t: float) -> Breach | None:
+        """The manager starts a unit; the breach if it does nothing else, though nothing ever fails."""
+        times = self._recent(f"start {subject.name}", t)
+        times.append(t)
+        if len(times) < ENDLESS or subject.kind is not SubjectKind.UNIT:
+            return None
+        lasted_s = max(0.1, t - times[-ENDLESS])
+        return _endless(subject, lasted_s) if lasted_s <= ENDLESS_S else None
+
     def _recent(self, label: str, t: float) -> deque[float]:
         times = self._times.get(label)
         if times is None:
@@ -47,6 +58,20 @@ class Crashes:
         while times and t - times[0] > WINDOW_S:
             times.popleft()
         return times
+
+
+def _endless(subject: Subject, lasted_s: float) -> Breach:
+    return Breach(
+        rule=RULE_ENDLESS,
+        label=subject.name,
+        severity=Severity.ERROR,
+        score=0.8,
+        subjects=[subject],
+        hints={FaultClass.PROCESS_STORM: 0.8, FaultClass.CRASH_LOOP: 0.3},
+        text=f"{subject.name} was started {ENDLESS} times within {span(lasted_s)}, though it does not fail.",
+        values={"restarts_count": float(ENDLESS), "window_s": lasted_s},
+        kind="event",
+    )
 
 
 def _loop(subject: Subject, label: str, times: deque[float], restarts: int) -> Breach:

@@ -228,6 +228,9 @@ class LineJudge:
         """A trouble that the writer goes on complaining of."""
         self._miner.work += COMPLAINT_WORK if watch.complaint is None else 2
         breach = self._complaints.judge(watch, writer, line, t)
+        if watch.complaint and watch.complaint.fault:
+            sure = watch.reading.sure if watch.reading else 1.0
+            self._meanings.explain(watch.complaint.fault, sure, line, t)
         return self._conditions.hold(self._meanings.accuse(breach, t), line.at, t) if breach else []
 
     def _rate(self, template: Template, watch: Watch, writer: Writer, line: Line, t: float) -> list[Finding]:

@@ -108,7 +108,9 @@ class Meanings:
             message = self._reasons.of_words(self._placed(message, subjects, line, t), subjects, line, t)
         label = _label(subjects[0])
         if message.ends:
-            return self._conditions.end(f"known.{message.ends}", label, line.at)
+            begun = self._crashes.begun(subjects[0], t) if message.slug == STARTED else None
+            ended = self._conditions.end(f"known.{message.ends}", label, line.at)
+            return ended + (self._conditions.hold(begun, line.at, t) if begun else [])
         if (
             self._goes_down(message, line)
             or message.score <= 0.1
@@ -129,6 +131,11 @@ class Meanings:
             return False
         least = LEAST if message.often == 1 else ((message.often, LEAST_S),)
         return self.symptoms.persists(label, t, least=least)
+
+    def explain(self, fault: FaultClass, sure: float, line: Line, t: float) -> None:
+        """A program complained in words of its own; if it ends now, that was the reason."""
+        if line.trusted and line.unit:
+            self._reasons.complains(fault, line.unit, t, sure=sure)
 
     def accuse(self, breach: Breach, t: float) -> Breach:
         """Name whom nobody reaches any more, if the manager has just said who failed or was stopped."""

@@ -11,6 +11,7 @@ from typing import Any
 from daemon.tiers.opinions import Opinion
 from models.complaints import Complaint
 from models.known import Message
+from models.reading import Reading
 
 WINDOW_S = 10.0
 SLOW = 1 / 60  # the usual rate is that of the last ten minutes
@@ -44,7 +45,19 @@ class Watch:
             "known",
             "last_t",
         ),
-        *("limit", "mean", "now", "opinion", "over", "peak", "priority", "silent", "weight", "window_end"),
+        *(
+            "limit",
+            "mean",
+            "now",
+            "opinion",
+            "over",
+            "peak",
+            "priority",
+            "reading",
+            "silent",
+            "weight",
+            "window_end",
+        ),
         "windows",
     )
 
@@ -52,6 +65,7 @@ class Watch:
         self.known: tuple[Message, ...] = ()
         self.complaint: Complaint | None = None  # None until a line was read for it
         self.complains = True  # or nobody has asked
+        self.reading: Reading | None = None  # what it is about where no words that all share say it
         self.failing = -1.0  # of an access log: the share of the latest answers that are failures
         self.opinion: Opinion | None = None
         self.weight = weight

@@ -26,6 +26,14 @@ TIE = 0.35  # of the blame: enough to tie two units together (grouping.TIED)
 
 _F = FaultClass
 _BELOW = frozenset({_F.DISK_FULL, _F.FILESYSTEM_CORRUPT, _F.DEVICE_LOST})
+# Of these a program ends, and says so before it does.
+_ENDING = frozenset(
+    {
+        *(_F.CONFIG_ERROR, _F.DEPENDENCY_FAILED, _F.NAME_RESOLUTION, _F.CERTIFICATE_EXPIRED),
+        *(_F.DISK_FULL, _F.INODE_EXHAUSTION, _F.FD_EXHAUSTION, _F.MEMORY_EXHAUSTION),
+        *(_F.FILESYSTEM_CORRUPT, _F.DISK_FAILING, _F.DEVICE_LOST),
+    }
+)
 _REFUSED = {"io-error": _BELOW, "buffer-io-error": frozenset({_F.DISK_FULL, _F.DEVICE_LOST})}
 
 
@@ -33,6 +41,7 @@ class _Told(NamedTuple):
     fault: FaultClass
     subject: Subject
     t: float
+    sure: float = 1.0
 
 
 class Reasons:
@@ -59,6 +68,12 @@ class Reasons:
         if message.slug == "address-in-use" and t - self._left.get(line.unit, -inf) <= LEFT_S:
             return _instead(message, _F.SERVICE_CRASH)  # its own process of before holds it
         return self._of_below(message, subjects, t)
+
+    def complains(self, fault: FaultClass, unit: str, t: float, *, sure: float) -> None:
+        """What a program complains of in words of its own; what is surer stays."""
+        before = self._said.get(unit)
+        if fault in _ENDING and not (before and t - before.t <= SAID_S and before.sure > sure):
+            _keep(self._said, unit, _Told(fault, Subject(SubjectKind.UNIT, unit), t, sure))
 
     def of_end(self, message: Message, subjects: list[Subject], t: float) -> Message:
         """The manager's message, with the class that the unit's program gave as its reason."""

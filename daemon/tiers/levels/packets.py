@@ -9,6 +9,7 @@ from daemon.tiers.wording import quantity
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
 LOSS, DOWN = FaultClass.PACKET_LOSS, FaultClass.LINK_DOWN
+DAMAGED = 1.0  # a second: of links that work one segment in millions slips through (Stone, Partridge 2000)
 FRAGMENTS = 0.5  # a second: a datagram that is lost once leaves one behind, after 30 s (ipfrag_time)
 
 
@@ -30,6 +31,26 @@ def fragments(view: View, label: str, rate: float) -> Breach | None:
         {"rate_per_s": again},
         "net.reassembly_fails",
         sustain_s=8.0,  # those of one moment are out of the mean by then
+    )
+
+
+def damaged(view: View, label: str, rate: float) -> Breach | None:
+    """Segments arrive with a wrong checksum, which the link's own check should not have let pass."""
+    rule = "net.tcp_damaged.level"
+    if rate < (DAMAGED / 2 if view.conditions.opened(rule, label) else DAMAGED):
+        return None
+    text = f"{quantity(rate)} TCP segments a second arrive damaged and have to be sent again."
+    return Breach(
+        rule,
+        label,
+        Severity.WARNING,
+        0.65,
+        [_fullest_link(view)],
+        {LOSS: 0.75, FaultClass.HARDWARE_ERROR: 0.3},
+        text,
+        {"rate_per_s": rate},
+        "net.tcp_damaged",
+        sustain_s=2.0,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from daemon.messages import Process, Subject
 from daemon.tiers.conditions import Breach
 from daemon.tiers.view import (
+    SNAPSHOT_FRESH_S,
     View,
     alike,
     blame,
@@ -36,6 +37,8 @@ STARTING_S = 15.0  # a service that reads its code and its data
 SATURATING = 0.25  # share of all cores below which nobody is called the culprit of their saturation
 UNTHROTTLED = 8  # readings of a service that has run without meeting its quota
 CROWDED, CROWDED_SHARE = 0.1, 0.6  # of all cores, and of what all visible processes use together
+WAITING = 0.3  # of the time, by PSI
+SEEN_SHARE, SHORT_LIVED = 0.2, 50.0  # of the busy time; processes started a second
 UNKNOWN_S = 16.0  # one snapshot interval of 10 s longer than where somebody is known
 
 # Programs whose purpose is to take a core for minutes and then to end. Nobody gains by borrowing such a name:
@@ -128,7 +131,7 @@ def saturated(view: View, label: str, busy: float) -> Breach | None:
     stalled = view.values.get("psi.cpu.some")
     load = view.get("load.1")
     # Tasks that wait a third of the time halve each other's speed; without PSI a queue says the same.
-    waiting = view.get("proc.running") > view.cores + 0.5 if stalled is None else stalled >= 0.3
+    waiting = view.get("proc.running") > view.cores + 0.5 if stalled is None else stalled >= WAITING
     calm = load <= view.cores if stalled is None else stalled < 0.15
     sustain_s = LATE_S
     if not (waiting or (opened and not calm)):
@@ -154,6 +157,7 @@ def _saturation(view: View, label: str, busy: float, sustain_s: float) -> Breach
     elif sustain_s == LATE_S and lead and not batch and not _on_purpose(lead):
         bursts = view.conditions.bursts
         sustain_s = bursts.sustain_s(SATURATED, view.t, soon_s=SOON_S, late_s=LATE_S)
+    outside = not subjects and (stalled or 0.0) >= WAITING and _taken_outside(view, busy)
     values = {"busy_ratio": busy, "cores_count": view.cores, "load": load}
     text = f"All {quantity(view.cores)} cores are {percent(busy)} busy"
     if stalled is None:
@@ -167,15 +171,26 @@ def _saturation(view: View, label: str, busy: float, sustain_s: float) -> Breach
     return Breach(
         SATURATED,
         label,
-        Severity.ERROR if heavy else Severity.WARNING,
-        0.4 if batch else 0.75 if heavy else 0.65,
+        Severity.INFO if outside else Severity.ERROR if heavy else Severity.WARNING,
+        0.4 if batch or outside else 0.75 if heavy else 0.65,
         subjects or [host_subject()],
-        {CPU: 0.4, BUSY: 0.4} if batch else {CPU: 0.8},
+        {CPU: 0.4, BUSY: 0.4} if batch else {CPU: 0.4} if outside else {CPU: 0.8},
         text + ".",
         values,
         ref="cpu.busy",
         sustain_s=sustain_s,
     )
+
+
+def _taken_outside(view: View, busy: float) -> bool:
+    """Whether hardly any of the busy time is of processes seen here, nor of many short ones.
+
+    Then it is of others on the machine around a container: nothing in here is at fault.
+    """
+    if view.snapshot is None or view.t - view.snapshot_t > SNAPSHOT_FRESH_S:
+        return False
+    seen = sum(max(0.0, process.cpu) for process in view.snapshot.processes)
+    return seen < SEEN_SHARE * busy * view.cores and view.get("proc.forks") < SHORT_LIVED
 
 
 def _on_purpose(process: Process) -> bool:
@@ -200,6 +215,8 @@ def cpu_blame(view: View, least_cores: float = 0.25) -> tuple[list[Subject], Pro
 def _crowd(view: View) -> tuple[list[Subject], Process | None]:
     """Who gets little, because others (of another container, too) want as much, but would take every core."""
     subjects, lead = blame(view, _cores, CROWDED * view.cores, CROWDED_SHARE)
+    if lead and lead.name in BATCH_TOOLS:
+        return subjects, lead  # one after the other, each too short to have used much
     if lead is None or sum(p.state == "R" and alike(p, lead) for p in view.processes()) < view.cores:
         return [], None
     return subjects, lead

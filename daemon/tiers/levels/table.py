@@ -62,6 +62,7 @@ WATCHES: dict[str, Watch] = {
     "link.carrier": _below(0.5, ("link.carrier.level", network.carrier)),
     "net.tcp_retransmits": _above(-1.0, ("net.tcp_retransmits.level", network.retransmits)),  # always: a mean
     "net.udp_errors": _above(4.0, ("net.udp_errors.level", network.datagrams)),
+    "net.tcp_damaged": _above(0.4, ("net.tcp_damaged.level", packets.damaged)),
     "net.reassembly_fails": _above(-1.0, ("net.reassembly_fails.level", packets.fragments)),  # always: a mean
     "net.no_routes": _above(0.9, ("net.no_routes.level", packets.unrouted)),
     "net.icmp_unreachable": _above(0.9, ("net.icmp_unreachable.level", packets.undelivered)),
