@@ -12,7 +12,7 @@ case $what in
     test) packages="$packages $container curl kmod postgresql systemd-journal-remote nix-bin" ;;
     vm) packages="$packages $virtual" ;;
     browser) packages="$packages chromium chromium-driver" ;;
-    lab) packages="$packages $container $virtual make curl openssl nftables sudo openssh-client openssh-server sshpass nginx-light redis-server redis-tools dnsmasq-base logrotate rsync cron borgbackup nix-bin postgresql git wget dovecot-imapd vsftpd haproxy openvpn gunicorn ifupdown keepalived unbound nsd ldnsutils opendoas polkitd pkexec nut-server nut-client squashfs-tools autoconf nodejs default-jdk-headless mosquitto exim4-daemon-light supervisor sshfs btrfs-progs g++ gdb strace ethtool bind9 php8.2-fpm earlyoom openipmi ipmitool" ;;
+    lab) packages="$packages $container $virtual make curl openssl nftables sudo openssh-client openssh-server sshpass nginx-light redis-server redis-tools dnsmasq-base logrotate rsync cron borgbackup nix-bin postgresql git wget dovecot-imapd vsftpd haproxy openvpn gunicorn ifupdown keepalived unbound nsd ldnsutils opendoas polkitd pkexec nut-server nut-client squashfs-tools autoconf nodejs default-jdk-headless mosquitto exim4-daemon-light supervisor sshfs btrfs-progs g++ gdb strace ethtool bind9 php8.2-fpm earlyoom openipmi ipmitool mosquitto-clients monit hostapd wpasupplicant" ;;
     bench) packages="$packages iproute2 stress-ng netdata prometheus-node-exporter" ;;
     peers) packages="$packages $container curl procps $peers" ;;
 esac
@@ -55,7 +55,7 @@ if [ -n "$missing" ]; then
     # shellcheck disable=SC2086
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
     # Nor at the next boot: this machine's, or that of a container, which has this machine's files.
-    for package in $peers postgresql openvpn keepalived unbound nsd nut-server nut-client mosquitto exim4 supervisor php8.2-fpm earlyoom; do
+    for package in $peers postgresql openvpn keepalived unbound nsd nut-server nut-client mosquitto exim4 supervisor php8.2-fpm earlyoom hostapd; do
         case "$missing " in
             *" $package "*) $as_root update-rc.d "$package" disable >/dev/null 2>&1 || true ;;
         esac
