@@ -35,6 +35,12 @@ def split_pid(name: str) -> tuple[str, int]:
     return (match["name"], int(match["pid"])) if match else (name, 0)
 
 
+def label_of(subject: Subject) -> str:
+    """What a condition is about; a program that dies again under another pid is the same condition."""
+    name = split_pid(subject.name)[0] if subject.kind is SubjectKind.PROCESS else subject.name
+    return f"{subject.kind}:{name}"
+
+
 def generic(unit: str) -> bool:
     """Whether a unit is a mere container of sessions or of everything, so that it ties nothing together."""
     return bool(_GENERIC.match(unit_name(unit)))

@@ -372,12 +372,42 @@ def test_unit_that_is_started_without_end_is_told_of_though_it_never_fails(host)
     assert max(starts.hints, key=starts.hints.__getitem__) is FaultClass.PROCESS_STORM
 
 
+RESTARTED = "w.service: Scheduled restart job, restart counter is at {}."
+
+
+@pytest.mark.parametrize(
+    ("lives_s", "ends", "loops"),
+    [
+        (7.0, "w.service: Deactivated successfully.", False),  # its work is done, and there is more
+        (0.3, "w.service: Deactivated successfully.", True),
+        (7.0, "w.service: Failed with result 'timeout'.", True),
+    ],
+)
+def test_unit_that_ends_well_and_is_restarted_is_in_a_loop_only_if_it_hardly_lives(
+    host, lives_s, ends, loops
+):
+    found = []
+    for number in range(1, 6):
+        host.t += lives_s
+        host.manager("w.service", ends)
+        found += host.manager("w.service", RESTARTED.format(number))
+    assert ("known.crash-loop" in rules(found)) is loops
+
+
+def test_loop_of_a_unit_that_lacks_its_peer_is_laid_to_the_peer(host):
+    found = []
+    for _ in range(4):
+        host.hear("ssh: connect to host vault port 22: Connection refused")
+        found += host.manager("app.service", "app.service: Failed with result 'exit-code'.")
+        host.t += 10.0
+    (loop,) = [one for one in found if one.rule == "known.crash-loop"]
+    assert max(loop.hints, key=loop.hints.__getitem__) is FaultClass.DEPENDENCY_FAILED
+
+
 def test_restarts_of_a_unit_are_a_loop_with_its_number(host):
     found = []
     for number in range(1, 6):
-        found += host.manager(
-            "w.service", f"w.service: Scheduled restart job, restart counter is at {number}."
-        )
+        found += host.manager("w.service", RESTARTED.format(number))
         host.t += 2.0
     (loop,) = [finding for finding in found if finding.rule == "known.crash-loop"]
     assert loop.evidence[0].values["restarts_count"] == 3.0

@@ -43,7 +43,8 @@ _SAID_ONCE = frozenset(
 )  # then it ends, and that is told of
 # What a runtime says of a mistake in the program: whatever its words are about, the program crashed.
 _MISTAKE = re.compile(
-    r"Traceback |(?:Key|Type|Attribute|Index|Name|ZeroDivision|Assertion|Recursion|UnboundLocal|Range)Error\b"
+    r"Traceback |(?:Key|Type|Value|Attribute|Index|Name|ZeroDivision|Assertion|Recursion|UnboundLocal|Range"
+    r"|Runtime|Reference|Overflow|NotImplemented)Error\b"
     r"|(?:java\.lang\.)?(?:NullPointer|IndexOutOfBounds|ClassCast|Arithmetic)Exception\b"
     r"|goroutine \d|\s+(?:at|File) "
 )
@@ -54,6 +55,13 @@ _OPEN_TO_ALL = frozenset(
         *("sshd", "sshd-session", "sshd-auth", "smtpd", "smtp", "postscreen", "qmgr", "cleanup", "exim"),
         *("exim4", "named", "sudo", "su", "cron", "crond", "CRON", "fail2ban", "fail2ban-server"),
         *("kernel", "systemd", "systemd-logind", "nginx", "apache2", "httpd"),
+    }
+)
+# But these are never a stranger's trouble.
+_OWN = frozenset(
+    {
+        *(FaultClass.DISK_FULL, FaultClass.MEMORY_EXHAUSTION, FaultClass.FD_EXHAUSTION),
+        *(FaultClass.FILESYSTEM_CORRUPT, FaultClass.SERVICE_CRASH),
     }
 )
 _STATUSES = {
@@ -97,7 +105,7 @@ class Complaints:
         alone = watch.reading is not None and grave and _speaks_alone(watch.reading, writer, line)
         if watch.reading is not None and not alone and (fault in _SAID_ONCE or watch.reading.sure < SURE):
             fault = None
-        subject = _subject(writer, line, alone=alone) if fault else None
+        subject = _subject(writer, line, alone=alone, own=fault in _OWN) if fault else None
         if fault is None or subject is None or self._symptoms.building(line.unit, t):
             return None
         label = f"{fault} {subject.name}"
@@ -155,11 +163,11 @@ def _answered(watch: Watch, answer: int) -> FaultClass | None:
     return _STATUSES.get(answer) if watch.failing >= FAILING else None
 
 
-def _subject(writer: Writer, line: Line, *, alone: bool) -> Subject | None:
+def _subject(writer: Writer, line: Line, *, alone: bool, own: bool) -> Subject | None:
     """Whose complaint it is; None of those that are not to be heard here."""
     if alone and writer.role == KERNEL:
         return subject_of(line)
-    if writer.role or line.identifier in _OPEN_TO_ALL:
+    if writer.role or (line.identifier in _OPEN_TO_ALL and not own):
         return None
     if line.trusted and line.unit.endswith(".service") and of_system(line):
         return Subject(SubjectKind.UNIT, line.unit)

@@ -15,6 +15,7 @@ from models.taxonomy import FaultClass, Severity, SubjectKind
 
 WINDOW_S = 600.0
 LOOP = 3
+CLEAN_S = 8.0  # for so many restarts of what ends without an error: it lives for less than four seconds
 PROGRAMS_MAX = 512
 ENDLESS, ENDLESS_S = 20, 10.0  # starts: no timer asks for so many, a path that stays ready does
 RULE = "known.crash-loop"
@@ -34,10 +35,24 @@ class Crashes:
         return _loop(subject, label, times, 0) if len(times) >= LOOP else None
 
     def restarted(self, subject: Subject, label: str, restarts: int, t: float) -> Breach | None:
-        """The service manager restarts it once more; a service may also exit cleanly over and over."""
+        """The service manager restarts it once more; a service may also exit cleanly over and over.
+
+        One that never fails and lives for some seconds each time has done its work, and is to do more.
+        """
         times = self._recent(f"restart {label}", t)
         times.append(t)
-        return _loop(subject, label, times, restarts) if min(len(times), restarts) >= LOOP else None
+        if min(len(times), restarts) < LOOP:
+            return None
+        at_once = t - times[-LOOP] <= CLEAN_S
+        return (
+            _loop(subject, label, times, restarts)
+            if at_once or self._recent(f"fail {subject.name}", t)
+            else None
+        )
+
+    def failed(self, unit: str, t: float) -> None:
+        """The manager says that a unit failed, in whatever way."""
+        self._recent(f"fail {unit}", t).append(t)
 
     def begun(self, subject: Subject, t: float) -> Breach | None:
         """The manager starts a unit; the breach if it does nothing else, though nothing ever fails."""

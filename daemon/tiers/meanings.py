@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from daemon.messages import MAX_NAME, MAX_TEXT, Event, Finding, Line, Stamp, Subject
-from daemon.subjects import split_pid
+from daemon.subjects import label_of
 from daemon.tiers.conditions import SPEAKS, Breach, Conditions
 from daemon.tiers.crashes import Crashes
 from daemon.tiers.logins import Attempt, Logins, Told
 from daemon.tiers.places import Places
 from daemon.tiers.privileges import Privileges
-from daemon.tiers.reasons import Reasons
+from daemon.tiers.reasons import Reasons, due_to
 from daemon.tiers.symptoms import LEAST, LEAST_S, STOPPED_S, Symptoms
 from daemon.tiers.view import own_unit, service
 from daemon.tiers.writers import CHILD, believed, own_file, privileged, role_of
@@ -106,7 +106,7 @@ class Meanings:
         else:
             self._keep(message, subjects[0], t)
             message = self._reasons.of_words(self._placed(message, subjects, line, t), subjects, line, t)
-        label = _label(subjects[0])
+        label = label_of(subjects[0])
         if message.ends:
             begun = self._crashes.begun(subjects[0], t) if message.slug == STARTED else None
             ended = self._conditions.end(f"known.{message.ends}", label, line.at)
@@ -155,7 +155,7 @@ class Meanings:
         if message.repeat == "denied":
             breach = self._privileges.denied(reading, line, t)
         else:
-            breach = self._loop(message, reading, subject, _label(subject), t)
+            breach = self._loop(message, reading, subject, label_of(subject), t)
         if breach is None:
             return []
         return self._conditions.hold(breach._replace(ref=line.cursor or line.source), line.at, t)
@@ -163,7 +163,7 @@ class Meanings:
     def _breach(
         self, message: Message, reading: Reading, line: Line, subjects: list[Subject], *, t: float
     ) -> Breach:
-        label = _label(subjects[0])
+        label = label_of(subjects[0])
         rule = f"known.{message.slug}"
         values = dict(reading.values)
         trust = 1.0 if line.trusted else 0.9 if own_file(line) else 0.8  # anybody may write to a system's log
@@ -209,7 +209,9 @@ class Meanings:
         if message.repeat == "restart":
             restarts = int(min(reading.values.get("restarts_count", 0.0), 1e9))
             return self._crashes.restarted(subject, label, restarts, t)
-        return self._crashes.crashed(subject, label, t) if message.repeat == "crash" else None
+        return (
+            due_to(message, self._crashes.crashed(subject, label, t)) if message.repeat == "crash" else None
+        )
 
     def _login(self, message: Message, reading: Reading, line: Line, t: float) -> list[Finding]:
         address = reading.parts.get("address", "")
@@ -295,6 +297,8 @@ class Meanings:
 
     def _tie_failure(self, message: Message, subjects: list[Subject], t: float) -> None:
         """What could not start for want of another unit is tied to that one."""
+        if message.score >= FAILS:
+            self._crashes.failed(subjects[0].name, t)
         if message.slug == DEPENDENT:
             if self._failed and t - self._failed[1] <= AT_ONCE_S and self._failed[0] not in subjects:
                 subjects.append(replace(self._failed[0], score=0.8))
@@ -392,9 +396,3 @@ def _as_stage(subject: Subject) -> Subject:
     return replace(
         subject, kind=SubjectKind.STAGE, name=subject.name.partition(".")[0].removeprefix("hauswart-")
     )
-
-
-def _label(subject: Subject) -> str:
-    """What a condition is about; a program that dies again under another pid is the same condition."""
-    name = split_pid(subject.name)[0] if subject.kind is SubjectKind.PROCESS else subject.name
-    return f"{subject.kind}:{name}"

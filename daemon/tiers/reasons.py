@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from daemon.messages import Line, Subject
 from daemon.subjects import stacked
+from daemon.tiers.conditions import Breach
 from models.known import Message
 from models.taxonomy import FaultClass, SubjectKind
 
@@ -22,18 +23,20 @@ LEFT_S = 60.0  # a service that ended is started anew, and fails anew, within Re
 UNITS_MAX = 256
 WAITS = 0.65  # a hint at another one that hangs, see `daemon.incidents.grouping`
 LEFT_OVER = 0.15  # of a hint at what is explained otherwise
+BESIDE = 0.4  # a hint at what comes of it
 TIE = 0.35  # of the blame: enough to tie two units together (grouping.TIED)
 
 _F = FaultClass
 _BELOW = frozenset({_F.DISK_FULL, _F.FILESYSTEM_CORRUPT, _F.DEVICE_LOST})
-# Of these a program ends, and says so before it does.
-_ENDING = frozenset(
+# Of these a program ends, and says so before it does; but for its settings none is its own fault.
+_OUTSIDE = frozenset(
     {
-        *(_F.CONFIG_ERROR, _F.DEPENDENCY_FAILED, _F.NAME_RESOLUTION, _F.CERTIFICATE_EXPIRED),
+        *(_F.DEPENDENCY_FAILED, _F.NAME_RESOLUTION, _F.CERTIFICATE_EXPIRED),
         *(_F.DISK_FULL, _F.INODE_EXHAUSTION, _F.FD_EXHAUSTION, _F.MEMORY_EXHAUSTION),
         *(_F.FILESYSTEM_CORRUPT, _F.DISK_FAILING, _F.DEVICE_LOST),
     }
 )
+_ENDING = _OUTSIDE | {_F.CONFIG_ERROR}
 _REFUSED = {"io-error": _BELOW, "buffer-io-error": frozenset({_F.DISK_FULL, _F.DEVICE_LOST})}
 
 
@@ -133,6 +136,14 @@ class Reasons:
         if below.subject.kind is not SubjectKind.HOST and below.subject not in subjects:
             subjects.append(Subject(below.subject.kind, below.subject.name, 0.6))
         return _instead(message, below.fault)
+
+
+def due_to(message: Message, loop: Breach | None) -> Breach | None:
+    """The loop of a unit that fails again and again, with the reason outside of it for its end."""
+    reason = _top(message)
+    if loop is None or reason not in _OUTSIDE:
+        return loop
+    return loop._replace(hints={reason: max(loop.hints.values()), _F.CRASH_LOOP: BESIDE})
 
 
 def _top(message: Message) -> FaultClass:
