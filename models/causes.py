@@ -52,7 +52,7 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
         _F.SERVICE_CRASH: Effect(0.9, _SHARED),
         _F.CRASH_LOOP: Effect(0.7, _SHARED),
         _F.SERVICE_HUNG: Effect(0.6, _SHARED),
-        _F.DEPENDENCY_FAILED: Effect(0.4, _BEREFT),
+        _F.DEPENDENCY_FAILED: Effect(0.4, _SHARED),
         _F.NAME_RESOLUTION: Effect(0.3, _SHARED),
     },
     _F.FD_EXHAUSTION: {
@@ -60,7 +60,7 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
         _F.CRASH_LOOP: Effect(0.5, _SHARED),
         _F.SERVICE_HUNG: Effect(0.6, _SHARED),
         _F.NAME_RESOLUTION: Effect(0.3, _SHARED),
-        _F.DEPENDENCY_FAILED: Effect(0.4, _BEREFT),
+        _F.DEPENDENCY_FAILED: Effect(0.4, _SHARED),
         _F.CPU_SATURATION: Effect(0.4, _NAMELESS),  # what cannot be accepted stays readable (accept(2))
     },
     _F.CPU_SATURATION: {
@@ -77,7 +77,7 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
         _F.CRASH_LOOP: Effect(0.7, _SHARED),
         _F.CONFIG_ERROR: Effect(0.6, _SHARED),
         _F.SERVICE_HUNG: Effect(0.4, _SHARED),
-        _F.DEPENDENCY_FAILED: Effect(0.4, _BEREFT),
+        _F.DEPENDENCY_FAILED: Effect(0.4, _SHARED),
         _F.IO_SATURATION: Effect(0.3, _SHARED),
         _F.CPU_SATURATION: Effect(0.3, _SHARED),  # who fills it works hard
     },
@@ -87,7 +87,7 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
         _F.CRASH_LOOP: Effect(0.6, _SHARED),
         _F.CONFIG_ERROR: Effect(0.5, _SHARED),
         _F.SERVICE_HUNG: Effect(0.3, _SHARED),
-        _F.DEPENDENCY_FAILED: Effect(0.4, _BEREFT),
+        _F.DEPENDENCY_FAILED: Effect(0.4, _SHARED),
         _F.IO_SATURATION: Effect(0.3, _SHARED),
         _F.CPU_SATURATION: Effect(0.3, _SHARED),
     },
@@ -152,8 +152,8 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
         _F.PACKET_LOSS: Effect(0.5, _APART),
         _F.FD_EXHAUSTION: Effect(0.6, _SHARED),
         _F.CPU_SATURATION: Effect(0.4, _NAMELESS),
-        _F.SERVICE_HUNG: Effect(0.4, _BEREFT),
-        _F.DEPENDENCY_FAILED: Effect(0.4, _BEREFT),
+        _F.SERVICE_HUNG: Effect(0.4, _SHARED),
+        _F.DEPENDENCY_FAILED: Effect(0.4, _BEREFT),  # whom it turns away
         _F.MEMORY_EXHAUSTION: Effect(0.4, _SHARED),
     },
     _F.AUTH_BRUTEFORCE: {
@@ -165,7 +165,7 @@ EXPLAINS: dict[FaultClass, dict[FaultClass, Effect]] = {
     _F.CONFIG_ERROR: {
         _F.SERVICE_CRASH: Effect(0.9, _SHARED),
         _F.CRASH_LOOP: Effect(0.8, _SHARED),
-        _F.DEPENDENCY_FAILED: Effect(0.7, _BEREFT),
+        _F.DEPENDENCY_FAILED: Effect(0.7, _SHARED),
         _F.SERVICE_HUNG: Effect(0.3, _SHARED),
         _F.NAME_RESOLUTION: Effect(0.6, _SHARED),  # of a name server
     },
