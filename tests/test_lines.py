@@ -93,6 +93,8 @@ def test_mistake_in_the_program_or_a_calm_line_is_no_other_reason(host, text):
 def test_grave_words_of_the_kernel_that_no_catalogue_knows_are_told_at_once(host):
     text = "ahci 0000:00:1f.2: controller is dead after reset"
     assert [one for one in host.kernel(text, priority=6) if one.rule == "unit.complaint"] == []
+    logged = host.kernel("[error] mod_jk child init 1 -2", priority=3)  # a program's, in a file without names
+    assert [one for one in logged if one.rule == "unit.complaint"] == []
     (told,) = [one for one in Host().kernel(text, priority=3) if one.rule == "unit.complaint"]
     assert max(told.hints, key=told.hints.__getitem__) is FaultClass.HARDWARE_ERROR
 

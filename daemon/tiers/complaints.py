@@ -48,6 +48,8 @@ _MISTAKE = re.compile(
     r"|(?:java\.lang\.)?(?:NullPointer|IndexOutOfBounds|ClassCast|Arithmetic)Exception\b"
     r"|goroutine \d|\s+(?:at|File) "
 )
+# So begins what a program logs; in a file that names no program it passes for the kernel's.
+_LOGGER = re.compile(r"\[(?:emerg|alert|crit|error|warn|notice|info|debug)\b", re.IGNORECASE)
 LEARNT = 0.45  # spoken for (grouping.SPEAKS)
 # Strangers make these complain all day; what they say is read by the catalogue alone.
 _OPEN_TO_ALL = frozenset(
@@ -151,7 +153,8 @@ def _speaks_alone(read: Reading, writer: Writer, line: Line) -> bool:
     if read.once < ONCE:
         return False
     if writer.role == KERNEL:
-        return read.sure >= ALONE_KERNEL and line.priority <= GRAVE_PRIORITY
+        said = read.sure >= ALONE_KERNEL and line.priority <= GRAVE_PRIORITY
+        return said and not _LOGGER.match(line.text)
     return read.sure >= ALONE and (line.priority <= GRAVE_PRIORITY or read.fault not in _SAID_ONCE)
 
 
