@@ -15,42 +15,43 @@ FRAGMENTS = 0.5  # a second: a datagram that is lost once leaves one behind, aft
 
 def fragments(view: View, label: str, rate: float) -> Breach | None:
     """Datagrams never become whole: some of their fragments are lost or not let through."""
-    rule = "net.reassembly_fails.level"
+    family = "net.reassembly_fails"
     again = view.mean("reassembly_fails", rate, 10.0)
-    if again < (FRAGMENTS / 2 if view.conditions.opened(rule, label) else FRAGMENTS):
+    if again < _least(view, family, label, FRAGMENTS):
         return None
     text = f"{quantity(again)} datagrams a second never become whole, as fragments of them are missing."
-    return Breach(
-        rule,
-        label,
-        Severity.WARNING,
-        0.65,
-        [_fullest_link(view)],
-        {LOSS: 0.75},
-        text,
-        {"rate_per_s": again},
-        "net.reassembly_fails",
-        sustain_s=8.0,  # those of one moment are out of the mean by then
-    )
+    # Those of one moment are out of the mean by then.
+    return _lost(view, family, label, again, text=text, hints={LOSS: 0.75}, sustain_s=8.0)
 
 
 def damaged(view: View, label: str, rate: float) -> Breach | None:
     """Segments arrive with a wrong checksum, which the link's own check should not have let pass."""
-    rule = "net.tcp_damaged.level"
-    if rate < (DAMAGED / 2 if view.conditions.opened(rule, label) else DAMAGED):
+    family = "net.tcp_damaged"
+    if rate < _least(view, family, label, DAMAGED):
         return None
     text = f"{quantity(rate)} TCP segments a second arrive damaged and have to be sent again."
+    hints = {LOSS: 0.75, FaultClass.HARDWARE_ERROR: 0.3}
+    return _lost(view, family, label, rate, text=text, hints=hints, sustain_s=2.0)
+
+
+def _least(view: View, family: str, label: str, least: float) -> float:
+    return least / 2 if view.conditions.opened(f"{family}.level", label) else least
+
+
+def _lost(
+    view: View,
+    family: str,
+    label: str,
+    rate: float,
+    *,
+    text: str,
+    hints: dict[FaultClass, float],
+    sustain_s: float,
+) -> Breach:
+    rule, values = f"{family}.level", {"rate_per_s": rate}
+    links = [_fullest_link(view)]
     return Breach(
-        rule,
-        label,
-        Severity.WARNING,
-        0.65,
-        [_fullest_link(view)],
-        {LOSS: 0.75, FaultClass.HARDWARE_ERROR: 0.3},
-        text,
-        {"rate_per_s": rate},
-        "net.tcp_damaged",
-        sustain_s=2.0,
+        rule, label, Severity.WARNING, 0.65, links, hints, text, values, family, sustain_s=sustain_s
     )
 
 
