@@ -8,7 +8,6 @@ without numpy, since the low tier's process has none. Knows nothing of how often
 from __future__ import annotations
 
 import json
-import re
 from array import array
 from bisect import bisect_left
 from collections import Counter
@@ -18,8 +17,8 @@ from itertools import pairwise
 from math import exp, log, sqrt
 from pathlib import Path
 from typing import Any, NamedTuple
-from zlib import crc32
 
+from models import wording
 from models.errors import BundleError
 from models.lines import encode
 from models.taxonomy import FaultClass
@@ -30,7 +29,6 @@ FORM = "1"  # how terms are cut, hashed and added up
 ONCE = "once"  # beside the classes: an operator should be told though it is said only once
 TEXT_MAX = 400  # characters; what stands behind them was often said by others
 STEM = 5  # letters that stand for a longer word
-_WORD = re.compile(r"<\w+>|[a-z]+")
 _CODES = {"hashes": "I", "rarity": "H", "starts": "I", "classes": "B", "weights": "h"}
 _SIZES = {"hashes": 4, "rarity": 2, "starts": 4, "classes": 1, "weights": 2}
 _TYPES = {"hashes": "U32", "rarity": "U16", "starts": "U32", "classes": "U8", "weights": "I16"}
@@ -82,7 +80,7 @@ class Table:
         """The logits of each name, that of `once` last."""
         known: list[tuple[int, float]] = []
         for term, count in Counter(terms(text)).items():
-            number = crc32(term.encode())
+            number = wording.hash_term(term)
             place = bisect_left(self._hashes, number)
             if place < len(self._hashes) and self._hashes[place] == number:
                 known.append((place, (1.0 + log(count)) * self._rarity[place] * self._scales[0]))
@@ -96,9 +94,8 @@ class Table:
 
 def terms(text: str) -> list[str]:
     """Words, pairs of neighbours, and the beginnings of long words, of an encoded text."""
-    words = _WORD.findall(text)
-    stems = [f"~{word[:STEM]}" for word in words if len(word) > STEM + 1]
-    return words + [f"{one} {other}" for one, other in pairwise(words)] + stems
+    found = wording.terms(text)
+    return found + [f"~{term[:STEM]}" for term in found if len(term) > STEM + 1 and " " not in term]
 
 
 def load() -> None:
@@ -130,7 +127,7 @@ def pack(
     """The bytes of a table; `weights` are by term and number of name. Of one hash the first term stays."""
     by_hash: dict[int, str] = {}
     for term in weights:
-        by_hash.setdefault(crc32(term.encode()), term)
+        by_hash.setdefault(wording.hash_term(term), term)
     kept = [by_hash[number] for number in sorted(by_hash)]
     rare = max((rarity[term] for term in kept), default=1.0) / 65535.0
     heavy = max((abs(one) for term in kept for one in weights[term].values()), default=1.0) / 32767.0

@@ -36,7 +36,7 @@ _SCORE, _GRAVE_SCORE, _ALONE_SCORE = 0.6, 0.65, 0.55
 _WARNING = 4
 WORDS = 0.35  # of word_weight: a word such as "failed" or "cannot"
 EXPLAINS = 0.5  # of a reading: enough to say why a unit failed right after it
-SURE = 0.7  # of a reading: of programs that it did not learn from nine in ten are faults then
+SURE = 0.7  # of a reading: of programs that it did not learn from five in six are faults then
 ALONE_KERNEL, ALONE, ONCE = 0.8, 0.85, 0.8  # nineteen in twenty, nine in ten
 _SAID_ONCE = frozenset(
     {FaultClass.CONFIG_ERROR, FaultClass.SERVICE_CRASH}
