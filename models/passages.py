@@ -106,10 +106,10 @@ class Index:
     def __exit__(self, *_: object) -> None:
         self._base.close()
 
-    def search(self, question: str, limit: int = 8, near: Sequence[int] = (), each: int = 3) -> list[Hit]:
+    def search(self, question: str, limit: int = 8, near: Sequence[int] = ()) -> list[Hit]:
         """The best passages, the best first; none where no word of the question is known.
 
-        Behind them come those of the sections `near`, the best `each` of every one.
+        Behind them come the passages `near`, given by their ids, that are not among these.
         """
         asked = self._asked(question)
         if not any(self._known.get(one) for kin in asked for one in kin):
@@ -118,15 +118,17 @@ class Index:
         ranked = [*self._ranked("section_terms", query, "2.0, 1.0", SECTIONS)]
         alone = dict(self._ranked("passage_terms", query, "2.0, 1.0", PASSAGES))
         sections = dict(ranked)
-        found = {one.id: one for one in self._passages("section", [*sections, *near])}
-        found |= {one.id: one for one in self._passages("p.id", list(alone))}
+        found = {one.id: one for one in self._passages("section", list(sections))}
+        found |= {one.id: one for one in self._passages("p.id", [*alone, *near])}
         meant = _Asked(asked, [self._weight(kin[0]) for kin in asked], _asks_number(question))
         bodies = self._bodies({one.section for one in found.values()})
         hits = []
         for one in found.values():
             ranks = (sections.get(one.section, 0.0), alone.get(one.id, 0.0))
             hits.append(self._judge(one, meant, body=bodies[one.section], ranks=ranks))
-        return _chosen(sorted(hits, key=lambda hit: (-hit.score, hit.passage.id)), limit, near, each)
+        best = sorted(hits, key=lambda hit: (-hit.score, hit.passage.id))
+        beside = {hit.passage.id: hit for hit in best[limit:]}
+        return [*best[:limit], *(beside[one] for one in dict.fromkeys(near) if one in beside)]
 
     def passages(self, keys: Iterable[int] | None = None) -> list[Passage]:
         """These passages, or all."""
@@ -224,16 +226,6 @@ class Index:
         weights = {term: self._weight(term) for term in here}
         total = sum(weights.values()) or 1.0
         return sum(weight for term, weight in weights.items() if term in known) / total
-
-
-def _chosen(hits: Sequence[Hit], limit: int, near: Sequence[int], each: int) -> list[Hit]:
-    """The first `limit`, then of each section `near` the first `each` of the rest."""
-    more = [
-        hit
-        for section in near
-        for hit in [one for one in hits[limit:] if one.passage.section == section][:each]
-    ]
-    return [*hits[:limit], *more]
 
 
 def _found(kin: Sequence[str], where: set[str]) -> float:

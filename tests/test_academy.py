@@ -250,8 +250,9 @@ def test_forgetting_a_document_takes_its_words_lessons_and_the_adapter(world, tm
     found = json.loads(call("forget", "haus.md", "--yes", "--json", "--config", config).stdout)
     assert found["lessons"] > 0
     assert "train --resume" in found["note"]
-    assert (world.folder / library.OUTLINE).is_file()
-    assert not [path for path in (home / "house").iterdir() if path.name in {"adapter", library.OUTLINE}]
+    gone = {"adapter", library.PARAGRAPHS, library.ASKED}
+    assert (world.folder / library.PARAGRAPHS).is_file()
+    assert not [path for path in (home / "house").iterdir() if path.name in gone]
     assert b"Kessel" not in (home / "house/index.sqlite").read_bytes()
     assert all(row["document"] == "house.md" for row in library.read_lines(home / "house/lessons.jsonl"))
     assert "went too" in call("query", "What does alarm E7 mean?", "--config", config).stderr
@@ -315,9 +316,11 @@ def test_decision_adds_the_specialists_opinion_on_its_own_scale_to_retrievals_sc
     assert alone == sorted(alone, reverse=True)
     assert [one.order for one in alone] == [hit.score for hit in hits]
     assert (alone[0].sure >= SURE) == (hits[0].score >= 2.45)
-    turned = weigh(Decision(), "What does alarm E7 mean?", hits, [-50.0, 50.0])
+    turned = weigh(Decision(), "What does alarm E7 mean?", hits, [{"opinion": -50.0}, {"opinion": 50.0}])
     assert turned[1].sure > 0.5 > turned[0].sure
-    assert weigh(Decision(mean=7.0, spread=2.0), "What does alarm E7 mean?", hits, [-93.0, 107.0]) == turned
+    scaled = Decision(scale={"opinion": (7.0, 2.0)})
+    said = [{"opinion": -93.0}, {"opinion": 107.0}]
+    assert weigh(scaled, "What does alarm E7 mean?", hits, said) == turned
 
 
 def test_report_asks_only_the_ways_that_are_named(world, tmp_path):

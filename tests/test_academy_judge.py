@@ -8,10 +8,12 @@ import pytest
 from daemon.errors import ConfigError, MissingDependencyError
 from models.passages import Index
 from tests.fixtures import encoders
-from training.academy import e5, encoder, library, outline
-from training.academy.answers import answer, compose, rank, shown
+from training.academy import e5, encoder, library
+from training.academy.answers import answer, compose, rank
 from training.academy.blocks import Block, Document
-from training.academy.decision import BY_MEANING, RETRIEVAL, Judge, describe, names, weigh
+from training.academy.decision import BY_MEANING, RETRIEVAL, Decision, Judge, choose, describe, names, weigh
+from training.academy.paragraphs import Paragraphs
+from training.academy.vectors import open_table
 
 PAGES = [
     Block("heading", "Pump", 1, 0, 1),
@@ -68,7 +70,8 @@ def test_an_encoder_gives_vectors_of_length_one_whatever_they_are_encoded_with(t
 def test_the_judges_opinion_of_an_answer_is_nearness_word_for_word(tmp_path, index):
     judge = encoder.load(encoders.save(tmp_path))
     passages = index.passages()
-    texts = [shown(one, index, 90) for one in passages]
+    texts = Paragraphs(passages, 90).texts
+    assert Paragraphs(passages, 90).members == [[one.id for one in passages[:3]], [passages[3].id]]
     assert texts[0].startswith("Pump. The pump of the cellar")
     asked, known = judge.question("a red lamp"), judge.texts(texts)
     nearest = [max(float(word @ other) for other in known[1].tokens) for word in asked.tokens]
@@ -83,24 +86,51 @@ def test_a_judge_that_is_not_there_is_named_with_what_to_give_instead():
     assert "train.judge" in str(caught.value.hint)
 
 
+def says(value):
+    return [{"opinion": value}]
+
+
 def test_the_judge_turns_the_order_and_silences_what_is_far_from_the_question(index):
     question = "When does the pump start?"
     hits = index.search(question, 4)
     last = hits[-1].passage
-    turned = rank(
-        question, hits, Judge(lambda _, some: [9.0 * (one.id == last.id) for one in some]), BY_MEANING
-    )
-    assert turned[0][1] == last
-    near, far = (weigh(BY_MEANING, question, hits, [one] * len(hits))[0].sure for one in (3.0, -3.0))
+    judge = Judge(lambda _, some: [{"opinion": 9.0 * (one.id == last.id)} for one in some])
+    assert rank(question, hits, judge, BY_MEANING, 4)[0][1] == last
+    near, far = (weigh(BY_MEANING, question, hits, says(one) * len(hits))[0].sure for one in (3.0, -3.0))
     assert near > far
     assert weigh(RETRIEVAL, question, hits, None)[0].sure == max(
         one.sure for one in weigh(RETRIEVAL, question, hits, None)
     )
 
 
+def test_only_what_is_best_at_a_glance_is_looked_at_closely(index):
+    question, seen = "When does the pump start?", []
+    hits = index.search(question, 4)
+    last = hits[-1].passage
+
+    def look(_, some):
+        seen.extend(some)
+        return [{} for _ in some]
+
+    judge = Judge(look, lambda _, some: [{"near": float(one.id == last.id)} for one in some])
+    decision = Decision(first={"near": 9.0})
+    assert [one for _, one in rank(question, hits, judge, decision, 1)] == [last] == seen
+    assert choose(decision, question, hits, [{"near": 0.0}] * 3 + [{"near": 1.0}], 2) == [3, 0]
+
+
+def test_an_opinion_is_compared_with_the_judges_own_scale(index):
+    question = "When does the pump start?"
+    hits = index.search(question, 2)
+    told = Decision(scale={"opinion": (7.0, 2.0)})
+    found = describe(told, question, hits, [{"opinion": 9.0, "near": 3.0}, {"opinion": 5.0, "near": 3.0}])
+    assert [(one["opinion"], one["near"]) for one in found] == [(1.0, 3.0), (-1.0, 3.0)]
+
+
 def test_a_question_that_names_a_document_prefers_it(index):
     hits = index.search("water in the pump", 2)
-    named, other = (describe(one, hits, [0.0, 0.0])[0]["named"] for one in ("pump, water?", "pumps, water?"))
+    named, other = (
+        describe(RETRIEVAL, one, hits, [{}, {}])[0]["named"] for one in ("pump, water?", "pumps, water?")
+    )
     assert (named, other) == (1.0, 0.0)
 
 
@@ -123,9 +153,9 @@ def test_names_are_what_a_question_calls_by_its_name(question, found):
 def test_a_name_that_is_neither_in_the_passage_nor_around_it_takes_away_sureness(index):
     here, absent = "When does the pump start?", "When does the pump of Zabbix start?"
     hits = index.search(here, 4)
-    assert [one["missing"] for one in describe(here, hits, [0.0] * 4)] == [0.0] * 4
-    assert [one["missing"] for one in describe(absent, hits, [0.0] * 4)] == [1.0] * 4
-    known, unknown = (weigh(BY_MEANING, one, hits, [2.0] * 4)[0].sure for one in (here, absent))
+    assert [one["missing"] for one in describe(RETRIEVAL, here, hits, [{}] * 4)] == [0.0] * 4
+    assert [one["missing"] for one in describe(RETRIEVAL, absent, hits, [{}] * 4)] == [1.0] * 4
+    known, unknown = (weigh(BY_MEANING, one, hits, says(2.0) * 4)[0].sure for one in (here, absent))
     assert known > unknown
 
 
@@ -135,14 +165,18 @@ def test_what_two_sections_say_as_well_is_less_sure_than_what_one_says(index):
     other = hit._replace(passage=hit.passage._replace(id=99, section=99))
     alone, twice, far = (
         weigh(BY_MEANING, question, *case)[0].sure
-        for case in (([hit], [2.0]), ([hit, other], [2.0, 2.0]), ([hit, other], [2.0, -3.0]))
+        for case in (
+            ([hit], says(2.0)),
+            ([hit, other], says(2.0) * 2),
+            ([hit, other], [*says(2.0), *says(-3.0)]),
+        )
     )
     assert twice < far < alone
 
 
 def test_an_operator_says_from_when_on_is_answered(index):
     def ask(sure):
-        judge = Judge(lambda _, some: [2.0] * len(some))
+        judge = Judge(lambda _, some: says(4.0) * len(some))
         return answer(
             "When does the pump start?", index, judge, BY_MEANING, passages=4, words=90, sure=sure
         ).found
@@ -160,7 +194,7 @@ def test_an_answer_has_what_stands_around_it_on_its_page_and_no_more_than_its_wo
     assert compose(starts, index, 2) == "It starts when the ..."
 
 
-def test_sections_that_are_near_come_behind_what_the_words_find(tmp_path):
+def test_passages_that_are_near_come_behind_what_the_words_find(tmp_path):
     blocks = [
         block
         for heading, text in (
@@ -173,31 +207,29 @@ def test_sections_that_are_near_come_behind_what_the_words_find(tmp_path):
     with library.opened(tmp_path) as base:
         library.add_document(base, Document(tmp_path / "a.pdf", "pdf", "1" * 64, 1, blocks, []))
     with Index(tmp_path / library.INDEX) as index:
-        first, second, third = (one.section for one in index.passages())
-        found = index.search("red lamp", 1, [third, second, first])
-        assert [hit.passage.section for hit in found] == [first, third, second]
+        first, second, third = (one.id for one in index.passages())
+        found = index.search("red lamp", 1, [third, second, first, third])
+        assert [hit.passage.id for hit in found] == [first, third, second]
         assert index.search("xyzzy", 1, [second]) == []
 
 
-def test_the_outline_is_made_once_and_anew_when_it_is_damaged_or_another_encoders(tmp_path, index):
+def test_vectors_are_made_once_and_anew_when_damaged_of_other_texts_or_another_encoders(tmp_path):
     judge, told = encoder.load(encoders.save(tmp_path / "judge")), []
-    made = outline.open_outline(tmp_path, index, judge, told.append)
-    assert told == ["outlined 1 of 1 sections, about 0 s more"]
-    again = outline.open_outline(tmp_path, index, judge, told.append)
-    assert np.allclose(again.vectors, made.vectors, atol=1e-3)
+    texts, file = ["a pump stands in the cellar", "oil", "the red lamp"], tmp_path / "some.npz"
+    made = open_table(file, texts, judge, told.append)
+    assert told == ["encoded 3 of 3 paragraphs, about 0 s more"]
+    again = open_table(file, texts, judge, told.append)
+    assert np.array_equal(again.vectors, made.vectors)
     assert len(told) == 1
-    assert again.nearest(judge.question("pump").whole, 3) == [index.passages()[0].section]
-    whole = (tmp_path / library.OUTLINE).read_bytes()
-    (tmp_path / library.OUTLINE).write_bytes(whole[: len(whole) // 2])
-    outline.open_outline(tmp_path, index, judge, told.append)
-    outline.open_outline(tmp_path, index, encoder.Encoder("other", judge.model, judge.tokenizer), told.append)
-    assert len(told) == 3
-
-
-def test_a_section_is_outlined_by_its_last_headings_and_the_terms_it_explains(index):
-    one = index.passages()[0]._replace(heading="Book > Water > Pump", term="--fast")
-    other = one._replace(id=99, term="He said:")
-    assert list(outline.described([one, other]).values()) == ["pump, Water: Pump. --fast"]
+    assert np.allclose(made.vectors[1], judge.texts(["oil"])[0].whole, atol=1e-2)
+    assert made.nearest(judge.texts(["oil"])[0].whole, 1) == [1]
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    open_table(file, texts, judge, told.append)
+    open_table(file, texts, encoder.Encoder("other", judge.model, judge.tokenizer), told.append)
+    open_table(file, texts, judge, told.append, asked=True)
+    assert len(told) == 4
+    assert open_table(file, [], judge, told.append).nearest(made.vectors[0], 3) == []
 
 
 def test_without_the_package_the_short_name_says_what_to_install(monkeypatch):

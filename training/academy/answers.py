@@ -7,14 +7,21 @@ Below the threshold nothing is answered (`training.academy.decision`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from models.passages import Hit, Index, Passage
 from models.terms import language
-from training.academy.decision import SURE, Decision, Judge, weigh
+from training.academy.decision import SURE, Decision, Judge, Opinions, choose, weigh
 from training.academy.facts import absent
 
-_HEADING = 80  # characters
+CLOSELY = 2  # passages looked at closely for each that words are to find
+
+
+class Sections(Protocol):
+    """What knows the passages of a section: an index, or what has them in memory."""
+
+    def section(self, one: Passage) -> Sequence[Passage]:
+        """The passages of its section in their order."""
 
 
 class Answer(NamedTuple):
@@ -51,7 +58,7 @@ def answer(
 ) -> Answer:
     """The best answer that the documents give, or that they give none that is at least so `sure`."""
     hits = index.search(question, passages, judge.near(question) if judge else ())
-    ranked = rank(question, hits, judge, decision)
+    ranked = rank(question, hits, judge, decision, CLOSELY * passages)
     if not ranked or ranked[0][0] < sure:
         lang = language(question) or (hits[0].passage.lang if hits else "en")
         best = ranked[0] if ranked else (0.0, None)
@@ -69,16 +76,22 @@ def answer(
 
 
 def rank(
-    question: str, hits: Sequence[Hit], judge: Judge | None, decision: Decision
+    question: str, hits: Sequence[Hit], judge: Judge | None, decision: Decision, count: int
 ) -> list[tuple[float, Passage]]:
-    """The passages with the probability that they answer, the best first."""
-    opinions = judge.opine(question, [hit.passage for hit in hits]) if judge and hits else None
+    """The `count` best passages with the probability that they answer, the best first."""
+    opinions: list[Opinions] | None = None
+    if judge and hits:
+        glanced = judge.glance(question, [hit.passage for hit in hits])
+        chosen = choose(decision, question, hits, glanced, count)
+        hits = [hits[at] for at in chosen]
+        closely = judge.opine(question, [hit.passage for hit in hits])
+        opinions = [glanced[at] | more for at, more in zip(chosen, closely, strict=True)]
     weighed = weigh(decision, question, hits, opinions)
     pairs = sorted(zip(weighed, hits, strict=True), key=lambda pair: -pair[0].order)
     return [(one.sure, hit.passage) for one, hit in pairs]
 
 
-def compose(passage: Passage, index: Index, words: int) -> str:
+def compose(passage: Passage, index: Sections, words: int) -> str:
     """The passage with what stands around it in its section and on its page, nearest first, up to `words`.
 
     What a piece explains is said where that changes.
@@ -98,11 +111,6 @@ def compose(passage: Passage, index: Index, words: int) -> str:
     if len(text.split(" ")) > 2 * words:
         return " ".join(text.split(" ")[: 2 * words]) + " ..."
     return text
-
-
-def shown(passage: Passage, index: Index, words: int) -> str:
-    """What would be answered by it, under its heading: this is what an encoder judges."""
-    return f"{passage.heading.rpartition(' > ')[2][:_HEADING]}. {compose(passage, index, words)}"
 
 
 def _joined(pieces: Sequence[Passage]) -> str:

@@ -1,9 +1,9 @@
 """Which passage is taken for the answer, and when none is: retrieval's score and the judge's opinions.
 
-What the judge says is compared with what it says of lessons that it was not trained on, since each judge has
-a scale of its own. What orders passages and from when on it is answered was fitted to the development
-questions (`questions/development.jsonl`); models fitted to lessons were worse on these: their words are the
-document's, an operator's are not.
+What the judge says is compared with what it says of lessons that were kept back, since each judge has a
+scale of its own. What orders passages and from when on it is answered was fitted to the development questions
+(`questions/development.jsonl`); models fitted to the documents' own facts were worse on these: their words
+are the document's, an operator's are not.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ _SPREAD_LEAST = 1e-3
 _SPARE = 8  # passages looked at in place of those that are taken for absent
 SURE = 0.5  # from which is answered, unless the configuration says otherwise
 _USUAL = (0.0, 2.0)  # mean and spread of opinions where none could be measured
-Opine = Callable[[str, Sequence[Passage]], list[float]]
+Opinions = dict[str, float]  # of one passage, by name
+Opine = Callable[[str, Sequence[Passage]], list[Opinions]]
 Tell = Callable[[str], None]
 Weights = Mapping[str, float]
 # Of a causal specialist, and of retrieval alone: its score, a default stated where one is asked for.
@@ -45,10 +46,15 @@ def _nowhere(_question: str) -> list[int]:
     return []
 
 
+def _nothing(_question: str, passages: Sequence[Passage]) -> list[Opinions]:
+    return [{} for _ in passages]
+
+
 class Judge(NamedTuple):
-    """Its opinion of each passage, and the sections where it would look beside what the words find."""
+    """Its opinions of passages, at a glance of many, closely of few; where it looks beside the words."""
 
     opine: Opine
+    glance: Opine = _nothing
     near: Callable[[str], list[int]] = _nowhere
 
 
@@ -60,10 +66,14 @@ class Weighed(NamedTuple):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """The judge's own scale, what orders passages, what makes sure ("": added in any case)."""
+    """The judge's own scales, and weights.
 
-    mean: float = 0.0
-    spread: float = 1.0
+    `first` orders at a glance, `order` what was looked at closely, `sure` says how sure the first of that is
+    ("": added in any case).
+    """
+
+    scale: dict[str, tuple[float, float]] = {}  # mean and spread of each opinion
+    first: dict[str, float] = msgspec.field(default_factory=lambda: dict(_BY_SCORE))
     order: dict[str, float] = msgspec.field(default_factory=lambda: dict(_BY_SCORE))
     sure: dict[str, float] = msgspec.field(default_factory=lambda: dict(_SURE_BY_SCORE))
     figures: dict[str, float] = {}
@@ -77,14 +87,24 @@ BY_MEANING = Decision(
     sure={"score": 0.3, "opinion": 1.11, "share": 2.61, "missing": -1.28, "": -3.87},
 )
 
+# With a teacher's lessons and a reader that was trained on them.
+BY_LESSONS = BY_MEANING
+
+
+def choose(
+    decision: Decision, question: str, hits: Sequence[Hit], opinions: Sequence[Opinions], count: int
+) -> list[int]:
+    """The places of those that are worth a closer look, the best first."""
+    described = describe(decision, question, hits, opinions)
+    orders = [_sum(decision.first, features) for features in described]
+    return sorted(range(len(hits)), key=lambda at: -orders[at])[:count]
+
 
 def weigh(
-    decision: Decision, question: str, hits: Sequence[Hit], opinions: Sequence[float] | None
+    decision: Decision, question: str, hits: Sequence[Hit], opinions: Sequence[Opinions] | None
 ) -> list[Weighed]:
     """For each hit its place in the order and how probable it holds the answer."""
-    said = opinions if opinions is not None else [decision.mean] * len(hits)
-    scaled = [(one - decision.mean) / decision.spread for one in said]
-    described = describe(question, hits, scaled)
+    described = describe(decision, question, hits, opinions or [{} for _ in hits])
     orders = [_sum(decision.order, features) for features in described]
     found = []
     for features, order, share in zip(described, orders, _shares(hits, orders), strict=True):
@@ -93,15 +113,22 @@ def weigh(
     return found
 
 
-def describe(question: str, hits: Sequence[Hit], opinions: Sequence[float]) -> list[dict[str, float]]:
+def describe(
+    decision: Decision, question: str, hits: Sequence[Hit], opinions: Sequence[Opinions]
+) -> list[dict[str, float]]:
     """What is known of each hit, by name."""
     found = []
-    for hit, opinion in zip(hits, opinions, strict=True):
-        named, cue = _named(question, hit.passage), _cue(question, hit.passage)
-        number = hit.features[FEATURES.index("number")]
-        known = {"score": hit.score, "opinion": opinion, "missing": _missing(question, hit.passage)}
-        found.append(known | {"named": named, "cue": cue, "number": number})
+    for hit, said in zip(hits, opinions, strict=True):
+        known = {name: _scaled(decision, name, value) for name, value in said.items()}
+        known |= {"score": hit.score, "missing": _missing(question, hit.passage)}
+        known |= {"named": _named(question, hit.passage), "cue": _cue(question, hit.passage)}
+        found.append(known | {"number": hit.features[FEATURES.index("number")]})
     return found
+
+
+def _scaled(decision: Decision, name: str, value: float) -> float:
+    mean, spread = decision.scale.get(name, (0.0, 1.0))
+    return (value - mean) / spread
 
 
 def _shares(hits: Sequence[Hit], orders: Sequence[float]) -> list[float]:
@@ -114,7 +141,7 @@ def _shares(hits: Sequence[Hit], orders: Sequence[float]) -> list[float]:
 
 
 def _sum(weights: Weights, features: Mapping[str, float]) -> float:
-    return sum(weight * features[name] for name, weight in weights.items())
+    return sum(weight * features.get(name, 0.0) for name, weight in weights.items())
 
 
 def _cue(question: str, passage: Passage) -> float:
@@ -162,20 +189,42 @@ def calibrate(
     seed: int,
     tell: Tell,
 ) -> Decision:
-    """`start` on this judge's scale by up to `count` lessons, and what the decision is on these."""
+    """`start` on this judge's scales by up to `count` lessons, and what the decision is on these."""
     source = random.Random(seed)  # noqa: S311 - a sample, not a secret
     cases = []
     total, started = min(count, len(lessons)), time.monotonic()
-    for number, (question, hits, right) in enumerate(_cases(lessons[:count], index, judge, passages, source)):
+    for number, case in enumerate(_cases(lessons[:count], index, judge, passages, source)):
         if number and number % 20 == 0:
             left_s = (time.monotonic() - started) / number * (total - number)
             tell(f"calibrating: {number} of {total}, about {left_s:.0f} s more")
-        cases.append(
-            (question, hits, judge.opine(question, [hit.passage for hit in hits]) if hits else [], right)
-        )
-    mean, spread = _scale([one for _, _, opinions, _ in cases for one in opinions])
-    found = msgspec.structs.replace(start, mean=mean, spread=spread)
+        cases.append((case, _opinions(judge, case)))
+    found = msgspec.structs.replace(start, scale=_scales([one for _, said in cases for one in said]))
     return msgspec.structs.replace(found, figures=_figures(found, cases))
+
+
+class _Case(NamedTuple):
+    """A question, what retrieval finds, whether it is right."""
+
+    question: str
+    hits: list[Hit]
+    right: list[bool]
+
+
+def _opinions(judge: Judge, case: _Case) -> list[Opinions]:
+    some = [hit.passage for hit in case.hits]
+    if not some:
+        return []
+    return [
+        first | more
+        for first, more in zip(
+            judge.glance(case.question, some), judge.opine(case.question, some), strict=True
+        )
+    ]
+
+
+def _scales(said: Sequence[Opinions]) -> dict[str, tuple[float, float]]:
+    names = said[0] if said else {"opinion": 0.0}
+    return {name: _scale([one[name] for one in said]) for name in names}
 
 
 def _scale(said: Sequence[float]) -> tuple[float, float]:
@@ -187,8 +236,8 @@ def _scale(said: Sequence[float]) -> tuple[float, float]:
 
 def _cases(
     lessons: Sequence[Lesson], index: Index, judge: Judge, passages: int, source: random.Random
-) -> Iterator[tuple[str, list[Hit], list[bool]]]:
-    """Questions, what retrieval finds, whether it is right; each second as if its section were not there."""
+) -> Iterator[_Case]:
+    """Of the lessons, each second as if its section were not there."""
     known = {one.id: one for one in index.passages({row["passage"] for row in lessons})}
     for number, row in enumerate(lessons):
         gold = known[row["passage"]]
@@ -200,11 +249,8 @@ def _cases(
                 hit for hit in found if not (hit.passage.section == gold.section or _holds(hit.passage, row))
             ]
         hits = [*found[:passages], *found[passages + _SPARE :]]
-        yield (
-            question,
-            hits,
-            [not hidden and (hit.passage.id == gold.id or _holds(hit.passage, row)) for hit in hits],
-        )
+        right = [not hidden and (hit.passage.id == gold.id or _holds(hit.passage, row)) for hit in hits]
+        yield _Case(question, hits, right)
 
 
 def _holds(passage: Passage, row: Lesson) -> bool:
@@ -221,17 +267,15 @@ def reword(question: str, term: str, source: random.Random) -> str:
     return " ".join(kept)
 
 
-def _figures(
-    decision: Decision, cases: Sequence[tuple[str, list[Hit], list[float], list[bool]]]
-) -> dict[str, float]:
+def _figures(decision: Decision, cases: Sequence[tuple[_Case, Sequence[Opinions]]]) -> dict[str, float]:
     there, absent = [], []
-    for question, hits, opinions, right in cases:
-        weighed = weigh(decision, question, hits, opinions)
+    for case, opinions in cases:
+        weighed = weigh(decision, case.question, case.hits, opinions)
         best = max(range(len(weighed)), key=lambda at: weighed[at].order, default=-1)
-        if any(right):
-            there.append((weighed[best].sure, right[best]))
+        if any(case.right):
+            there.append((weighed[best].sure, case.right[best]))
         else:
-            absent.append(weighed[best].sure if hits else 0.0)
+            absent.append(weighed[best].sure if case.hits else 0.0)
     answered = [right for one, right in there if one >= SURE]
     return {
         "answerable": float(len(there)),

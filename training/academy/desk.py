@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
-from models.passages import Index, Passage
+from models.passages import Index
 from training.academy import diploma, library
-from training.academy.answers import Answer, answer, shown
-from training.academy.decision import BY_MEANING, RETRIEVAL, Decision, Judge
+from training.academy.answers import Answer, answer
+from training.academy.decision import RETRIEVAL, Decision, Judge
 from training.academy.settings import Querying
 
-NEAR = 3  # sections that are looked at beside what the words find
+_ANEW = "hauswart academy train --resume"
 Tell = Callable[[str], None]
 Ask = Callable[[str], Answer]
 
 
-def open_judge(folder: Path, name: str, index: Index, words: int, tell: Tell) -> tuple[Decision, Judge]:
-    """The encoder of that name, or without one the specialist itself; where its decision starts from."""
+def open_judge(
+    folder: Path, name: str, index: Index, words: int, tell: Tell, *, without: Collection[str] = ()
+) -> tuple[Decision, Judge]:
+    """The encoder of that name, or without one the specialist itself; where its decision starts from.
+
+    `without`: questions of lessons that the judge is not to know. Raises ConfigError.
+    """
     if not name:
         from training.academy import specialist  # noqa: PLC0415 - torch takes seconds
 
-        return RETRIEVAL, Judge(specialist.load(folder / library.ADAPTER).judge)
-    from training.academy import encoder, outline  # noqa: PLC0415 - torch takes seconds
+        return RETRIEVAL, Judge(specialist.load(folder / library.ADAPTER).opine)
+    from training.academy import encoder, meaning  # noqa: PLC0415 - torch takes seconds
 
-    known = encoder.load(name)
-    sections = outline.open_outline(folder, index, known, tell)
-
-    def opine(asked: str, passages: Sequence[Passage]) -> list[float]:
-        return known.judge(asked, [shown(one, index, words) for one in passages])
-
-    return BY_MEANING, Judge(opine, lambda asked: sections.nearest(known.question(asked).whole, NEAR))
+    known = meaning.Library(folder, index, encoder.load(name), words, tell)
+    return meaning.open_judge(folder, known, without)
 
 
 @contextmanager
@@ -48,13 +48,15 @@ def opened(folder: Path, settings: Querying, *, model: bool, tell: Tell) -> Iter
     if card.get("stale"):
         tell(f"{folder.name}: {card['stale']}")
     with Index(folder / library.INDEX) as index:
-        if model and (folder / library.ADAPTER / diploma.MANIFEST).is_file():
+        found = card.get("decision") or {}
+        if model and not (folder / library.ADAPTER / diploma.MANIFEST).is_file():
+            tell(f"{folder.name} was not trained yet; retrieval alone answers")
+        elif model and found and "scale" not in found:
+            tell(f"{folder.name} was trained by an older version; retrieval alone answers until {_ANEW}")
+        elif model:
             diploma.verify(folder)
             decision, judge = open_judge(folder, card.get("judge", ""), index, settings.words, tell)
-            if found := card.get("decision"):
-                decision = msgspec.convert(found, Decision)
-        elif model:
-            tell(f"{folder.name} was not trained yet; retrieval alone answers")
+            decision = msgspec.convert(found, Decision) if found else decision
         yield lambda question: answer(
             question,
             index,

@@ -23,7 +23,7 @@ from training.academy import e5
 Vectors = npt.NDArray[np.float32]
 TOKENS = 192  # of a text; ninety words have 100 to 200
 BATCH = 64
-_QUESTION, _ANSWER = "query:", "passage:"
+QUESTION, ANSWER = "query:", "passage:"
 
 
 class Encoded(NamedTuple):
@@ -41,11 +41,21 @@ class Encoder:
 
     def question(self, text: str) -> Encoded:
         """A question."""
-        return self._encode([text], _QUESTION)[0]
+        return self._encode([text], QUESTION)[0]
+
+    @property
+    def width(self) -> int:
+        """Of a vector."""
+        return int(self.model.config.hidden_size)
 
     def texts(self, texts: Sequence[str]) -> list[Encoded]:
         """What may answer."""
-        return self._encode(texts, _ANSWER)
+        return self._encode(texts, ANSWER)
+
+    def wholes(self, texts: Sequence[str], *, asked: bool) -> Vectors:
+        """The vectors of questions, or of what may answer: (texts, width)."""
+        found = self._encode(texts, QUESTION if asked else ANSWER)
+        return np.stack([one.whole for one in found]) if found else np.zeros((0, self.width), np.float32)
 
     def judge(self, question: str, texts: Sequence[str]) -> list[float]:
         """For each text how near it is to the question word for word.

@@ -49,7 +49,8 @@ def forget_document(folder: Path, document: str) -> dict[str, Any]:
     library.write_lines(folder / library.LESSONS, kept)
     taught = library.read_lines(folder / teacher.FILE)
     library.write_lines(folder / teacher.FILE, [row for row in taught if row.get("section") not in sections])
-    (folder / library.OUTLINE).unlink(missing_ok=True)
+    for name in (library.PARAGRAPHS, library.ASKED):
+        (folder / name).unlink(missing_ok=True)
     learned = (folder / library.ADAPTER).is_dir()
     shutil.rmtree(folder / library.ADAPTER, ignore_errors=True)
     for path in folder.glob("report*"):
@@ -75,7 +76,8 @@ def forget_specialist(folder: Path) -> dict[str, Any]:
         "academy.toml",
         library.ADAPTER,
         TRAINED_ON,
-        library.OUTLINE,
+        library.PARAGRAPHS,
+        library.ASKED,
         "export",
     }
     strange = [

@@ -3,7 +3,7 @@
 NAME/index.sqlite   documents, sections, passages (`models.passages`)
 NAME/lessons.jsonl  what it is taught; may be edited before training
 NAME/adapter/       what training made, with a manifest of hashes
-NAME/outline.npz    what each section is about, as vectors (`training.academy.outline`)
+NAME/paragraphs.npz, asked.npz   paragraphs and lessons' questions as vectors (`training.academy.vectors`)
 NAME/academy.toml   the configuration it was made with
 NAME/card.json      figures, calibration, state
 """
@@ -26,7 +26,8 @@ from training.academy.blocks import Document
 from training.academy.chunks import Section, split_document
 
 INDEX, LESSONS, ADAPTER, CARD = "index.sqlite", "lessons.jsonl", "adapter", "card.json"
-OUTLINE = "outline.npz"
+PARAGRAPHS, ASKED = "paragraphs.npz", "asked.npz"
+READER = "reader.safetensors"  # in the adapter's folder
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 Json = dict[str, Any]
 

@@ -20,6 +20,7 @@ BASE = "TinyLlama/TinyLlama-1.1B-Chat-v1.0"
 FREE_PER_MINUTE = 16.0  # OpenRouter grants its free models 20 requests a minute; retries need some of them
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Natural = Annotated[int, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, msgspec.Meta(gt=0.0)]
 Money = Annotated[float, msgspec.Meta(ge=0.0)]
@@ -45,8 +46,10 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     per_minute: Money = FREE_PER_MINUTE
     timeout_s: Positive = 120.0
     audit_file: str = ""
-    pairs: Count = 4  # questions asked for a section, each with its answer
+    source_tokens: Count = 1_000_000  # of the documents that it reads; what is trained on is bounded apart
+    pairs: Count = 8  # questions asked for a section at most, each with its answer
     statements: Count = 4  # simple sentences asked for a section
+    unanswered: Count = 1  # questions near a section that it does not answer
     price_in: Money = 0.0  # a million tokens
     price_out: Money = 0.0
 
@@ -67,6 +70,9 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     judging: Share = 0.6  # of them: whether a passage answers a question
     answering: Share = 0.15  # an answer from several passages, or that there is none
     closed_book: Share = 0.15  # without passages; the rest is general replay
+    groups: Natural = (
+        6_000  # a teacher's questions, each with paragraphs, that the judge's reader is trained on
+    )
     epochs: Positive = 1.0
     learning_rate: Positive = 2e-4
     rank: Count = 8

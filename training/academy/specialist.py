@@ -23,12 +23,12 @@ class Specialist:
         tokenizer.padding_side = "left"
         self._yes, self._no = (self._tokens(word)[0] for word in (forms.YES, forms.NO))
 
-    def judge(self, question: str, passages: Sequence[Passage]) -> list[float]:
+    def opine(self, question: str, passages: Sequence[Passage]) -> list[dict[str, float]]:
         """For each passage, how much likelier it says that it answers than that it does not: log odds."""
         found: list[float] = []
         for start in range(0, len(passages), BATCH):
             found += self._judge(question, passages[start : start + BATCH])
-        return found
+        return [{"opinion": one} for one in found]
 
     def _judge(self, question: str, passages: Sequence[Passage]) -> list[float]:
         import torch  # noqa: PLC0415 - seconds

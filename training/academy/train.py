@@ -12,14 +12,14 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from daemon.errors import ConfigError
-from models.passages import Index
+from models.passages import Index, Passage
 from training.academy import library
 from training.academy.documents import read_documents
 from training.academy.facts import spread
@@ -65,18 +65,27 @@ def take_in(documents: Sequence[Path], folder: Path, settings: Settings) -> Json
 
 def teach(folder: Path, settings: Settings) -> Json:
     """Make the lessons: by the teacher if one is configured, and by what the passages state themselves."""
-    source = random.Random(settings.train.seed)  # noqa: S311 - a sample, not a secret
     with Index(folder / library.INDEX) as index:
-        chosen = spread(index.passages(), settings.train.source_tokens, source)
+        chosen = _sampled(index, settings)
+        passages = spread(index.passages(), settings.teacher.source_tokens, _source(settings))
     rows = drop_repeats(make_lessons(chosen, settings.train.seed))
     result: Json = {"passages_taught": len(chosen), "extracted": len(rows)}
     if settings.teacher.enabled:
         from training.academy.teacher import distil  # noqa: PLC0415 - only with a teacher
 
-        more, told = distil(chosen, folder, settings.teacher, tell=say)
+        more, told = distil(passages, folder, settings.teacher, tell=say)
         rows, result["teacher"] = [*more, *rows], told
     library.write_lines(folder / library.LESSONS, rows)
     return result | {"lessons": len(rows), "file": str(folder / library.LESSONS)}
+
+
+def _sampled(index: Index, settings: Settings) -> list[Passage]:
+    """What is trained on: the same sections each time, of so many tokens."""
+    return spread(index.passages(), settings.train.source_tokens, _source(settings))
+
+
+def _source(settings: Settings) -> random.Random:
+    return random.Random(settings.train.seed)  # noqa: S311 - a sample, not a secret
 
 
 def train(folder: Path, settings: Settings) -> Json:
@@ -93,8 +102,10 @@ def train(folder: Path, settings: Settings) -> Json:
         if options.judge:  # one that cannot be loaded is no news for after the training
             desk.open_judge(folder, options.judge, index, settings.query.words, say)
         count = max(1, int(options.rows * (1 - options.judging - options.answering - options.closed_book)))
+        sampled = {one.id for one in _sampled(index, settings)}
+        taught = [row for row in lessons if row["passage"] in sampled]
         plan = curriculum.make_curriculum(
-            lessons, index, options, replay.rows(options.base, count, folder, tell=say)
+            taught or lessons, index, options, replay.rows(options.base, count, folder, tell=say)
         )
     course = Course(
         quantization="none",
@@ -110,15 +121,17 @@ def train(folder: Path, settings: Settings) -> Json:
         seed=options.seed,
     )
     metrics = _adapt(folder, plan, options, course)
+    read = _teach_reader(folder, settings, sampled)
     decision = calibrate(folder, settings, plan.calibration)
     told = {
         "rows": len(plan.train),
         "training": metrics,
+        "reader": read,
         "decision": decision,
         "seconds": round(time.monotonic() - started, 1),
     }
     library.write_card(folder, base=options.base, judge=options.judge, trained=True, stale="", **told)
-    figures = {"training": metrics, "decision": decision.get("figures", {})}
+    figures = {"training": metrics, "reader": read, "decision": decision.get("figures", {})}
     diploma.write(folder, base=options.base, judge=options.judge, metrics=figures)
     return told
 
@@ -142,6 +155,18 @@ def _adapt(folder: Path, plan: Any, options: Any, course: Any) -> Json:
     return metrics
 
 
+def _teach_reader(folder: Path, settings: Settings, sampled: Collection[int]) -> Json:
+    """The judge's reader of a teacher's lessons about the sampled passages; {} where there are too few."""
+    if not (settings.train.judge and settings.train.groups):
+        return {}
+    from training.academy import drill, encoder, meaning  # noqa: PLC0415 - torch takes seconds
+
+    with Index(folder / library.INDEX) as index:
+        known = meaning.Library(folder, index, encoder.load(settings.train.judge), settings.query.words, say)
+    file = folder / library.ADAPTER / library.READER
+    return drill.teach(known, file, sampled, groups=settings.train.groups, seed=settings.train.seed, tell=say)
+
+
 def calibrate(folder: Path, settings: Settings, lessons: Sequence[Lesson]) -> Json:
     """Decide when to answer, by lessons that were not trained on."""
     import msgspec  # noqa: PLC0415
@@ -149,7 +174,10 @@ def calibrate(folder: Path, settings: Settings, lessons: Sequence[Lesson]) -> Js
     from training.academy import decision, desk  # noqa: PLC0415
 
     with Index(folder / library.INDEX) as index:
-        start, judge = desk.open_judge(folder, settings.train.judge, index, settings.query.words, say)
+        asked = {row["question"] for row in lessons[: settings.train.calibration]}
+        start, judge = desk.open_judge(
+            folder, settings.train.judge, index, settings.query.words, say, without=asked
+        )
         found = decision.calibrate(
             lessons,
             index,
