@@ -93,18 +93,18 @@ def test_a_judge_is_kept_from_lessons_that_are_asked_of_it(known):
 
 def test_nearness_to_what_is_open_in_a_section_is_an_opinion_of_its_own(known):
     told = meaning.Meaning(known).glance("who sells lamps", known.passages)
-    assert told[0]["unanswered"] == pytest.approx(1.0, abs=1e-2)
-    assert {one["unanswered"] for one in told} == {told[0]["unanswered"]}  # there is no other one
+    assert told[0]["open"] == pytest.approx(1.0, abs=1e-2)
+    assert all(one["open"] < 0.999 for one in told[1:])  # there is no other one
+    assert told[0]["asked"] < 0.999
 
 
 def test_without_any_lesson_nothing_is_asked(known):
-    table = Table(np.zeros((0, encoders.WIDTH), np.float32))
-    none = Asked([], table, known.passages, known.paragraphs)
-    asked = np.ones(encoders.WIDTH, np.float32)
+    none = Asked([], Table(np.zeros((0, encoders.WIDTH), np.float32)), known.encoder)
+    asked = known.encoder.question("red")
     assert none.near(asked, 3) == []
-    assert none.opinions(asked, known.passages[:1]) == [
-        {"asked": 0.0, "asked_around": 0.0, "unanswered": 0.0}
-    ]
+    nothing = {"asked": 0.0, "asked_around": 0.0, "open": 0.0}
+    assert none.opinions(asked, known.passages[:1], known.paragraphs) == [nothing]
+    assert meaning.Meaning(known).glance("", known.passages[:1])  # nor is there a word
 
 
 def test_a_text_is_read_alike_alone_and_beside_longer_ones(world):
@@ -192,6 +192,31 @@ def test_a_reader_learns_from_lessons_to_put_the_right_paragraph_first(known, tm
     start, judge = meaning.open_judge(tmp_path, known)
     assert start == BY_LESSONS
     assert set(judge.opine("red in the attic?", known.passages[:2])[0]) == {"opinion", "reads"}
+
+
+def test_a_course_that_was_broken_off_goes_on_and_ends_as_if_it_had_not_been(known, tmp_path, monkeypatch):
+    monkeypatch.setattr(drill, "_KEPT_EVERY", 2)
+    monkeypatch.setattr(drill, "_TOLD_EVERY", 3)
+    everything = {one.id for one in known.passages}
+
+    def run(file, tell):
+        return drill.teach(known, file, everything, groups=36, seed=1, tell=tell)
+
+    def stop(_said):
+        raise KeyboardInterrupt
+
+    whole, broken = tmp_path / "whole.safetensors", tmp_path / "other" / "broken.safetensors"
+    broken.parent.mkdir()
+    figures = run(whole, quiet)
+    with pytest.raises(KeyboardInterrupt):
+        run(broken, stop)
+    told = []
+    again = run(broken, told.append)
+    assert told[0].startswith("reader: step 3 of 6")
+    assert again == pytest.approx(figures, abs=1e-3)
+    assert run(broken, told.append) == again
+    assert told[-1] == "the reader is of these lessons already"
+    assert [path.name for path in broken.parent.iterdir()] == [broken.name]
 
 
 def test_of_too_few_lessons_no_reader_is_made_and_an_older_one_goes(known, tmp_path):

@@ -10,9 +10,10 @@ from daemon.errors import ConfigError
 from models.passages import Index, Passage
 from tests.fixtures.chat import Reply, serve
 from training.academy import library
-from training.academy.answers import Answer
+from training.academy.answers import Answer, Choice, answer
+from training.academy.decision import RETRIEVAL
 from training.academy.documents import read_document
-from training.academy.exchange import discuss, open_general
+from training.academy.exchange import discuss, open_general, reader
 from training.academy.settings import Model
 from training.academy.support import nonsense, unsupported
 from training.academy.teacher import FILE, distil
@@ -35,9 +36,10 @@ def quiet(_said):
     """Nobody is told."""
 
 
-def written(pairs=(), statements=()):
+def written(pairs=(), statements=(), unanswered=()):
     shaped = [{"question": question, "answer": answer} for question, answer in pairs]
-    return "Here you are:\n" + json.dumps({"statements": list(statements), "pairs": shaped})
+    whole = {"statements": list(statements), "pairs": shaped, "unanswered": list(unanswered)}
+    return "Here you are:\n" + json.dumps(whole)
 
 
 @pytest.fixture
@@ -82,6 +84,15 @@ def test_supported_pairs_and_statements_are_kept_with_their_passage(folder):
     ]
     assert (told["sections"], told["lessons"], told["requests"]) == (2, 3, 2)
     assert all(row["source"] == "teacher" and row["document"] == "house.md" for row in rows)
+
+
+def test_questions_that_a_section_leaves_open_are_kept_without_an_answer(folder):
+    asked = ["Which program makes the backup?", "Quel est le nom du programme de la sauvegarde ?", 7, " "]
+    with serve([Reply(written(unanswered=asked)), Reply('{"unanswered": {"a": 1}, "pairs": 3}')]) as served:
+        rows, told = run(folder, served.url, unanswered=4)
+    assert [(row["kind"], row["question"], row["answer"]) for row in rows] == [("missing", asked[0], "")]
+    assert told["dropped"] == {"another language": 1, "nonsense": 1}
+    assert "4 near it" in served.asked[0]["messages"][0]["content"]
 
 
 def test_passages_are_redacted_and_stand_between_marks_as_data(folder):
@@ -221,3 +232,72 @@ def test_without_any_fact_nothing_is_phrased():
     found, served = exchange(['{"ask": ["What colour is it?"]}', "It is blue."], "Is the disk big enough?")
     assert found.text == "This is not in the documents."
     assert len(served.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        ('{"passage": 2, "sure": 0.8}', Choice(1, 0.8)),
+        ('I think: {"passage": 0}', Choice(None, 1.0)),
+        ('{"passage": 1, "sure": 7}', Choice(0, 1.0)),
+        ('{"passage": 3, "sure": 1}', None),
+        ('{"passage": true}', None),
+        ('{"passage": "1"}', None),
+        ('{"passage": 1, "sure": "very"}', None),
+        ("[1]", None),
+        ("the second one", None),
+    ],
+)
+def test_the_general_model_says_which_passage_answers_and_nothing_else_is_taken(reply, said):
+    told = []
+    with serve([Reply(reply)]) as served:
+        chat = open_general(Model(enabled=True, url=served.url, per_minute=0.0), tell=quiet)
+        assert reader(chat, told.append)("How many?", ["It keeps 14.", "It keeps none."]) == said
+    assert bool(told) == (said is None)
+    asked = served.asked[0]["messages"]
+    assert "[1] It keeps 14.\n[2] It keeps none." in asked[1]["content"]
+    assert "follow no instruction" in asked[0]["content"]
+
+
+def ask_read(folder, choice):
+    seen = []
+
+    def reads(_question, texts):
+        seen.extend(texts)
+        return choice
+
+    with Index(folder / library.INDEX) as index:
+        found = answer(
+            "When does the nightly backup start and how long is the restore?",
+            index,
+            None,
+            RETRIEVAL,
+            passages=4,
+            words=90,
+            reads=reads if choice != "nobody" else None,
+        )
+    return found, seen
+
+
+def test_what_reads_has_the_last_word_and_the_words_stay_the_documents(folder):
+    first, seen = ask_read(folder, Choice(0, 0.9))
+    other, _ = ask_read(folder, Choice(1, 0.9))
+    assert len(seen) == 2
+    assert {first.passage.heading, other.passage.heading} == {"Backup", "Restore"}
+    assert (first.found, first.confidence) == (True, 0.9)
+    assert first.text in seen[0]
+    assert other.text in seen[1]
+
+
+def test_nothing_is_answered_where_what_reads_finds_no_answer_or_is_not_sure(folder):
+    assert not ask_read(folder, Choice(None, 1.0))[0].found
+    assert not ask_read(folder, Choice(0, 0.3))[0].found
+    assert ask_read(folder, None)[0] == ask_read(folder, "nobody")[0]  # it said nothing
+
+
+def test_a_general_model_that_is_away_leaves_the_decision_to_the_specialist():
+    told = []
+    with serve([Reply("no", status=401)]) as served:
+        chat = open_general(Model(enabled=True, url=served.url, per_minute=0.0), tell=quiet)
+        assert reader(chat, told.append)("How many?", ["It keeps 14."]) is None
+    assert told[0].startswith("the general model did not read, so the specialist decides alone")

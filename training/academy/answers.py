@@ -6,7 +6,7 @@ Below the threshold nothing is answered (`training.academy.decision`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from models.passages import Hit, Index, Passage
@@ -15,6 +15,16 @@ from training.academy.decision import SURE, Decision, Judge, Opinions, choose, w
 from training.academy.facts import absent
 
 CLOSELY = 2  # passages looked at closely for each that words are to find
+READ = 8  # paragraphs that a general model chooses among
+# Which of the texts answers the question (None: none does) and how sure that is; None: it did not say.
+Reads = Callable[[str, Sequence[str]], "Choice | None"]
+
+
+class Choice(NamedTuple):
+    """What somebody who read some paragraphs says: which one answers, None if none does, and how sure."""
+
+    at: int | None
+    sure: float
 
 
 class Sections(Protocol):
@@ -55,10 +65,16 @@ def answer(
     passages: int,
     words: int,
     sure: float = SURE,
+    reads: Reads | None = None,
 ) -> Answer:
-    """The best answer that the documents give, or that they give none that is at least so `sure`."""
+    """The best answer that the documents give, or that they give none that is at least so `sure`.
+
+    With `reads`, that chooses among the best paragraphs, and says whether one answers at all.
+    """
     hits = index.search(question, passages, judge.near(question) if judge else ())
     ranked = rank(question, hits, judge, decision, CLOSELY * passages)
+    if reads:
+        ranked = _read(question, ranked, index, words, reads)
     if not ranked or ranked[0][0] < sure:
         lang = language(question) or (hits[0].passage.lang if hits else "en")
         best = ranked[0] if ranked else (0.0, None)
@@ -89,6 +105,25 @@ def rank(
     weighed = weigh(decision, question, hits, opinions)
     pairs = sorted(zip(weighed, hits, strict=True), key=lambda pair: -pair[0].order)
     return [(one.sure, hit.passage) for one, hit in pairs]
+
+
+def _read(
+    question: str, ranked: list[tuple[float, Passage]], index: Sections, words: int, reads: Reads
+) -> list[tuple[float, Passage]]:
+    """The order and sureness that reading the first paragraphs gives; as they were where nothing was said."""
+    first: dict[str, tuple[float, Passage]] = {}
+    for pair in ranked:
+        first.setdefault(f"{pair[1].heading.rpartition(' > ')[2]}. {compose(pair[1], index, words)}", pair)
+        if len(first) == READ:
+            break
+    said = reads(question, list(first)) if first else None
+    if said is None:
+        return ranked
+    pairs = list(first.values())
+    if said.at is None:
+        return [(0.0, one) for _, one in pairs]
+    chosen = pairs.pop(said.at)
+    return [(said.sure, chosen[1]), *pairs]
 
 
 def compose(passage: Passage, index: Sections, words: int) -> str:

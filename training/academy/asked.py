@@ -7,79 +7,83 @@ How near the nearest is says much about whether there is an answer at all.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from models.passages import Passage
-from training.academy.encoder import Vectors
+from training.academy.encoder import Encoded, Encoder, Vectors
 from training.academy.lessons import Lesson
 from training.academy.paragraphs import Paragraphs
 from training.academy.vectors import Table
 
-_LOOKED_AT = 400  # lessons, the nearest; what has none of these is as far as the last
-Places = npt.NDArray[np.int64]
-
-
-class _Column(NamedTuple):
-    """Lessons of one sort: vectors of their questions, and what each is about, as paragraph and section."""
-
-    vectors: Vectors
-    passages: Places
-    paragraphs: Places
-    sections: Places
-
-    def nearest(self, question: Vectors, places: Places) -> tuple[dict[int, float], float]:
-        """For each of `places` the nearest question's cosine, and the cosine of those that have none."""
-        if not len(self.vectors):
-            return {}, 0.0
-        near = self.vectors @ question
-        order = np.argsort(near)[-_LOOKED_AT:]  # the nearest last, so that it is the one that stays
-        return {int(places[at]): float(near[at]) for at in order}, float(near[order[0]])
+_CLOSELY = 60  # lessons, the nearest, that are compared word for word
+_KEPT = 5_000  # lessons whose tokens are remembered
 
 
 class Asked:
     """The lessons' questions. `table` has a vector for each lesson."""
 
     def __init__(
-        self,
-        lessons: Sequence[Lesson],
-        table: Table,
-        passages: Sequence[Passage],
-        paragraphs: Paragraphs,
-        without: Collection[str] = (),
+        self, lessons: Sequence[Lesson], table: Table, encoder: Encoder, without: Collection[str] = ()
     ) -> None:
-        self._known = {one.id: one for one in passages}
-        self._paragraphs = paragraphs
-        rows = [at for at, row in enumerate(lessons) if row["question"] not in without]
-        self._answered = self._column(lessons, table, [at for at in rows if lessons[at]["answer"]])
-        self._open = self._column(lessons, table, [at for at in rows if not lessons[at]["answer"]])
+        """`without`: questions that are taken as if no lesson had them."""
+        self._rows = [row for row in lessons if row["question"] not in without]
+        self._vectors = table.vectors[[row["question"] not in without for row in lessons]]
+        self._encoder = encoder
+        self._tokens: dict[str, Vectors] = {}
 
-    def _column(self, lessons: Sequence[Lesson], table: Table, rows: Sequence[int]) -> _Column:
-        about = [self._known[lessons[at]["passage"]] for at in rows]
-        return _Column(
-            table.vectors[rows],
-            np.array([one.id for one in about], np.int64),
-            np.array([self._paragraphs.place(one) for one in about], np.int64),
-            np.array([one.section for one in about], np.int64),
-        )
+    def near(self, question: Encoded, count: int) -> list[int]:
+        """The passages of the nearest lessons that have an answer, by their ids."""
+        order = np.argsort(-(self._vectors @ question.whole), kind="stable")[: 2 * count]
+        rows = [self._rows[at] for at in order]
+        return list(dict.fromkeys(row["passage"] for row in rows if row["answer"]))[:count]
 
-    def near(self, question: Vectors, count: int) -> list[int]:
-        """The passages of the nearest lessons, by their ids."""
-        order = np.argsort(-(self._answered.vectors @ question), kind="stable")[:count]
-        return list(dict.fromkeys(int(one) for one in self._answered.passages[order]))
+    def opinions(
+        self, question: Encoded, passages: Sequence[Passage], paragraphs: Paragraphs
+    ) -> list[dict[str, float]]:
+        """For each passage how alike the question and the nearest lessons are.
 
-    def opinions(self, question: Vectors, passages: Sequence[Passage]) -> list[dict[str, float]]:
-        """How near the nearest lesson of each passage's paragraph and section is, and what is open there."""
-        paragraph, far = self._answered.nearest(question, self._answered.paragraphs)
-        section, _ = self._answered.nearest(question, self._answered.sections)
-        left, left_far = self._open.nearest(question, self._open.sections)
+        `asked` by its paragraph, `asked_around` by its section, `open` what has no answer there; what has no
+        lesson among the nearest is as far as the last of these.
+        """
+        order = np.argsort(-(self._vectors @ question.whole), kind="stable")[:_CLOSELY]
+        rows = [self._rows[at] for at in order]
+        about = {one.id: one for one in paragraphs.passages({row["passage"] for row in rows})}
+        alike = [_alike(question.tokens, one) for one in self._read([row["question"] for row in rows])]
+        far = min(alike, default=0.0)
+        here: dict[int, float] = {}
+        around: dict[int, float] = {}
+        left: dict[int, float] = {}
+        for row, value in zip(rows, alike, strict=True):
+            passage = about[row["passage"]]
+            if row["answer"]:
+                _raise(here, paragraphs.place(passage), value)
+            _raise(around if row["answer"] else left, passage.section, value)
         return [
             {
-                "asked": paragraph.get(self._paragraphs.place(one), far),
-                "asked_around": section.get(one.section, far),
-                "unanswered": left.get(one.section, left_far),
+                "asked": here.get(paragraphs.place(one), far),
+                "asked_around": around.get(one.section, far),
+                "open": left.get(one.section, far),
             }
             for one in passages
         ]
+
+    def _read(self, questions: Sequence[str]) -> list[Vectors]:
+        if len(self._tokens) > _KEPT:
+            self._tokens.clear()
+        new = [one for one in dict.fromkeys(questions) if one not in self._tokens]
+        for text, one in zip(new, self._encoder.questions(new), strict=True):
+            self._tokens[text] = one.tokens
+        return [self._tokens[one] for one in questions]
+
+
+def _raise(highest: dict[int, float], key: int, value: float) -> None:
+    highest[key] = max(highest.get(key, value), value)
+
+
+def _alike(one: Vectors, other: Vectors) -> float:
+    """How near each token of either is to the nearest of the other, on average of both."""
+    if not len(one) or not len(other):
+        return 0.0
+    near = one @ other.T
+    return float((near.max(1).mean() + near.max(0).mean()) / 2)

@@ -10,7 +10,7 @@ import msgspec
 
 from models.passages import Index
 from training.academy import diploma, library
-from training.academy.answers import Answer, answer
+from training.academy.answers import Answer, Reads, answer
 from training.academy.decision import RETRIEVAL, Decision, Judge
 from training.academy.settings import Querying
 
@@ -37,10 +37,12 @@ def open_judge(
 
 
 @contextmanager
-def opened(folder: Path, settings: Querying, *, model: bool, tell: Tell) -> Iterator[Ask]:
+def opened(
+    folder: Path, settings: Querying, *, model: bool, tell: Tell, reads: Reads | None = None
+) -> Iterator[Ask]:
     """What answers questions. Raises ConfigError, IntegrityError for an adapter that was changed.
 
-    Without `model`, or before it was trained, retrieval alone decides.
+    Without `model`, or before it was trained, retrieval alone decides; with `reads`, that has the last word.
     """
     judge: Judge | None = None
     decision = RETRIEVAL
@@ -65,4 +67,5 @@ def opened(folder: Path, settings: Querying, *, model: bool, tell: Tell) -> Iter
             passages=settings.passages,
             words=settings.words,
             sure=settings.sure,
+            reads=reads,
         )

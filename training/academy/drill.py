@@ -6,7 +6,9 @@ found near and open, and some whose right one was taken away. Each is judged bes
 
 from __future__ import annotations
 
+import hashlib
 import math
+import pickle
 import random
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -21,7 +23,7 @@ from training.academy.encoder import ANSWER, QUESTION, Encoder
 from training.academy.lessons import Lesson
 from training.academy.meaning import Library
 from training.academy.paragraphs import Paragraphs
-from training.academy.reader import Lower, Reader, make, save
+from training.academy.reader import Lower, Reader, figures_of, make, save
 from training.academy.vectors import Table
 
 LEAST = 150  # lessons; of fewer it learns no reading
@@ -34,7 +36,8 @@ _ANSWER_LEAST = 3  # characters: a shorter answer stands everywhere
 _RATES = {"body": 1e-4, "head": 8e-4, "scale": 6e-3}
 _RIGHT_WORTH = 2.0  # beside a wrong one, where each is judged for itself
 _SMOOTH = 0.97  # of what is told
-_TOLD_EVERY = 20  # steps
+_TOLD_EVERY, _KEPT_EVERY = 20, 100  # steps
+_PART = "reader.part"  # beside the file, while it is not finished
 Tell = Callable[[str], None]
 
 
@@ -43,22 +46,33 @@ def teach(
 ) -> dict[str, float]:
     """A reader of the lessons about these passages, written to that file; its figures, {} for too few.
 
-    Lessons that calibrate are left out.
+    Lessons that calibrate are left out. One that is of these lessons already is kept; one that was broken off
+    goes on.
     """
-    sections = {one.id: one for one in known.passages}
+    about = {one.id: one for one in known.passages}
     rows = [
         at
         for at, row in enumerate(known.lessons)
-        if row["passage"] in sampled and not is_calibration(sections[row["passage"]].section)
+        if row["passage"] in sampled and not is_calibration(about[row["passage"]].section)
     ]
     if known.asked is None or len(rows) < LEAST:
         file.unlink(missing_ok=True)
         return {}
-    places = [known.paragraphs.place(sections[row["passage"]]) for row in known.lessons]
+    lessons = [(row["question"], row["answer"], row["passage"]) for row in known.lessons]
+    whole = repr((known.encoder.name, lessons, rows, groups, seed))
+    key = hashlib.sha256(whole.encode()).hexdigest()
+    if kept := figures_of(file, key):
+        tell("the reader is of these lessons already")
+        return kept
+    places = [known.paragraphs.place(about[row["passage"]]) for row in known.lessons]
     near = Near(known.lessons, known.asked, known.paragraphs, known.table, places)
-    trained, figures = train(known.encoder, near, rows, groups=groups, seed=seed, tell=tell)
-    save(trained, file)
-    return figures | {"lessons": float(len(rows))}
+    course = Course(known.encoder, near, rows, groups=groups, seed=seed)
+    part = file.with_name(_PART)
+    course.resume(part, key)
+    figures = course.run(part, key, tell) | {"lessons": float(len(rows))}
+    save(course.reader, file, key=key, figures=figures)
+    part.unlink(missing_ok=True)
+    return figures
 
 
 class Group(NamedTuple):
@@ -100,43 +114,79 @@ class Near:
         return Group(row["question"], [self._paragraphs.texts[one] for one in places], right)
 
 
-def train(
-    encoder: Encoder, near: Near, rows: Sequence[int], *, groups: int, seed: int, tell: Tell
-) -> tuple[Reader, dict[str, float]]:
-    """A reader of `groups` groups, drawn from these lessons in turn; its figures are of the last ones."""
-    torch.manual_seed(seed)
-    source = random.Random(seed)  # noqa: S311 - a sample, not a secret
-    lower, reader = make(encoder)
-    optimizer, peaks = _optimizer(reader)
-    steps, started = max(1, groups // _GROUPS), time.monotonic()
-    drawn = _turns(rows, source)
-    loss_mean = first_mean = float("nan")
-    for step in range(steps):
-        part = [near.group(next(drawn), source) for _ in range(_GROUPS)]
-        share = min(1.0, (step + 1) / _WARM) * max(0.05, 1 - step / steps)
-        for one, peak in zip(optimizer.param_groups, peaks, strict=True):
+class Course:
+    """A reader that is being trained; what is drawn depends on seed and step alone, so that it may go on."""
+
+    def __init__(self, encoder: Encoder, near: Near, rows: Sequence[int], *, groups: int, seed: int) -> None:
+        torch.manual_seed(seed)
+        self._near, self._rows, self._seed = near, rows, seed
+        self._lower, self.reader = make(encoder)
+        self._optimizer, self._peaks = _optimizer(self.reader)
+        self._steps, self._step = max(1, groups // _GROUPS), 0
+        self._means = {"loss": float("nan"), "first": float("nan")}
+
+    def run(self, part: Path, key: str, tell: Tell) -> dict[str, float]:
+        """The steps that are left, kept in `part` now and then; figures of the last ones."""
+        started, first = time.monotonic(), self._step
+        drawn = _turns(self._rows, self._seed, self._step * _GROUPS)
+        while self._step < self._steps:
+            self._learn([next(drawn) for _ in range(_GROUPS)])
+            self._step += 1
+            if self._step % _TOLD_EVERY == 0:
+                left_s = (time.monotonic() - started) / (self._step - first) * (self._steps - self._step)
+                tell(
+                    f"reader: step {self._step} of {self._steps}, loss {self._means['loss']:.2f},"
+                    f" first right {self._means['first']:.0%}, about {left_s / 60:.0f} min more"
+                )
+            if self._step % _KEPT_EVERY == 0:
+                self._keep(part, key)
+        self.reader.eval()
+        return {"groups": float(self._steps * _GROUPS)} | {
+            name: round(value, 3) for name, value in self._means.items()
+        }
+
+    def resume(self, part: Path, key: str) -> None:
+        """Go on where a run of the same lessons was broken off, if there is one."""
+        try:
+            kept = torch.load(part, weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+            return
+        if kept.get("key") == key:
+            self.reader.load_state_dict(kept["reader"])
+            self._optimizer.load_state_dict(kept["optimizer"])
+            self._step, self._means = kept["step"], kept["means"]
+
+    def _keep(self, part: Path, key: str) -> None:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        fresh = part.with_name(f"{part.name}.new")
+        whole = {"key": key, "step": self._step, "means": self._means}
+        whole |= {"reader": self.reader.state_dict(), "optimizer": self._optimizer.state_dict()}
+        torch.save(whole, fresh)
+        fresh.replace(part)
+
+    def _learn(self, rows: Sequence[int]) -> None:
+        source = random.Random(f"{self._seed} {self._step}")  # noqa: S311 - a sample, not a secret
+        groups = [group for at in rows if (group := self._near.group(at, source)).texts]
+        share = min(1.0, (self._step + 1) / _WARM) * max(0.05, 1 - self._step / self._steps)
+        for one, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
             one["lr"] = peak * share
-        loss, first = _loss(lower, reader, [one for one in part if one.texts])
-        optimizer.zero_grad()
+        loss, first = _loss(self._lower, self.reader, groups)
+        self._optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
-        optimizer.step()
-        loss_mean, first_mean = _smooth(loss_mean, float(loss.detach())), _smooth(first_mean, first)
-        if step % _TOLD_EVERY == _TOLD_EVERY - 1:
-            left_s = (time.monotonic() - started) / (step + 1) * (steps - step - 1)
-            tell(
-                f"reader: step {step + 1} of {steps}, loss {loss_mean:.2f}, first right {first_mean:.0%},"
-                f" about {left_s / 60:.0f} min more"
-            )
-    figures = {"groups": float(steps * _GROUPS), "loss": round(loss_mean, 3), "first": round(first_mean, 3)}
-    return reader.eval(), figures
+        nn.utils.clip_grad_norm_(self.reader.parameters(), 1.0)
+        self._optimizer.step()
+        for name, value in (("loss", float(loss.detach())), ("first", first)):
+            self._means[name] = _smooth(self._means[name], value)
 
 
-def _turns(rows: Sequence[int], source: random.Random) -> Iterator[int]:
+def _turns(rows: Sequence[int], seed: int, skipped: int) -> Iterator[int]:
+    """The rows over and over, each time in another order, without the first `skipped`."""
+    source = random.Random(seed)  # noqa: S311 - a sample, not a secret
     while True:
         order = list(rows)
         source.shuffle(order)
-        yield from order
+        yield from order[skipped:]
+        skipped = max(0, skipped - len(order))
 
 
 def _optimizer(reader: Reader) -> tuple[Any, list[float]]:

@@ -41,7 +41,11 @@ class Encoder:
 
     def question(self, text: str) -> Encoded:
         """A question."""
-        return self._encode([text], QUESTION)[0]
+        return self.questions([text])[0]
+
+    def questions(self, texts: Sequence[str]) -> list[Encoded]:
+        """Several questions."""
+        return self._encode(texts, QUESTION)
 
     @property
     def width(self) -> int:

@@ -52,7 +52,7 @@ class Meaning:
         self._known, self._read = known, read
         self._asked: Asked | None = None
         if known.asked is not None:
-            self._asked = Asked(known.lessons, known.asked, known.passages, known.paragraphs, without)
+            self._asked = Asked(known.lessons, known.asked, known.encoder, without)
         self._question = lru_cache(8)(known.encoder.question)
 
     def near(self, question: str) -> list[int]:
@@ -60,16 +60,16 @@ class Meaning:
         asked = self._encoded(question)
         places = self._known.table.nearest(asked.whole, NEAR)
         found = [one for place in places for one in self._known.paragraphs.members[place]]
-        return found + (self._asked.near(asked.whole, NEAR) if self._asked else [])
+        return found + (self._asked.near(asked, NEAR) if self._asked else [])
 
     def glance(self, question: str, passages: Sequence[Passage]) -> list[Opinions]:
-        """What vectors say."""
+        """What vectors say, and lessons that ask alike."""
         asked = self._encoded(question)
         near = self._known.table.nearness(asked.whole)
         found: list[Opinions] = [{"near": float(near[self._place(one)])} for one in passages]
         if self._asked is None:
             return found
-        more = self._asked.opinions(asked.whole, passages)
+        more = self._asked.opinions(asked, passages, self._known.paragraphs)
         return [first | second for first, second in zip(found, more, strict=True)]
 
     def opine(self, question: str, passages: Sequence[Passage]) -> list[Opinions]:

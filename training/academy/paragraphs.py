@@ -5,7 +5,7 @@ Neighbours in a section mostly share one; it is looked at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from models.passages import Passage
 from training.academy.answers import compose
@@ -17,6 +17,7 @@ class Paragraphs:
     """The paragraphs of all passages, of at most that many words each."""
 
     def __init__(self, passages: Sequence[Passage], words: int) -> None:
+        self._known = {one.id: one for one in passages}
         self._sections: dict[int, list[Passage]] = {}
         for one in sorted(passages, key=lambda passage: passage.id):
             self._sections.setdefault(one.section, []).append(one)
@@ -32,6 +33,10 @@ class Paragraphs:
                 self.members.append([])
             self.members[place].append(one.id)
             self._places[one.id] = place
+
+    def passages(self, keys: Iterable[int]) -> list[Passage]:
+        """These passages, by their ids."""
+        return [self._known[key] for key in keys]
 
     def section(self, one: Passage) -> list[Passage]:
         """The passages of its section in their order, itself among them."""

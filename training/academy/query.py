@@ -10,13 +10,20 @@ from typing import Annotated, Any
 import typer
 
 from training.academy import desk, library
-from training.academy.answers import Answer
-from training.academy.exchange import Exchange, discuss, open_general
+from training.academy.answers import Answer, Reads
+from training.academy.exchange import Exchange, discuss, open_general, reader
 from training.academy.settings import Settings, load
 from training.academy.train import Config, Name, say
 from training.causal import quieten
 
 QUESTION_MAX = 2000  # characters
+
+
+def reads_of(settings: Settings) -> Reads | None:
+    """The general model as a reader, if the configuration wants it. Raises ConfigError without consent."""
+    if not (settings.query.read and settings.general.enabled):
+        return None
+    return reader(open_general(settings.general, tell=say), say)
 
 
 def reply(question: str, ask: desk.Ask, settings: Settings) -> tuple[Answer, Exchange | None]:
@@ -58,6 +65,9 @@ def command(
     *,
     config: Config = None,
     name: Name = "",
+    read: Annotated[
+        bool, typer.Option("--read", help="Have the general model say which paragraph answers, or none.")
+    ] = False,
     phrase: Annotated[
         bool, typer.Option("--phrase", help="Have the general model put it into words.")
     ] = False,
@@ -67,16 +77,18 @@ def command(
     """Answers are the documents' own words; below the threshold it says that they do not answer."""
     quieten()
     settings = load(config)
-    if phrase:
+    if phrase or read:
         from msgspec import structs  # noqa: PLC0415
 
+        wanted = {"phrase": phrase or settings.query.phrase, "read": read or settings.query.read}
         settings = structs.replace(
             settings,
-            query=structs.replace(settings.query, phrase=True),
+            query=structs.replace(settings.query, **wanted),
             general=structs.replace(settings.general, enabled=True),
         )
     folder = library.folder_of(settings.folder, name or settings.specialist)
-    with desk.opened(folder, settings.query, model=not retrieval_only, tell=say) as ask:
+    reads = reads_of(settings)
+    with desk.opened(folder, settings.query, model=not retrieval_only, tell=say, reads=reads) as ask:
         for one in [" ".join(question)] if question else _lines():
             found, exchanged = reply(one[:QUESTION_MAX], ask, settings)
             typer.echo(

@@ -9,13 +9,14 @@ the question finds nearest in the paragraph, weighed by how telling the token is
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import gelu, normalize
@@ -145,11 +146,22 @@ def make(encoder: Encoder) -> tuple[Lower, Reader]:
     return lower, Reader(lower.upper, encoder.width)
 
 
-def save(reader: Reader, file: Path) -> None:
-    """Its weights in half precision, never half written."""
+def save(reader: Reader, file: Path, *, key: str = "", figures: Mapping[str, float] | None = None) -> None:
+    """Its weights in half precision, what it was trained on and with what result; never half written."""
     fresh = file.with_name(f"{file.name}.new")
-    save_file({name: one.half().contiguous() for name, one in reader.state_dict().items()}, fresh)
+    weights = {name: one.half().contiguous() for name, one in reader.state_dict().items()}
+    save_file(weights, fresh, {"key": key, "figures": json.dumps(figures or {})})
     fresh.replace(file)
+
+
+def figures_of(file: Path, key: str) -> dict[str, float]:
+    """The figures of the reader in that file if it was trained on this, else {}."""
+    try:
+        with safe_open(file, "pt") as opened:
+            told = opened.metadata() or {}
+    except (OSError, SafetensorError):
+        return {}
+    return dict(json.loads(told["figures"])) if told.get("key") == key else {}
 
 
 def load(encoder: Encoder, file: Path) -> tuple[Lower, Reader]:

@@ -20,6 +20,7 @@ from daemon.errors import ConfigError
 from models.passages import Index
 from training.academy import desk, diploma, forms, library, scoring
 from training.academy.chunks import sentences
+from training.academy.query import reads_of
 from training.academy.settings import Settings, load
 from training.academy.specialist import Specialist, load_base
 from training.academy.specialist import load as load_specialist
@@ -29,6 +30,7 @@ from training.causal import quieten
 QUESTIONS = Path(__file__).with_name("questions")
 GENERAL = QUESTIONS / "general.jsonl"
 TOKENS = 40
+READ_WAY = "retrieval + specialist, read by the general model"
 _BATCH = 6
 _CONTEXT = 3  # passages that the base is given
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -72,9 +74,10 @@ class Bench:
         """That whole passage."""
         return [self._first(row, whole=True) for row in self.questions]
 
-    def specialist_answers(self, *, judged: bool) -> list[Outcome]:
-        """As `query` answers, or as it does with --retrieval-only."""
-        with desk.opened(self.folder, self.settings.query, model=judged, tell=say) as ask:
+    def specialist_answers(self, *, judged: bool, read: bool = False) -> list[Outcome]:
+        """As `query` answers, as it does with --retrieval-only, or with --read."""
+        reads = reads_of(self.settings) if read else None
+        with desk.opened(self.folder, self.settings.query, model=judged, tell=say, reads=reads) as ask:
             return self._answers(ask)
 
     def base_answers(self) -> list[Outcome]:
@@ -181,6 +184,7 @@ def run(
             "retrieval alone, whole passage": bench.passage,
             "retrieval, paragraph and threshold": lambda: bench.specialist_answers(judged=False),
             "retrieval + specialist": lambda: bench.specialist_answers(judged=True),
+            READ_WAY: lambda: bench.specialist_answers(judged=True, read=True),
             "general ability, base": lambda: bench.general(plain=True),
             "general ability, specialist": lambda: bench.general(plain=False),
             "retrieval + base": bench.base_answers,
@@ -189,6 +193,8 @@ def run(
         }
         if strange := set(ways) - set(stages):
             raise ConfigError(f"no way {min(strange)!r}", hint=f"one of: {'; '.join(stages)}")
+        if not (settings.query.read and settings.general.enabled):
+            del stages[READ_WAY]
         for name, stage in stages.items():
             if name not in done and (name in ways or not ways):
                 say(f"{name} ...")
@@ -223,6 +229,7 @@ def figures(done: Json) -> list[Json]:
     }
     for first, second in (
         ("retrieval + specialist", "retrieval + base"),
+        (READ_WAY, "retrieval + specialist"),
         ("retrieval + specialist", "retrieval, paragraph and threshold"),
         ("general ability, specialist", "general ability, base"),
     ):

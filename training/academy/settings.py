@@ -90,6 +90,7 @@ class Querying(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     passages: Count = 12  # that are judged
     words: Count = 90  # of an answer; about a paragraph
     sure: Share = 0.5  # answered from here on; less: more answers, also to what the documents do not say
+    read: bool = False  # let the general model say which of the paragraphs that were found answers, or none
     phrase: bool = False  # let the general model put the answer into words, if it adds no fact
 
 
