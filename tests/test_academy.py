@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from daemon.errors import ConfigError, HauswartError, IntegrityError
-from models.passages import Index
+from models.passages import Index, Passage
 from models.terms import language, stem, terms
 from tests.fixtures import chatter, encoders
 from training.academy import curriculum, diploma, forms, library, scoring
@@ -357,8 +357,12 @@ def test_scores_want_whole_words_and_the_right_place():
     row = {"accepted": ["5"], "document": "a", "places": [3]}
     assert scoring.is_right("it is 5 s", row)
     assert not scoring.is_right("it is 15 s", row)
-    assert scoring.is_cited("a", 3, row)
-    assert not scoring.is_cited("a", 4, row)
+    paged, plain = (Passage(1, 1, "a", "", "", "", page, 3, "en", "item") for page in (3, 0))
+    assert scoring.is_cited(paged, row)
+    assert not scoring.is_cited(paged._replace(page=4), row)
+    assert not scoring.is_cited(paged._replace(document="b"), row)
+    assert scoring.is_cited(plain._replace(line=5), row)
+    assert not scoring.is_cited(plain._replace(line=6), row)
     assert scoring.rate([True, True, False, True]).value == 0.75
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from daemon.errors import ConfigError
-from models.passages import Index
+from models.passages import Index, Passage
 from training.academy import desk, diploma, forms, library, scoring
 from training.academy.chunks import sentences
 from training.academy.query import reads_of
@@ -105,12 +105,9 @@ class Bench:
         found = []
         for number, row in enumerate(self.questions, 1):
             one = ask(row["question"])
-            place = (one.passage.page or one.passage.line) if one.passage else 0
-            document = one.passage.document if one.passage else ""
-            outcome = _outcome(row, one.text, document, place, found=one.found)
-            found.append(
-                outcome | {"confidence": round(one.confidence, 4), "document": document, "place": place}
-            )
+            outcome = _outcome(row, one.text, one.passage, found=one.found)
+            place = one.passage.place if one.passage else ""
+            found.append(outcome | {"confidence": round(one.confidence, 4), "place": place})
             if number % 10 == 0:
                 say(f"answered {number} of {len(self.questions)}")
         return found
@@ -125,8 +122,7 @@ class Bench:
                 match = _NUMBERED.search(text)
                 number = int(match[1]) if match else 1
                 cited = passages[number - 1] if 0 < number <= len(passages) else None
-                document, place = (cited.document, cited.page or cited.line) if cited else ("", 0)
-                found.append(_outcome(row, text, document, place, found=not scoring.denies(text)))
+                found.append(_outcome(row, text, cited, found=not scoring.denies(text)))
             say(f"answered {len(found)} of {len(self.questions)}")
         return found
 
@@ -135,20 +131,20 @@ class Bench:
         for start in range(0, len(rows), _BATCH):
             part = rows[start : start + _BATCH]
             texts = model.say([forms.closed(row["question"]) for row in part], TOKENS)
-            found += [_outcome(row, text, "", 0, found=True) for row, text in zip(part, texts, strict=True)]
+            found += [_outcome(row, text, None, found=True) for row, text in zip(part, texts, strict=True)]
             say(f"answered {len(found)} of {len(rows)}")
         return found
 
     def _first(self, row: Json, *, whole: bool) -> Outcome:
         hits = self.index.search(row["question"], 1)
         if not hits:
-            return _outcome(row, "", "", 0, found=False)
+            return _outcome(row, "", None, found=False)
         one = hits[0].passage
         text = f"{one.term}: {one.text}" if whole else _best_sentence(row["question"], one.text)
-        return _outcome(row, text, one.document, one.page or one.line, found=True)
+        return _outcome(row, text, one, found=True)
 
 
-def _outcome(row: Json, text: str, document: str, place: int, *, found: bool) -> Outcome:
+def _outcome(row: Json, text: str, cited: Passage | None, *, found: bool) -> Outcome:
     answerable = bool(row["accepted"])
     right = found and scoring.is_right(text, row) if answerable else not found
     return {
@@ -157,7 +153,7 @@ def _outcome(row: Json, text: str, document: str, place: int, *, found: bool) ->
         "said": text[:600],
         "found": found,
         "right": right,
-        "cited": found and answerable and scoring.is_cited(document, place, row),
+        "cited": found and answerable and cited is not None and scoring.is_cited(cited, row),
     }
 
 

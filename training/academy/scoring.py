@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from daemon.errors import ConfigError
+from models.passages import Passage
 from training.academy import library
 from training.intervals import Interval, intervals
 
 ROUNDS = 2000
+_LINES_NEAR = 2  # an option's heading stands that far from what explains it
 Question = Mapping[str, Any]
 _DENIAL = re.compile(
     r"not in the (?:documents|passages|text)|not there|no (?:answer|information)"
@@ -58,9 +60,12 @@ def is_right(text: str, question: Question) -> bool:
     return any(_within(" ".join(one.lower().split()), flat) for one in question["accepted"])
 
 
-def is_cited(document: str, place: int, question: Question) -> bool:
-    """Whether document and place are where the answer stands."""
-    return document == question.get("document") and place in question.get("places", ())
+def is_cited(passage: Passage, question: Question) -> bool:
+    """Whether document and page are where the answer stands; where there are no pages, a line near by."""
+    if passage.document != question.get("document"):
+        return False
+    place, slack = (passage.page, 0) if passage.page else (passage.line, _LINES_NEAR)
+    return any(abs(place - one) <= slack for one in question.get("places", ()))
 
 
 def denies(text: str) -> bool:
