@@ -14,7 +14,8 @@ from daemon.errors import ConfigError, HauswartError, IntegrityError
 from models.passages import Index, Passage
 from models.terms import language, stem, terms
 from tests.fixtures import chatter, encoders
-from training.academy import curriculum, diploma, forms, library, scoring
+from tests.fixtures.chat import Reply, serve
+from training.academy import curriculum, diploma, drill, forms, library, scoring
 from training.academy.app import app
 from training.academy.decision import RETRIEVAL, SURE, Decision, weigh
 from training.academy.facts import find_facts
@@ -144,6 +145,56 @@ def test_resuming_what_is_trained_keeps_the_adapter_and_edited_lessons_train_a_n
     library.write_lines(home / "house/lessons.jsonl", lessons)
     assert call("train", "--resume", "--config", config).exit_code == 0
     assert weights.stat().st_mtime_ns > before
+
+
+def reply_of(asked):
+    """A teacher that asks of the pump, and a reader of passages that takes the one about the motor."""
+    said = asked["messages"][1]["content"]
+    if "<passages>" in said:
+        number = next(line[1] for line in said.splitlines() if "motor too hot" in line)
+        return Reply(json.dumps({"passage": int(number), "sure": 0.9}))
+    pairs = [("How do I get the thing in the basement going again?", "Put the plug back.")] * ("plug" in said)
+    shaped = [{"question": question, "answer": answer} for question, answer in pairs]
+    return Reply(json.dumps({"pairs": shaped, "unanswered": ["What does the whole thing cost?"]}))
+
+
+def test_a_teachers_questions_are_learnt_and_found_again_and_a_general_model_reads(
+    world, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(drill, "LEAST", 1)
+    home, config = tmp_path / "home", tmp_path / "a.toml"
+    with serve(reply_of) as served:
+        model = f'url = "{served.url}"\nmodel = "big"\nper_minute = 0.0\n'
+        config.write_text(
+            world.config.read_text().replace(f"{world.root}/home", str(home))
+            + f"groups = 12\n[teacher]\nenabled = true\n{model}[general]\n{model}"
+        )
+        assert call("train", world.documents, "--config", config).exit_code == 0
+        read = json.loads(call("query", "E7?", "--read", "--json", "--config", config).stdout)
+    assert (read["found"], read["confidence"]) == (True, 0.9)
+    assert "motor too hot" in read["answer"]
+    card = library.read_card(home / "house")
+    assert card["reader"]["groups"] == 12
+    assert set(card["decision"]["scale"]) == {"near", "asked", "asked_around", "open", "opinion", "reads"}
+    assert library.READER in diploma.verify(home / "house")["files"]
+    asked = f"query:{home}"  # the vectors are made once
+    before = (home / "house" / library.ASKED).stat().st_mtime_ns
+    assert call("query", asked, "--config", config).exit_code == 0
+    assert (home / "house" / library.ASKED).stat().st_mtime_ns == before
+
+
+def test_an_older_versions_decision_is_not_taken(world, tmp_path):
+    home, config = tmp_path / "home", tmp_path / "a.toml"
+    shutil.copytree(world.folder, home / "house")
+    config.write_text(world.config.read_text().replace(f"{world.root}/home", str(home)))
+    decision = library.read_card(home / "house")["decision"]
+    library.write_card(home / "house", decision=decision | {"mean": 0.8, "spread": 0.1, "scale": None})
+    card = json.loads((home / "house" / library.CARD).read_text())
+    del card["decision"]["scale"]
+    (home / "house" / library.CARD).write_text(json.dumps(card))
+    found = call("query", "What does alarm E7 mean?", "--config", config)
+    assert "trained by an older version; retrieval alone answers" in found.stderr
+    assert found.exit_code == 0
 
 
 def test_a_changed_adapter_is_refused(world, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from daemon.errors import ConfigError, MissingDependencyError
 from models.passages import Index
@@ -15,6 +16,7 @@ from training.academy.decision import BY_MEANING, RETRIEVAL, Decision, Judge, ch
 from training.academy.paragraphs import Paragraphs
 from training.academy.vectors import open_table
 
+PLAIN = structs.replace(BY_MEANING, scale={})  # opinions are given as they are compared
 PAGES = [
     Block("heading", "Pump", 1, 0, 1),
     Block("item", "The pump of the cellar was bought in the year 1998 and never changed.", 1, 0),
@@ -95,8 +97,8 @@ def test_the_judge_turns_the_order_and_silences_what_is_far_from_the_question(in
     hits = index.search(question, 4)
     last = hits[-1].passage
     judge = Judge(lambda _, some: [{"opinion": 9.0 * (one.id == last.id)} for one in some])
-    assert rank(question, hits, judge, BY_MEANING, 4)[0][1] == last
-    near, far = (weigh(BY_MEANING, question, hits, says(one) * len(hits))[0].sure for one in (3.0, -3.0))
+    assert rank(question, hits, judge, PLAIN, 4)[0][1] == last
+    near, far = (weigh(PLAIN, question, hits, says(one) * len(hits))[0].sure for one in (3.0, -3.0))
     assert near > far
     assert weigh(RETRIEVAL, question, hits, None)[0].sure == max(
         one.sure for one in weigh(RETRIEVAL, question, hits, None)
@@ -155,7 +157,7 @@ def test_a_name_that_is_neither_in_the_passage_nor_around_it_takes_away_sureness
     hits = index.search(here, 4)
     assert [one["missing"] for one in describe(RETRIEVAL, here, hits, [{}] * 4)] == [0.0] * 4
     assert [one["missing"] for one in describe(RETRIEVAL, absent, hits, [{}] * 4)] == [1.0] * 4
-    known, unknown = (weigh(BY_MEANING, one, hits, says(2.0) * 4)[0].sure for one in (here, absent))
+    known, unknown = (weigh(PLAIN, one, hits, says(2.0) * 4)[0].sure for one in (here, absent))
     assert known > unknown
 
 
@@ -164,7 +166,7 @@ def test_what_two_sections_say_as_well_is_less_sure_than_what_one_says(index):
     hit = index.search(question, 1)[0]
     other = hit._replace(passage=hit.passage._replace(id=99, section=99))
     alone, twice, far = (
-        weigh(BY_MEANING, question, *case)[0].sure
+        weigh(PLAIN, question, *case)[0].sure
         for case in (
             ([hit], says(2.0)),
             ([hit, other], says(2.0) * 2),
@@ -177,9 +179,7 @@ def test_what_two_sections_say_as_well_is_less_sure_than_what_one_says(index):
 def test_an_operator_says_from_when_on_is_answered(index):
     def ask(sure):
         judge = Judge(lambda _, some: says(4.0) * len(some))
-        return answer(
-            "When does the pump start?", index, judge, BY_MEANING, passages=4, words=90, sure=sure
-        ).found
+        return answer("When does the pump start?", index, judge, PLAIN, passages=4, words=90, sure=sure).found
 
     assert ask(0.0)
     assert not ask(1.0)
