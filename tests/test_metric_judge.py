@@ -215,6 +215,17 @@ def test_cpu_saturation_without_pressure_figures_goes_by_the_run_queue():
     assert first(host, "cpu.busy.level", 10).score >= 0.5
 
 
+@pytest.mark.parametrize(("own", "others", "told"), [(0.9, 0.0, False), (0.9, 0.5, True), (0.3, 0.0, True)])
+def test_a_disk_that_only_hauswarts_own_models_come_from_is_no_saturation(host, own, others, told):
+    def load(values, _):
+        values |= {"psi.io.some": 0.9, "psi.io.full": 0.9, "disk.busy{sda}": 0.97, "disk.await_s{sda}": 0.06}
+        values |= {"unit.psi_io{hauswart-low.service}": own, "unit.psi_io{web.service}": others}
+
+    host.run(30)
+    host.run(12, load)
+    assert bool(host.take("psi.io.level")) == told
+
+
 def test_as_many_loops_as_cores_are_found_though_nobody_waits(host):
     host.run(40, lambda values, _: values.update({"cpu.busy": 1.0, "psi.cpu.some": 0.05}))
     assert first(host, "cpu.busy.level", 20).score >= 0.5

@@ -171,6 +171,8 @@ def saturated(view: View, label: str, some: float) -> Breach | None:
     begun = opened or view.conditions.holds(rule, label)  # a pause between two writers does not start it anew
     if some < (0.3 if begun else 0.6) and full < (0.15 if begun else 0.3):
         return None
+    if not opened and _only_own(view, some):
+        return None
     device, busy = busiest(view)
     # On a fast disk requests stay short, and yet a queue of tasks stands before it; one copy is no queue.
     queue = view.smooth("blocked", view.get("proc.blocked"), 0.2)
@@ -193,6 +195,14 @@ def saturated(view: View, label: str, some: float) -> Breach | None:
         values={"stalled_ratio": some},
         sustain_s=soon_s if slow or crowded else 15.0,
     )
+
+
+def _only_own(view: View, some: float) -> bool:
+    """Nobody but hauswart waits: its models come from a disk that nothing else needs at the moment."""
+    waits = {name[12:-1]: value for name, value in view.values.items() if name.startswith("unit.psi_io{")}
+    own = max((value for unit, value in waits.items() if own_unit(unit)), default=0.0)
+    others = max((value for unit, value in waits.items() if not own_unit(unit)), default=0.0)
+    return own >= some - 0.1 and others < 0.2 and not stuck(view)
 
 
 def stuck(view: View) -> list[Process]:
