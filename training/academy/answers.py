@@ -14,6 +14,7 @@ from models.terms import language
 from training.academy.decision import SURE, Decision, Judge, Opinions, choose, weigh
 from training.academy.facts import absent
 
+_HEADING = 80  # characters
 CLOSELY = 2  # passages looked at closely for each that words are to find
 READ = 8  # paragraphs that a general model chooses among
 # Which of the texts answers the question (None: none does) and how sure that is; None: it did not say.
@@ -113,7 +114,7 @@ def _read(
     """The order and sureness that reading the first paragraphs gives; as they were where nothing was said."""
     first: dict[str, tuple[float, Passage]] = {}
     for pair in ranked:
-        first.setdefault(f"{pair[1].heading.rpartition(' > ')[2]}. {compose(pair[1], index, words)}", pair)
+        first.setdefault(shown(pair[1], index, words), pair)
         if len(first) == READ:
             break
     said = reads(question, list(first)) if first else None
@@ -146,6 +147,11 @@ def compose(passage: Passage, index: Sections, words: int) -> str:
     if len(text.split(" ")) > 2 * words:
         return " ".join(text.split(" ")[: 2 * words]) + " ..."
     return text
+
+
+def shown(passage: Passage, index: Sections, words: int) -> str:
+    """What would be answered by it, under its heading: this is what is judged and read."""
+    return f"{passage.heading.rpartition(' > ')[2][:_HEADING]}. {compose(passage, index, words)}"
 
 
 def _joined(pieces: Sequence[Passage]) -> str:

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from models.passages import Passage
-from training.academy.answers import compose
-
-_HEADING = 80  # characters
+from training.academy.answers import shown
 
 
 class Paragraphs:
@@ -26,7 +24,7 @@ class Paragraphs:
         self._places: dict[int, int] = {}
         known: dict[str, int] = {}
         for one in passages:
-            text = f"{one.heading.rpartition(' > ')[2][:_HEADING]}. {compose(one, self, words)}"
+            text = shown(one, self, words)
             place = known.setdefault(text, len(self.texts))
             if place == len(self.texts):
                 self.texts.append(text)
