@@ -11,15 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from daemon.errors import ConfigError, HauswartError, IntegrityError
-from models.passages import Index, Passage
-from models.terms import language, stem, terms
+from models.passages import Index
 from tests.fixtures import chatter, encoders
 from tests.fixtures.chat import Reply, serve
-from training.academy import curriculum, diploma, drill, forms, library, scoring
+from training.academy import curriculum, diploma, drill, forms, library
 from training.academy.app import app
 from training.academy.decision import RETRIEVAL, SURE, Decision, weigh
 from training.academy.facts import find_facts
-from training.academy.lessons import check_lessons
 from training.academy.settings import Settings, Training, load, to_toml
 
 HOUSE = """# Pump
@@ -181,6 +179,17 @@ def test_a_teachers_questions_are_learnt_and_found_again_and_a_general_model_rea
     before = (home / "house" / library.ASKED).stat().st_mtime_ns
     assert call("query", asked, "--config", config).exit_code == 0
     assert (home / "house" / library.ASKED).stat().st_mtime_ns == before
+    reader = home / "house" / library.ADAPTER / library.READER
+    reader.write_bytes(b"damaged")
+    damaged = call("query", asked, "--config", config).exception
+    assert isinstance(damaged, IntegrityError)
+    assert damaged.hint == "train --resume"
+    resumed = call("train", "--resume", "--config", config)
+    assert resumed.exit_code == 0, resumed.exception
+    assert call("query", asked, "--config", config).exit_code == 0
+    config.write_text(config.read_text().replace(str(world.root / "judge"), ""))
+    assert call("train", "--resume", "--config", config).exit_code == 0
+    assert not reader.exists()
 
 
 def test_an_older_versions_decision_is_not_taken(world, tmp_path):
@@ -319,17 +328,6 @@ def test_forget_refuses_a_folder_that_holds_something_else(world, tmp_path):
         forget_specialist(tmp_path)
 
 
-def test_edited_lessons_are_checked_row_by_row():
-    rows = [
-        {"question": "q?", "answer": "a", "passage": 1},
-        {"question": "", "answer": "a"},
-        {"question": "q", "answer": "a", "passage": 9},
-    ]
-    kept, problems = check_lessons(rows, {1})
-    assert kept == rows[:1]
-    assert [one.split(":")[0] for one in problems] == ["row 2", "row 3"]
-
-
 def test_calibration_lessons_are_of_sections_that_are_not_trained_on(world):
     rows = library.read_lines(world.folder / "lessons.jsonl")
     with Index(world.folder / "index.sqlite") as index:
@@ -392,39 +390,6 @@ def test_search_finds_parts_of_compounds_and_refuses_what_is_no_index(world, tmp
     sqlite3.connect(tmp_path / "other.sqlite").execute("CREATE TABLE a(b)")
     with pytest.raises(ConfigError, match="format 0"):
         Index(tmp_path / "other.sqlite")
-
-
-def test_words_are_compared_by_stem_and_names_by_their_parts():
-    assert terms("RestartSec", "en") == ["restartsec", "restart", "sec"]
-    assert stem("restarting", "en") == stem("restarted", "en") == stem("restarts", "en")
-    assert stem("dateien", "de") == stem("datei", "de")
-    assert (language("Das ist der Hund und die Katze"), language("This is the dog and the cat")) == (
-        "de",
-        "en",
-    )
-
-
-def test_scores_want_whole_words_and_the_right_place():
-    row = {"accepted": ["5"], "document": "a", "places": [3]}
-    assert scoring.is_right("it is 5 s", row)
-    assert not scoring.is_right("it is 15 s", row)
-    paged, plain = (Passage(1, 1, "a", "", "", "", page, 3, "en", "item") for page in (3, 0))
-    assert scoring.is_cited(paged, row)
-    assert not scoring.is_cited(paged._replace(page=4), row)
-    assert not scoring.is_cited(paged._replace(document="b"), row)
-    assert scoring.is_cited(plain._replace(line=5), row)
-    assert not scoring.is_cited(plain._replace(line=6), row)
-    assert scoring.rate([True, True, False, True]).value == 0.75
-
-
-def test_shipped_questions_are_well_formed_and_two_hundred_are_general():
-    from training.academy.report import GENERAL, QUESTIONS  # noqa: PLC0415
-
-    general = library.read_lines(GENERAL)
-    assert len(general) == len({row["question"] for row in general}) == 200
-    assert all(len(set(row["options"])) == 4 for row in general)
-    for name in ("development", "test"):
-        assert scoring.read_questions(QUESTIONS / f"{name}.jsonl")
 
 
 def test_unknown_specialists_and_missing_documents_are_usage_errors(world):

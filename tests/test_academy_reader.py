@@ -180,8 +180,7 @@ def test_a_group_has_near_paragraphs_that_do_not_answer(known):
 
 def test_a_reader_learns_from_lessons_to_put_the_right_paragraph_first(known, tmp_path):
     file, told = tmp_path / "reader.safetensors", []
-    everything = {one.id for one in known.passages}
-    figures = drill.teach(known, file, everything, groups=600, seed=0, tell=told.append)
+    figures = drill.teach(known, file, groups=600, seed=0, tell=told.append)
     assert figures["lessons"] >= 150
     assert figures["first"] > 0.6  # one of five by chance
     assert told[0].startswith("reader: step 20 of 100, loss ")
@@ -197,10 +196,9 @@ def test_a_reader_learns_from_lessons_to_put_the_right_paragraph_first(known, tm
 def test_a_course_that_was_broken_off_goes_on_and_ends_as_if_it_had_not_been(known, tmp_path, monkeypatch):
     monkeypatch.setattr(drill, "_KEPT_EVERY", 2)
     monkeypatch.setattr(drill, "_TOLD_EVERY", 3)
-    everything = {one.id for one in known.passages}
 
     def run(file, tell):
-        return drill.teach(known, file, everything, groups=36, seed=1, tell=tell)
+        return drill.teach(known, file, groups=36, seed=1, tell=tell)
 
     def stop(_said):
         raise KeyboardInterrupt
@@ -219,9 +217,17 @@ def test_a_course_that_was_broken_off_goes_on_and_ends_as_if_it_had_not_been(kno
     assert [path.name for path in broken.parent.iterdir()] == [broken.name]
 
 
-def test_of_too_few_lessons_no_reader_is_made_and_an_older_one_goes(known, tmp_path):
+@pytest.mark.parametrize(("least", "groups"), [(10_000, 60), (150, 0)])
+def test_of_too_few_lessons_or_none_wanted_no_reader_is_made_and_an_older_one_goes(
+    known, tmp_path, monkeypatch, least, groups
+):
+    monkeypatch.setattr(drill, "LEAST", least)
     file = tmp_path / "reader.safetensors"
     file.write_bytes(b"older")
-    few = {one.id for one in known.passages[:5]}
-    assert drill.teach(known, file, few, groups=60, seed=0, tell=quiet) == {}
+    assert drill.teach(known, file, groups=groups, seed=0, tell=quiet) == {}
     assert not file.exists()
+
+
+def test_what_was_kept_of_another_kind_does_not_hinder(known, tmp_path):
+    torch.save([1, 2], tmp_path / "reader.part")
+    assert drill.teach(known, tmp_path / "reader.safetensors", groups=6, seed=0, tell=quiet)["groups"] == 6.0

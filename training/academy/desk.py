@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,25 +15,36 @@ from training.academy.answers import Answer, Reads, answer
 from training.academy.decision import RETRIEVAL, Decision, Judge
 from training.academy.settings import Querying
 
+if TYPE_CHECKING:
+    from training.academy.meaning import Library
+
 _ANEW = "hauswart academy train --resume"
 Tell = Callable[[str], None]
 Ask = Callable[[str], Answer]
 
 
+def open_library(folder: Path, name: str, index: Index, words: int, tell: Tell) -> Library | None:
+    """What the encoder of that name knows of the documents; None without a name. Raises ConfigError."""
+    if not name:
+        return None
+    from training.academy import encoder, meaning  # noqa: PLC0415 - torch takes seconds
+
+    return meaning.Library(folder, index, encoder.load(name), words, tell)
+
+
 def open_judge(
-    folder: Path, name: str, index: Index, words: int, tell: Tell, *, without: Collection[str] = ()
+    folder: Path, known: Library | None, *, without: Collection[str] = ()
 ) -> tuple[Decision, Judge]:
-    """The encoder of that name, or without one the specialist itself; where its decision starts from.
+    """The encoder as judge, or without one the specialist itself; where its decision starts from.
 
     `without`: questions of lessons that the judge is not to know. Raises ConfigError.
     """
-    if not name:
+    if known is None:
         from training.academy import specialist  # noqa: PLC0415 - torch takes seconds
 
         return RETRIEVAL, Judge(specialist.load(folder / library.ADAPTER).opine)
-    from training.academy import encoder, meaning  # noqa: PLC0415 - torch takes seconds
+    from training.academy import meaning  # noqa: PLC0415
 
-    known = meaning.Library(folder, index, encoder.load(name), words, tell)
     return meaning.open_judge(folder, known, without)
 
 
@@ -57,7 +69,8 @@ def opened(
             tell(f"{folder.name} was trained by an older version; retrieval alone answers until {_ANEW}")
         elif model:
             diploma.verify(folder)
-            decision, judge = open_judge(folder, card.get("judge", ""), index, settings.words, tell)
+            known = open_library(folder, card.get("judge", ""), index, settings.words, tell)
+            decision, judge = open_judge(folder, known)
             decision = msgspec.convert(found, Decision) if found else decision
         yield lambda question: answer(
             question,

@@ -11,7 +11,7 @@ import math
 import pickle
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,21 +41,15 @@ _PART = "reader.part"  # beside the file, while it is not finished
 Tell = Callable[[str], None]
 
 
-def teach(
-    known: Library, file: Path, sampled: Collection[int], *, groups: int, seed: int, tell: Tell
-) -> dict[str, float]:
-    """A reader of the lessons about these passages, written to that file; its figures, {} for too few.
+def teach(known: Library, file: Path, *, groups: int, seed: int, tell: Tell) -> dict[str, float]:
+    """A reader of the teacher's lessons, written to that file; its figures.
 
-    Lessons that calibrate are left out. One that is of these lessons already is kept; one that was broken off
-    goes on.
+    {} for none, of too few lessons or no `groups`; then an older one goes. Lessons that calibrate are left
+    out. One that is of these lessons already is kept; one that was broken off goes on.
     """
     about = {one.id: one for one in known.passages}
-    rows = [
-        at
-        for at, row in enumerate(known.lessons)
-        if row["passage"] in sampled and not is_calibration(about[row["passage"]].section)
-    ]
-    if known.asked is None or len(rows) < LEAST:
+    rows = [at for at, row in enumerate(known.lessons) if not is_calibration(about[row["passage"]].section)]
+    if known.asked is None or not groups or len(rows) < LEAST:
         file.unlink(missing_ok=True)
         return {}
     lessons = [(row["question"], row["answer"], row["passage"]) for row in known.lessons]
@@ -151,7 +145,7 @@ class Course:
             kept = torch.load(part, weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
             return
-        if kept.get("key") == key:
+        if isinstance(kept, dict) and kept.get("key") == key:
             self.reader.load_state_dict(kept["reader"])
             self._optimizer.load_state_dict(kept["optimizer"])
             self._step, self._means = kept["step"], kept["means"]

@@ -47,9 +47,9 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout_s: Positive = 120.0
     audit_file: str = ""
     source_tokens: Count = 1_000_000  # of the documents that it reads; what is trained on is bounded apart
-    pairs: Count = 8  # questions asked for a section at most, each with its answer
+    pairs: Count = 16  # questions asked for a section at most, each with its answer
     statements: Count = 4  # simple sentences asked for a section
-    unanswered: Count = 1  # questions near a section that it does not answer
+    unanswered: Count = 3  # questions near a section that it does not answer
     price_in: Money = 0.0  # a million tokens
     price_out: Money = 0.0
 

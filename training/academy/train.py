@@ -12,9 +12,9 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,8 +24,11 @@ from training.academy import library
 from training.academy.documents import read_documents
 from training.academy.facts import spread
 from training.academy.lessons import Lesson, check_lessons, drop_repeats, make_lessons
-from training.academy.settings import Settings, load, to_toml
+from training.academy.settings import Settings, Training, load, to_toml
 from training.causal import quieten
+
+if TYPE_CHECKING:
+    from training.academy.meaning import Library
 
 Json = dict[str, Any]
 TRAINED_ON = "trained-on"  # a digest of what the adapter is, or is being, trained on
@@ -99,8 +102,8 @@ def train(folder: Path, settings: Settings) -> Json:
     options = settings.train
     started = time.monotonic()
     with Index(folder / library.INDEX) as index:
-        if options.judge:  # one that cannot be loaded is no news for after the training
-            desk.open_judge(folder, options.judge, index, settings.query.words, say)
+        # A judge that cannot be loaded is no news for after the training.
+        known = desk.open_library(folder, options.judge, index, settings.query.words, say)
         count = max(1, int(options.rows * (1 - options.judging - options.answering - options.closed_book)))
         sampled = {one.id for one in _sampled(index, settings)}
         taught = [row for row in lessons if row["passage"] in sampled]
@@ -121,8 +124,8 @@ def train(folder: Path, settings: Settings) -> Json:
         seed=options.seed,
     )
     metrics = _adapt(folder, plan, options, course)
-    read = _teach_reader(folder, settings, sampled)
-    decision = calibrate(folder, settings, plan.calibration)
+    read = _teach_reader(folder, options, known)
+    decision = calibrate(folder, settings, plan.calibration, known)
     told = {
         "rows": len(plan.train),
         "training": metrics,
@@ -155,29 +158,26 @@ def _adapt(folder: Path, plan: Any, options: Any, course: Any) -> Json:
     return metrics
 
 
-def _teach_reader(folder: Path, settings: Settings, sampled: Collection[int]) -> Json:
-    """The judge's reader of a teacher's lessons about the sampled passages; {} where there are too few."""
-    if not (settings.train.judge and settings.train.groups):
-        return {}
-    from training.academy import drill, encoder, meaning  # noqa: PLC0415 - torch takes seconds
-
-    with Index(folder / library.INDEX) as index:
-        known = meaning.Library(folder, index, encoder.load(settings.train.judge), settings.query.words, say)
+def _teach_reader(folder: Path, options: Training, known: Library | None) -> Json:
+    """The judge's reader of a teacher's lessons; {} where there is no judge, or too few of them."""
     file = folder / library.ADAPTER / library.READER
-    return drill.teach(known, file, sampled, groups=settings.train.groups, seed=settings.train.seed, tell=say)
+    if known is None:
+        file.unlink(missing_ok=True)
+        return {}
+    from training.academy import drill  # noqa: PLC0415 - torch takes seconds
+
+    return drill.teach(known, file, groups=options.groups, seed=options.seed, tell=say)
 
 
-def calibrate(folder: Path, settings: Settings, lessons: Sequence[Lesson]) -> Json:
+def calibrate(folder: Path, settings: Settings, lessons: Sequence[Lesson], known: Library | None) -> Json:
     """Decide when to answer, by lessons that were not trained on."""
     import msgspec  # noqa: PLC0415
 
     from training.academy import decision, desk  # noqa: PLC0415
 
+    asked = {row["question"] for row in lessons[: settings.train.calibration]}
+    start, judge = desk.open_judge(folder, known, without=asked)
     with Index(folder / library.INDEX) as index:
-        asked = {row["question"] for row in lessons[: settings.train.calibration]}
-        start, judge = desk.open_judge(
-            folder, settings.train.judge, index, settings.query.words, say, without=asked
-        )
         found = decision.calibrate(
             lessons,
             index,
