@@ -216,20 +216,21 @@ def test_passages_that_are_near_come_behind_what_the_words_find(tmp_path):
 def test_vectors_are_made_once_and_anew_when_damaged_of_other_texts_or_another_encoders(tmp_path):
     judge, told = encoder.load(encoders.save(tmp_path / "judge")), []
     texts, file = ["a pump stands in the cellar", "oil", "the red lamp"], tmp_path / "some.npz"
-    made = open_table(file, texts, judge, told.append)
+    made = open_table(file, texts, judge, told.append, what="paragraphs")
     assert told == ["encoded 3 of 3 paragraphs, about 0 s more"]
-    again = open_table(file, texts, judge, told.append)
+    again = open_table(file, texts, judge, told.append, what="paragraphs")
     assert np.array_equal(again.vectors, made.vectors)
     assert len(told) == 1
     assert np.allclose(made.vectors[1], judge.texts(["oil"])[0].whole, atol=1e-2)
     assert made.nearest(judge.texts(["oil"])[0].whole, 1) == [1]
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    open_table(file, texts, judge, told.append)
-    open_table(file, texts, encoder.Encoder("other", judge.model, judge.tokenizer), told.append)
-    open_table(file, texts, judge, told.append, asked=True)
-    assert len(told) == 4
-    assert open_table(file, [], judge, told.append).nearest(made.vectors[0], 3) == []
+    open_table(file, texts, judge, told.append, what="paragraphs")
+    open_table(
+        file, texts, encoder.Encoder("other", judge.model, judge.tokenizer), told.append, what="lessons"
+    )
+    assert len(told) == 3
+    assert open_table(file, [], judge, told.append, what="paragraphs").nearest(made.vectors[0], 3) == []
 
 
 def test_without_the_package_the_short_name_says_what_to_install(monkeypatch):

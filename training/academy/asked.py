@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 
 from models.passages import Passage
-from training.academy.encoder import Encoded, Encoder, Vectors
+from training.academy.encoder import Encoded, Encoder, Vectors, aligned
 from training.academy.lessons import Lesson
 from training.academy.paragraphs import Paragraphs
 from training.academy.vectors import Table
@@ -55,7 +55,7 @@ class Asked:
         """
         order = np.argsort(-(self._vectors @ asked.whole), kind="stable")[:_CLOSELY]
         rows = [self._rows[at] for at in order]
-        alike = [_alike(asked.tokens, one) for one in self._read([row["question"] for row in rows])]
+        alike = self._near(asked, [as_text(row) for row in rows])
         found = _spread(rows, alike, passages, paragraphs, ("asked", "asked_around", "open"))
         if reads is None:
             return found
@@ -64,18 +64,18 @@ class Asked:
         told = _spread(answered, said, passages, paragraphs, ("told", "told_around"))
         return [first | more for first, more in zip(found, told, strict=True)]
 
-    def _read(self, questions: Sequence[str]) -> list[Vectors]:
+    def _near(self, asked: Encoded, texts: Sequence[str]) -> list[float]:
         if len(self._tokens) > _KEPT:
             self._tokens.clear()
-        new = [one for one in dict.fromkeys(questions) if one not in self._tokens]
-        for text, one in zip(new, self._encoder.questions(new), strict=True):
+        new = [one for one in dict.fromkeys(texts) if one not in self._tokens]
+        for text, one in zip(new, self._encoder.texts(new), strict=True):
             self._tokens[text] = one.tokens
-        return [self._tokens[one] for one in questions]
+        return [aligned(asked.tokens, self._tokens[one]) for one in texts]
 
 
 def as_text(row: Lesson) -> str:
     """A lesson as something that may answer: what was asked, and what was told."""
-    return f"{row['question']} {row['answer']}"
+    return f"{row['question']} {row['answer']}".strip()
 
 
 def _spread(
@@ -114,11 +114,3 @@ def _spread(
 
 def _raise(highest: dict[int, float], key: int, value: float) -> None:
     highest[key] = max(highest.get(key, value), value)
-
-
-def _alike(one: Vectors, other: Vectors) -> float:
-    """How near each token of either is to the nearest of the other, on average of both."""
-    if not len(one) or not len(other):
-        return 0.0
-    near = one @ other.T
-    return float((near.max(1).mean() + near.max(0).mean()) / 2)

@@ -56,9 +56,9 @@ class Encoder:
         """What may answer."""
         return self._encode(texts, ANSWER)
 
-    def wholes(self, texts: Sequence[str], *, asked: bool) -> Vectors:
-        """The vectors of questions, or of what may answer: (texts, width)."""
-        found = self._encode(texts, QUESTION if asked else ANSWER)
+    def wholes(self, texts: Sequence[str]) -> Vectors:
+        """The vectors of what may answer: (texts, width)."""
+        found = self._encode(texts, ANSWER)
         return np.stack([one.whole for one in found]) if found else np.zeros((0, self.width), np.float32)
 
     def judge(self, question: str, texts: Sequence[str]) -> list[float]:
@@ -69,7 +69,7 @@ class Encoder:
         asked = self.question(question)
         different = list(dict.fromkeys(texts))  # neighbours are often answered by the same paragraph
         found = {
-            text: _aligned(asked.tokens, one.tokens)
+            text: aligned(asked.tokens, one.tokens)
             for text, one in zip(different, self.texts(different), strict=True)
         }
         return [found[text] for text in texts]
@@ -109,7 +109,7 @@ class Encoder:
         return [Encoded(*pair) for pair in zip(wholes, tokens, strict=True)]
 
 
-def _aligned(asked: Vectors, answer: Vectors) -> float:
+def aligned(asked: Vectors, answer: Vectors) -> float:
     """How near each token that was asked is to the nearest of the answer, on average."""
     return float((asked @ answer.T).max(1).mean()) if len(asked) and len(answer) else 0.0
 

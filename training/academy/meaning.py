@@ -9,7 +9,7 @@ from typing import Any
 
 from models.passages import Index, Passage
 from training.academy import library, reader
-from training.academy.asked import Asked
+from training.academy.asked import Asked, as_text
 from training.academy.decision import BY_LESSONS, BY_MEANING, Decision, Judge, Opinions
 from training.academy.encoder import Encoded, Encoder
 from training.academy.lessons import Lesson, check_lessons
@@ -28,12 +28,14 @@ class Library:
         self.encoder = encoder
         self.passages = index.passages()
         self.paragraphs = Paragraphs(self.passages, words)
-        self.table = open_table(folder / library.PARAGRAPHS, self.paragraphs.texts, encoder, tell)
+        self.table = open_table(
+            folder / library.PARAGRAPHS, self.paragraphs.texts, encoder, tell, what="paragraphs"
+        )
         self.lessons = foreseen(folder, {one.id for one in self.passages})
-        questions = [row["question"] for row in self.lessons]
+        told = [as_text(row) for row in self.lessons]
         self.asked: Table | None = None
-        if questions:
-            self.asked = open_table(folder / library.ASKED, questions, encoder, tell, asked=True)
+        if told:
+            self.asked = open_table(folder / library.ASKED, told, encoder, tell, what="lessons")
 
 
 def foreseen(folder: Path, known: set[int]) -> list[Lesson]:

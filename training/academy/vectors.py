@@ -1,7 +1,7 @@
 """Texts of a specialist as vectors of its judge, each table one file in its folder.
 
 Paragraphs that would be answered with: a question in other words than the documents' finds them here.
-Questions of lessons, which a teacher foresaw: one that is asked again, in whatever words, finds its passage
+Lessons with their answers, which a teacher foresaw: what is asked again, in whatever words, finds its passage
 here. A table is made anew when its texts or the encoder change.
 """
 
@@ -37,20 +37,17 @@ class Table(NamedTuple):
 
 
 def open_table(
-    file: Path, texts: Sequence[str], encoder: Encoder, tell: Callable[[str], None], *, asked: bool = False
+    file: Path, texts: Sequence[str], encoder: Encoder, tell: Callable[[str], None], *, what: str
 ) -> Table:
-    """The table of these texts in that file, made where there is none of them by this encoder.
-
-    `asked`: they are questions, not what answers.
-    """
-    key = hashlib.sha256(repr((encoder.name, asked, list(texts))).encode()).hexdigest()
+    """The table of these texts, `what` they are, in that file; made where there is none by this encoder."""
+    key = hashlib.sha256(repr((encoder.name, list(texts))).encode()).hexdigest()
     try:
         with np.load(file, allow_pickle=False) as kept:
             if str(kept["key"]) == key:
                 return Table(kept["vectors"].astype(np.float32))
     except (OSError, ValueError, KeyError, BadZipFile):
         pass  # none yet, or not one that this version wrote
-    vectors = _encode(texts, encoder, tell, asked=asked)
+    vectors = _encode(texts, encoder, tell, what)
     fresh = file.with_name(f"{file.name}.new")
     with fresh.open("wb") as opened:
         np.savez(opened, key=np.array(key), vectors=vectors.astype(np.float16))
@@ -58,7 +55,7 @@ def open_table(
     return Table(vectors.astype(np.float16).astype(np.float32))  # as it will be read the next time
 
 
-def _encode(texts: Sequence[str], encoder: Encoder, tell: Callable[[str], None], *, asked: bool) -> Vectors:
+def _encode(texts: Sequence[str], encoder: Encoder, tell: Callable[[str], None], what: str) -> Vectors:
     started = time.monotonic()
     order: npt.NDArray[np.int64] = np.argsort([len(text) for text in texts], kind="stable")[::-1]
     vectors = np.zeros((len(texts), encoder.width), np.float32)
@@ -66,10 +63,9 @@ def _encode(texts: Sequence[str], encoder: Encoder, tell: Callable[[str], None],
         0, len(order), _PART
     ):  # the longest first, so that what is left is not more than is told
         part = order[start : start + _PART]
-        found = encoder.wholes([texts[at] for at in part], asked=asked)
+        found = encoder.wholes([texts[at] for at in part])
         vectors[part] = found
         done = min(len(order), start + _PART)
         left_s = (time.monotonic() - started) / done * (len(order) - done)
-        what = "questions" if asked else "paragraphs"
         tell(f"encoded {done} of {len(order)} {what}, about {left_s:.0f} s more")
     return vectors
