@@ -40,6 +40,7 @@ class Replay:
     ) -> None:
         self._read = read
         self._answers: list[tuple[float, Finding]] = []  # by when they come
+        self._told: dict[str, str] = {}  # what answers spoke of: findings' ids to classes
         self._ask = dict(ask or {})
         self.low = LowTier(settings.low, unread=read is not None)
         self.middle = MiddleTier(settings.middle)
@@ -111,11 +112,12 @@ class Replay:
         """Ask what no rule knows; the incidents that earlier answers open or change by now."""
         findings, told = self.middle.puzzles()
         if findings:
-            asked = reading.question(findings, told, now.wall)
+            asked = reading.question(findings, self._told | told, now.wall)
             answer, seconds = read(asked)
             at = Stamp(now.boot, now.mono + seconds, now.wall + seconds)
-            finding = reading.read(answer, asked, at).finding
-            self._answers += [(at.wall, finding)] if finding else []
+            found = reading.read(answer, asked, at)
+            self._answers += [(at.wall, found.finding)] if found.finding else []
+            self._told |= found.told
         due = [one for at, one in self._answers if at <= now.wall]
         self._answers = [(at, one) for at, one in self._answers if at > now.wall]
         self.counts["read"] += len(due)

@@ -11,7 +11,7 @@ import math
 import sys
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +41,7 @@ class Read(NamedTuple):
     """What nobody's rules knew and the model says is wrong."""
 
     finding: Finding
+    told: Mapping[str, str]  # what it rests on, as of `daemon.incidents.reading`
 
 
 class Explained(NamedTuple):
@@ -247,7 +248,7 @@ class ServedModel:
         if found.finding is None:
             return []
         self.counters["found"] += 1
-        return [Read(found.finding)]
+        return [Read(found.finding, found.told)]
 
     def _judge(
         self, asked: _Asked, question: served.Question, text: str, author: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -83,10 +84,14 @@ class Question(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What an answer comes to: a finding, none where nothing is wrong, or what is wrong with the answer."""
+    """What an answer comes to: a finding, none where nothing is wrong, or what is wrong with the answer.
+
+    `told`: of what was cited, by id the class that is told of it from now on.
+    """
 
     finding: Finding | None
     fault: str = ""
+    told: Mapping[str, str] = MappingProxyType({})
 
 
 _Id = Annotated[str, Meta(max_length=16)]
@@ -131,7 +136,8 @@ def read(answer: str, asked: Question, at: Stamp, author: str = "") -> Reading:
     cited = [asked.findings[one] for one in dict.fromkeys(found.evidence) if one in asked.findings]
     if not cited:
         return Reading(None, "it cites no evidence that it was given")
-    return Reading(_finding(fault, found, cited[:EVIDENCE_MAX], at, author))
+    told = {one.id: fault.value for one in cited}
+    return Reading(_finding(fault, found, cited[:EVIDENCE_MAX], at, author), told=told)
 
 
 def _finding(fault: FaultClass, found: _Answer, cited: Sequence[Finding], at: Stamp, author: str) -> Finding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,18 @@ if TYPE_CHECKING:
     from daemon.served import Explained, Read, ServedModel
 
 
+TOLD_MAX = 256
+
+
 class Explanations:
     """Nothing at all where no server is configured; `step` never blocks."""
 
     def __init__(self, life: Life, settings: Settings) -> None:
         self._life, self._settings = life, settings
         self._model: ServedModel | None = None
+        self._told: OrderedDict[str, str] = (
+            OrderedDict()
+        )  # findings that readings spoke of, and their classes
 
     @property
     def wait_s(self) -> float:
@@ -48,7 +55,7 @@ class Explanations:
         if findings and self._settings.top.served.reading and (model := self._served()):
             from daemon.incidents.reading import question  # noqa: PLC0415  # only where it is on
 
-            model.want_reading(question(findings, told, time.time()))
+            model.want_reading(question(findings, {**self._told, **told}, time.time()))
 
     def _served(self) -> ServedModel | None:
         top = self._settings.top
@@ -70,6 +77,10 @@ class Explanations:
                 f"the served model: {describe(error)}", MessageId.MODEL_FELL_BACK, tier="top"
             )
             found = []
+        for one in found:
+            self._told |= getattr(one, "told", {})
+        while len(self._told) > TOLD_MAX:
+            self._told.popitem(last=False)
         while self._model.audits:
             self._audit(*self._model.audits.popleft())
         while self._model.notes:

@@ -1,4 +1,4 @@
-"""A served model that reads, in a replay, what no rule knows: asked once for each question, and waited for."""
+"""A served model that reads in a replay what no rule knows: asked once for each question, and waited for."""
 
 from __future__ import annotations
 
