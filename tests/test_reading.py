@@ -201,6 +201,7 @@ def test_a_reading_opens_an_incident_and_the_same_again_no_second_one(findings):
     assert incident.fault_class is FaultClass.AUTH_BRUTEFORCE
     assert incident.culprits[0].name == "203.0.113.164"
     assert tier.counters["opened"] == 1
+    assert incident.path == "model"
     assert one.told == {"f0": "auth-bruteforce", "f1": "auth-bruteforce"}
 
 

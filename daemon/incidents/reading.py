@@ -15,12 +15,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
+from daemon.incidents.unexplained import READ
 from daemon.messages import Evidence, Finding, Stamp, Subject
 from models.digest import blake2b
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
 NONE = "none"
-RULE = "read."
 EVIDENCE_MAX = 6
 SHOWN_CHARS = 300  # of a line
 LATELY = 40  # findings told, the latest
@@ -146,7 +146,7 @@ def _finding(fault: FaultClass, found: _Answer, cited: Sequence[Finding], at: St
         for finding in cited
         for one in finding.evidence[:1]
     ]
-    rule, subjects = f"{RULE}{fault.value}", _subjects(found, cited, evidence)
+    rule, subjects = f"{READ}{fault.value}", _subjects(found, cited, evidence)
     text = f"{rule}\0{cited[0].id}\0{at.boot}\0{at.mono!r}"
     number = blake2b(text.encode("utf-8", "replace"), digest_size=6).hexdigest()
     return Finding(

@@ -16,7 +16,8 @@ SETTLE_S = 1.0  # before what is new is asked about
 APART_S = 3.0  # between two times of asking
 RECENT_MAX = 96
 ASKED_MAX = 1024
-_ABOUT_OURSELVES = ("reader.", "stage.", "read.")
+READ = "read."  # rules of what somebody read here begin so
+_ABOUT_OURSELVES = ("reader.", "stage.", READ)
 
 
 def noteworthy(finding: Finding) -> bool:
