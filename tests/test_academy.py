@@ -173,7 +173,9 @@ def test_a_teachers_questions_are_learnt_and_found_again_and_a_general_model_rea
     assert "motor too hot" in read["answer"]
     card = library.read_card(home / "house")
     assert card["reader"]["groups"] == 12
-    assert set(card["decision"]["scale"]) == {"near", "asked", "asked_around", "open", "opinion", "reads"}
+    assert set(card["decision"]["scale"]) == {
+        *("near", "asked", "asked_around", "open", "told", "told_around", "opinion", "reads")
+    }
     assert library.READER in diploma.verify(home / "house")["files"]
     asked = f"query:{home}"  # the vectors are made once
     before = (home / "house" / library.ASKED).stat().st_mtime_ns

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ import torch
 from daemon.errors import ConfigError
 from models.passages import Index
 from tests.fixtures import encoders
-from training.academy import drill, e5, encoder, library, meaning, reader
+from training.academy import asked, drill, e5, encoder, library, meaning, reader
 from training.academy.asked import Asked
 from training.academy.blocks import Block, Document
 from training.academy.decision import BY_LESSONS, BY_MEANING
@@ -100,10 +103,10 @@ def test_nearness_to_what_is_open_in_a_section_is_an_opinion_of_its_own(known):
 
 def test_without_any_lesson_nothing_is_asked(known):
     none = Asked([], Table(np.zeros((0, encoders.WIDTH), np.float32)), known.encoder)
-    asked = known.encoder.question("red")
-    assert none.near(asked, 3) == []
+    red = known.encoder.question("red")
+    assert none.near(red, 3) == []
     nothing = {"asked": 0.0, "asked_around": 0.0, "open": 0.0}
-    assert none.opinions(asked, known.passages[:1], known.paragraphs) == [nothing]
+    assert none.opinions("red", red, known.passages[:1], known.paragraphs) == [nothing]
     assert meaning.Meaning(known).glance("", known.passages[:1])  # nor is there a word
 
 
@@ -161,12 +164,13 @@ def test_a_judge_without_layers_of_that_kind_is_named(world):
 
 
 def test_a_group_has_near_paragraphs_that_do_not_answer(known):
-    import random  # noqa: PLC0415
-
-    sections = {one.id: one for one in known.passages}
-    places = [known.paragraphs.place(sections[row["passage"]]) for row in known.lessons]
     lessons = [row | {"answer": row["answer"] and "the green lamp of the"} for row in known.lessons]
-    near = drill.Near(lessons, known.asked, known.paragraphs, known.table, places)
+    changed = copy.copy(known)
+    changed.lessons = lessons
+    near = drill.Near(changed, known.asked)
+    places = [
+        known.paragraphs.place(one) for row in lessons for one in known.paragraphs.passages([row["passage"]])
+    ]
     groups = [near.group(at, random.Random(at)) for at in range(len(lessons))]
     for at, one in enumerate(groups[:-1]):
         own = known.paragraphs.texts[places[at]]
@@ -176,6 +180,23 @@ def test_a_group_has_near_paragraphs_that_do_not_answer(known):
         assert 1 <= len(one.texts) <= 1 + drill.WRONG
     assert 0.8 < sum(one.right for one in groups[:-1]) / len(groups[:-1]) < 1.0
     assert not groups[-1].right  # nothing answers it
+
+
+def test_a_group_of_what_was_told_has_one_that_asks_the_same_first(known):
+    answers = [f"{row['passage']} means {row['passage'] % 3} trouble" for row in known.lessons]
+    changed = copy.copy(known)
+    changed.lessons = [
+        row | {"answer": row["answer"] and answer} for row, answer in zip(known.lessons, answers, strict=True)
+    ]
+    near = drill.Near(changed, known.asked)
+    for at, row in enumerate(changed.lessons[:-1]):
+        one = near.told(at, random.Random(at))
+        own = [asked.as_text(other) for other in changed.lessons if other["passage"] == row["passage"]]
+        assert (one.texts[0] in own) == one.right
+        assert asked.as_text(row) not in one.texts
+        assert not set(own) & set(one.texts[one.right :])
+        assert 2 <= len(one.texts) <= 1 + drill.WRONG_TOLD
+    assert not near.told(len(changed.lessons) - 1, random.Random(0)).right
 
 
 def test_a_reader_learns_from_lessons_to_put_the_right_paragraph_first(known, tmp_path):

@@ -98,6 +98,17 @@ def test_damaged_store_is_said(tmp_path):
     assert "store" in play(tmp_path)(lambda app: str(app.query_one("#said", Static).render()))
 
 
+def test_a_last_look_while_it_is_closed_harms_nothing(state):
+    async def run():
+        app = Watch(Session(None, state))
+        async with app.run_test(size=SIZE) as pilot:
+            await app.query("#keys, #head").remove()
+            app.look()
+            await pilot.pause()
+
+    asyncio.run(run())
+
+
 def test_nobody_watches_is_said(state):
     assert "nobody watches" in play(state)(screen)
 

@@ -102,6 +102,8 @@ class Watch(App[None]):
 
     def look(self) -> None:
         """Read the store again; what cannot be read is said and tried again."""
+        if not self.query("#keys"):  # it is being closed, and the timer rang once more
+            return
         try:
             self._read()
         except HauswartError as error:

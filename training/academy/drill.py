@@ -10,6 +10,7 @@ import hashlib
 import math
 import pickle
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,19 +19,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from training.academy.asked import as_text
 from training.academy.curriculum import is_calibration
 from training.academy.encoder import ANSWER, QUESTION, Encoder
-from training.academy.lessons import Lesson
 from training.academy.meaning import Library
-from training.academy.paragraphs import Paragraphs
 from training.academy.reader import Lower, Reader, figures_of, make, save
 from training.academy.vectors import Table
 
 LEAST = 150  # lessons; of fewer it learns no reading
 WRONG = 4  # paragraphs that do not answer, in a group
 _NEAR, _SURELY = 8, 2  # of the nearest that do not, from which they are drawn; that are always taken
+WRONG_TOLD = 6  # lessons that ask something else
+_SAME = 0.8  # of the words of the shorter of two answers
+_WORD = re.compile(r"\w+")
 _TAKEN_AWAY = 0.08  # of the groups lose the one that answers
-_GROUPS = 6  # in a step
+_GROUPS = 6  # in a step, of each kind
+_LONG = 300  # characters
 _WARM = 20  # steps
 _ANSWER_LEAST = 3  # characters: a shorter answer stands everywhere
 _RATES = {"body": 1e-4, "head": 8e-4, "scale": 6e-3}
@@ -58,9 +62,7 @@ def teach(known: Library, file: Path, *, groups: int, seed: int, tell: Tell) -> 
     if kept := figures_of(file, key):
         tell("the reader is of these lessons already")
         return kept
-    places = [known.paragraphs.place(about[row["passage"]]) for row in known.lessons]
-    near = Near(known.lessons, known.asked, known.paragraphs, known.table, places)
-    course = Course(known.encoder, near, rows, groups=groups, seed=seed)
+    course = Course(known.encoder, Near(known, known.asked), rows, groups=groups, seed=seed)
     part = file.with_name(_PART)
     course.resume(part, key)
     figures = course.run(part, key, tell) | {"lessons": float(len(rows))}
@@ -78,20 +80,21 @@ class Group(NamedTuple):
 
 
 class Near:
-    """For each lesson the paragraphs that are near its question and do not answer it."""
+    """For each lesson the paragraphs, and the lessons, that are near its question and do not answer it."""
 
-    def __init__(
-        self,
-        lessons: Sequence[Lesson],
-        asked: Table,
-        paragraphs: Paragraphs,
-        table: Table,
-        places: Sequence[int],
-    ) -> None:
-        """`places`: each lesson's own paragraph; `asked` and `table` are the lessons' and the paragraphs'."""
-        self._lessons, self._asked, self._paragraphs, self._table = lessons, asked, paragraphs, table
-        self._places = places
-        self._lower = [text.lower() for text in paragraphs.texts]
+    def __init__(self, known: Library, asked: Table) -> None:
+        """`asked`: the table of the library's lessons."""
+        self._lessons, self._asked = known.lessons, asked
+        self._paragraphs, self._table = known.paragraphs, known.table
+        about = {one.id: one for one in known.passages}
+        self._places = [known.paragraphs.place(about[row["passage"]]) for row in known.lessons]
+        self._section = [about[row["passage"]].section for row in known.lessons]
+        self._sections: dict[int, list[int]] = {}  # the lessons of each that have an answer
+        for at, row in enumerate(known.lessons):
+            if row["answer"]:
+                self._sections.setdefault(self._section[at], []).append(at)
+        self._lower = [text.lower() for text in known.paragraphs.texts]
+        self._words = [frozenset(_WORD.findall(row["answer"].lower())) for row in known.lessons]
 
     def group(self, at: int, source: random.Random) -> Group:
         """The lesson's group."""
@@ -106,6 +109,27 @@ class Near:
         right = bool(answer) and source.random() >= _TAKEN_AWAY
         places = [own, *wrong] if right else wrong
         return Group(row["question"], [self._paragraphs.texts[one] for one in places], right)
+
+    def told(self, at: int, source: random.Random) -> Group:
+        """The lesson's question with other lessons and their answers; the first asks the same if one does."""
+        row = self._lessons[at]
+        twins = [
+            one for one in self._sections.get(self._section[at], ()) if one != at and self._same(at, one)
+        ]
+        near = [
+            one
+            for one in self._asked.nearest(self._asked.vectors[at], 3 * _NEAR)
+            if one != at and self._lessons[one]["answer"] and not self._same(at, one)
+        ][: 2 * _NEAR]
+        wrong = near[:_SURELY] + source.sample(near[_SURELY:], min(WRONG_TOLD - _SURELY, len(near[_SURELY:])))
+        right = bool(row["answer"] and twins) and source.random() >= _TAKEN_AWAY
+        lessons = [source.choice(twins), *wrong] if right else wrong
+        return Group(row["question"], [as_text(self._lessons[one]) for one in lessons], right)
+
+    def _same(self, one: int, other: int) -> bool:
+        """Whether two lessons have the same answer, in more or fewer words."""
+        words, others = self._words[one], self._words[other]
+        return len(words & others) >= _SAME * max(1, min(len(words), len(others)))
 
 
 class Course:
@@ -160,7 +184,8 @@ class Course:
 
     def _learn(self, rows: Sequence[int]) -> None:
         source = random.Random(f"{self._seed} {self._step}")  # noqa: S311 - a sample, not a secret
-        groups = [group for at in rows if (group := self._near.group(at, source)).texts]
+        drawn = [draw(at, source) for draw in (self._near.group, self._near.told) for at in rows]
+        groups = [group for group in drawn if group.texts]
         share = min(1.0, (self._step + 1) / _WARM) * max(0.05, 1 - self._step / self._steps)
         for one, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
             one["lr"] = peak * share
@@ -199,19 +224,22 @@ def _optimizer(reader: Reader) -> tuple[Any, list[float]]:
 
 
 def _loss(lower: Lower, reader: Reader, groups: Sequence[Group]) -> tuple[torch.Tensor, float]:
-    """The loss of some groups, and how often the right one is put first."""
-    questions = [one.question for one in groups for _ in one.texts]
-    texts = [text for one in groups for text in one.texts]
-    said = reader(lower.block(questions, QUESTION), lower.block(texts, ANSWER))
+    """The loss of some groups, and how often the right one is put first; texts of a length go together."""
+    long = [one for one in groups if max(map(len, one.texts)) > _LONG]
+    short = [one for one in groups if max(map(len, one.texts)) <= _LONG]
     loss, first = torch.zeros(()), []
-    for one, part in zip(groups, said.split([len(one.texts) for one in groups]), strict=True):
-        truth = torch.zeros(len(part))
-        if one.right:
-            truth[0] = 1.0
-            loss = loss + nn.functional.cross_entropy(part[None], torch.tensor([0]))
-            first.append(float(part.argmax() == 0))
-        weight = torch.tensor(_RIGHT_WORTH)
-        loss = loss + nn.functional.binary_cross_entropy_with_logits(part, truth, pos_weight=weight)
+    for some in filter(None, (long, short)):
+        questions = [one.question for one in some for _ in one.texts]
+        texts = [text for one in some for text in one.texts]
+        said = reader(lower.block(questions, QUESTION), lower.block(texts, ANSWER))
+        for one, part in zip(some, said.split([len(one.texts) for one in some]), strict=True):
+            truth = torch.zeros(len(part))
+            if one.right:
+                truth[0] = 1.0
+                loss = loss + nn.functional.cross_entropy(part[None], torch.tensor([0]))
+                first.append(float(part.argmax() == 0))
+            weight = torch.tensor(_RIGHT_WORTH)
+            loss = loss + nn.functional.binary_cross_entropy_with_logits(part, truth, pos_weight=weight)
     return loss / max(1, len(groups)), sum(first) / len(first) if first else float("nan")
 
 

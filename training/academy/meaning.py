@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,8 @@ class Meaning:
         found: list[Opinions] = [{"near": float(near[self._place(one)])} for one in passages]
         if self._asked is None:
             return found
-        more = self._asked.opinions(asked, passages, self._known.paragraphs)
+        reads = partial(reader.opinions, *self._read) if self._read else None
+        more = self._asked.opinions(question, asked, passages, self._known.paragraphs, reads)
         return [first | second for first, second in zip(found, more, strict=True)]
 
     def opine(self, question: str, passages: Sequence[Passage]) -> list[Opinions]:

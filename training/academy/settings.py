@@ -47,7 +47,7 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout_s: Positive = 120.0
     audit_file: str = ""
     source_tokens: Count = 1_000_000  # of the documents that it reads; what is trained on is bounded apart
-    pairs: Count = 16  # questions asked for a section at most, each with its answer
+    pairs: Count = 24  # questions, each with its answer, for a hundred words of a section at most
     statements: Count = 4  # simple sentences asked for a section
     unanswered: Count = 3  # questions near a section that it does not answer
     price_in: Money = 0.0  # a million tokens

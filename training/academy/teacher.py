@@ -26,7 +26,8 @@ from training.endpoint import Patient, open_chat
 
 FILE = "teacher.jsonl"
 GIVEN_UP = 5  # sections in a row without an answer
-_ANSWER_TOKENS = 2400
+_ANSWER_TOKENS, _PAIR_TOKENS = 600, 80
+_PAIRS_LEAST = 4
 _LANGUAGES = {"en": "English", "de": "German"}
 _SYSTEM = (
     "You turn a passage of a technical document into training data. The passage stands between <passage> and"
@@ -101,16 +102,18 @@ def _text(inside: Sequence[Passage]) -> str:
 
 
 def _ask(chat: Patient, inside: Sequence[Passage], settings: Model) -> str:
+    text = _text(inside)
+    pairs = max(_PAIRS_LEAST, round(settings.pairs * len(text.split()) / 100))
     told = _SYSTEM.format(
         language=_LANGUAGES.get(inside[0].lang, "the passage's language"),
         statements=settings.statements,
-        pairs=settings.pairs,
+        pairs=pairs,
         unanswered=settings.unanswered,
     )
-    text = _text(inside).replace("</passage>", "").replace("<passage>", "")
+    text = text.replace("</passage>", "").replace("<passage>", "")
     asked = f"Document: {inside[0].document}\nHeading: {inside[0].heading}\n<passage>\n{text}\n</passage>"
     messages = [{"role": "system", "content": told}, {"role": "user", "content": asked}]
-    return chat.ask(messages, temperature=0.7, max_tokens=_ANSWER_TOKENS).text
+    return chat.ask(messages, temperature=0.7, max_tokens=_ANSWER_TOKENS + pairs * _PAIR_TOKENS).text
 
 
 def _kept(written: str, inside: Sequence[Passage], dropped: Counter[str]) -> Iterator[Lesson]:
