@@ -257,6 +257,15 @@ in
         description = "The model's name on that server.";
       };
 
+      reads = mkOption {
+        type = types.bool;
+        default = false;
+        description = ''
+          Whether it is also asked what log lines mean that no rule knows, and may open incidents by them. They are
+          redacted like evidence, and count as that for {option}`services.hauswart.served.consent`.
+        '';
+      };
+
       consent = mkOption {
         type = types.listOf (types.strMatching "evidence");
         default = [ ];
@@ -378,7 +387,7 @@ in
     services.hauswart.settings = {
       models = lib.mapAttrs (tier: bundle: toString (bundleDirectory tier bundle)) pinned;
       top.served = mkIf (cfg.served.url != "") {
-        inherit (cfg.served) url consent;
+        inherit (cfg.served) url consent reads;
         model = mkIf (cfg.served.model != "") cfg.served.model;
       };
       web.auth = mkIf (cfg.web.passwordFile != null) "password";

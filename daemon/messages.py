@@ -336,7 +336,7 @@ Reply = Committed | Refused
 class Wake(Struct, frozen=True, tag="wake"):
     """Something new is in the store; a hint only, the store is the authority."""
 
-    table: Literal["incidents", "advice", "feedback", "silences"]
+    table: Literal["incidents", "advice", "feedback", "silences", "findings"]
     id: Name
 
 

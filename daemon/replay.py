@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from daemon.incidents import reading
 from daemon.messages import Finding, Incident, Observation, Sample, Stamp, Tick, Upward
 from daemon.questions import Answer, Question
 from daemon.settings import Settings
@@ -18,6 +19,7 @@ from daemon.tiers.low import LowTier
 from daemon.tiers.middle import MiddleTier
 
 Ask = Callable[[Sequence[Question]], list[Answer]]
+Read = Callable[[reading.Question], tuple[str, float]]  # an answer, and the seconds that it took
 
 BATCH = 512
 # Seconds into a pause of a log at which time is told to pass: what was found settles, attacks fall quiet,
@@ -29,12 +31,18 @@ AFTERMATH_S = 45  # of the pause after the last observation: long enough to sett
 class Replay:
     """The low and the middle tier in a row; `incidents` holds the newest revision of each.
 
-    `ask` answers the questions of the tiers that it names; the others are left to their baselines.
+    `ask` answers the questions of the tiers that it names; the others are left to their baselines. `read`
+    answers what a served model is asked about what no rule knows, and says after how many seconds.
     """
 
-    def __init__(self, settings: Settings, ask: Mapping[ModelTier, Ask] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, ask: Mapping[ModelTier, Ask] | None = None, read: Read | None = None
+    ) -> None:
+        self._read = read
+        self._answers: list[tuple[float, Finding]] = []  # by when they come
+        self._told: dict[str, str] = {}  # what answers spoke of: findings' ids to classes
         self._ask = dict(ask or {})
-        self.low = LowTier(settings.low)
+        self.low = LowTier(settings.low, unread=read is not None)
         self.middle = MiddleTier(settings.middle)
         self.incidents: dict[str, Incident] = {}
         self.counts: Counter[str] = Counter()
@@ -91,12 +99,29 @@ class Replay:
 
     def _take(self, upward: Sequence[Upward]) -> None:
         changed = self.middle.take(upward)
+        if self._read is not None and upward:
+            changed += self._puzzle(self._read, upward[-1].at)
         ask = self._ask.get("middle")
         if ask is not None and (questions := self.middle.asked()):
             for answer in ask(questions):
                 if answer.scores:
                     changed += self.middle.told(answer.id, answer.scores, answer.thresholds)
         self.incidents |= {incident.id: incident for incident in changed}
+
+    def _puzzle(self, read: Read, now: Stamp) -> list[Incident]:
+        """Ask what no rule knows; the incidents that earlier answers open or change by now."""
+        findings, told = self.middle.puzzles()
+        if findings:
+            asked = reading.question(findings, self._told | told, now.wall)
+            answer, seconds = read(asked)
+            at = Stamp(now.boot, now.mono + seconds, now.wall + seconds)
+            found = reading.read(answer, asked, at)
+            self._answers += [(at.wall, found.finding)] if found.finding else []
+            self._told |= found.told
+        due = [one for at, one in self._answers if at <= now.wall]
+        self._answers = [(at, one) for at, one in self._answers if at > now.wall]
+        self.counts["read"] += len(due)
+        return self.middle.take(due) if due else []
 
 
 def _by_second(batch: Sequence[Observation]) -> Iterator[list[Observation]]:

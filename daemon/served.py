@@ -11,7 +11,7 @@ import math
 import sys
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -21,9 +21,11 @@ import msgspec
 from daemon.advice import served
 from daemon.advice.formats import Lang
 from daemon.child import Child, Watch
+from daemon.clock import now
 from daemon.errors import HauswartError
-from daemon.inquiries import MAX_FRAME_BYTES, Ask, Connect, Said, Told, Unsaid, decode_answer, encode
-from daemon.messages import Advice, Incident
+from daemon.incidents import reading
+from daemon.inquiries import MAX_FRAME_BYTES, Ask, Connect, Told, Unsaid, decode_answer, encode
+from daemon.messages import Advice, Finding, Incident
 from daemon.settings import Served
 
 COMMAND = (sys.executable, "-P", "-m", "daemon", "explain")
@@ -35,6 +37,13 @@ HOUR_S = 3600.0
 KEPT = 16
 
 
+class Read(NamedTuple):
+    """What nobody's rules knew and the model says is wrong."""
+
+    finding: Finding
+    told: Mapping[str, str]  # what it rests on, as of `daemon.incidents.reading`
+
+
 class Explained(NamedTuple):
     """Better texts for this revision of an incident, of those languages that passed."""
 
@@ -44,7 +53,7 @@ class Explained(NamedTuple):
 
 @dataclass
 class _Asked:
-    question: served.Question
+    question: served.Question | reading.Question
     until_s: float
     left: int  # attempts
     number: int = 0
@@ -53,7 +62,7 @@ class _Asked:
 
 
 class ServedModel:
-    """Explains one incident at a time; `notes` holds each trouble once, `audits` every request."""
+    """Answers one question at a time; `notes` holds each trouble once, `audits` every request."""
 
     def __init__(
         self,
@@ -65,15 +74,20 @@ class ServedModel:
         command: Sequence[str] = COMMAND,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        names = ("asked", "spoke", "refused", "failed", "late", "skipped", "requests")
+        names = (
+            *("asked", "spoke", "refused", "failed", "late", "skipped", "requests"),
+            *("readings", "found"),
+        )
         self.counters = dict.fromkeys(names, 0)
         self.notes: deque[str] = deque(maxlen=KEPT)
-        self.audits: deque[tuple[str, Told]] = deque()  # with the incident's id
+        self.audits: deque[tuple[str, Told]] = deque()  # with the incident's id; "" for a reading
         self._settings, self._languages, self._clock = settings, list(languages), clock
         self._child = Child(command, watch=watch, pid_file=pid_file)
         self._waiting: OrderedDict[str, Incident] = OrderedDict()
         self._asked: _Asked | None = None
+        self._unread: reading.Question | None = None
         self._recent: deque[float] = deque()  # when incidents were asked about, within the hour
+        self._recent_readings: deque[float] = deque()
         self._said: set[str] = set()
         self._retry_s, self._failures, self._number = -math.inf, 0, 0
         self._off = False
@@ -82,7 +96,7 @@ class ServedModel:
     @property
     def busy(self) -> bool:
         """Whether something is asked or waits to be."""
-        return self._asked is not None or bool(self._waiting)
+        return self._asked is not None or self._unread is not None or bool(self._waiting)
 
     @property
     def pid(self) -> int:
@@ -94,7 +108,7 @@ class ServedModel:
         """How long until `step` has something to do by itself."""
         if self._asked is not None:
             return max(0.0, self._asked.until_s + GRACE_S - self._clock())
-        if self._waiting:
+        if self._waiting or self._unread is not None:
             return 0.0
         return max(0.0, self._idle_s + IDLE_S - self._clock()) if self._child.running else math.inf
 
@@ -108,10 +122,15 @@ class ServedModel:
             self._waiting.popitem(last=False)
             self.counters["skipped"] += 1
 
-    def step(self) -> list[Explained]:
+    def want_reading(self, question: reading.Question) -> None:
+        """Have this read next, in place of what waits to be: it has what was new then, too."""
+        if not self._off:
+            self._unread = question
+
+    def step(self) -> list[Explained | Read]:
         """Hear what was answered, end what takes too long, ask the next. Never blocks."""
         self._child.reap()
-        found = []
+        found: list[Explained | Read] = []
         while (data := self._child.receive(MAX_FRAME_BYTES)) is not None:
             found += self._hear(data)
         now_s = self._clock()
@@ -127,6 +146,7 @@ class ServedModel:
     def close(self) -> None:
         """End what is on its way."""
         self._waiting.clear()
+        self._unread = None
         if self._asked is not None:
             self._lose("failed", "")
         self._child.end()
@@ -134,9 +154,18 @@ class ServedModel:
     # --- asking ---------------------------------------------------------------------------------------------
 
     def _ask_next(self) -> None:
+        """What may open an incident comes before a better text for one."""
+        if self._asked is None and self._unread is not None:
+            unread, self._unread = self._unread, None
+            limit = self._settings.readings_per_hour
+            if self._may_ask(self._clock(), self._recent_readings, limit, "new lines"):
+                self.counters["readings"] += 1
+                self._put(_Asked(unread, self._clock() + self._settings.timeout_s, 1))
+            else:
+                self.counters["skipped"] += 1
         while self._asked is None and self._waiting:
             _, incident = self._waiting.popitem()  # the latest is what the operator looks at
-            if not self._may_ask(self._clock()):
+            if not self._may_ask(self._clock(), self._recent, self._settings.per_hour, "incidents"):
                 self.counters["skipped"] += 1
                 continue
             try:
@@ -150,15 +179,15 @@ class ServedModel:
             until_s = self._clock() + self._settings.timeout_s
             self._put(_Asked(question, until_s, self._settings.attempts))
 
-    def _may_ask(self, now_s: float) -> bool:
+    def _may_ask(self, now_s: float, recent: deque[float], limit: int, what: str) -> bool:
         if now_s < self._retry_s:
             return False
-        while self._recent and now_s - self._recent[0] > HOUR_S:
-            self._recent.popleft()
-        if len(self._recent) >= self._settings.per_hour:
-            self._note(f"was asked about {self._settings.per_hour} incidents within the hour, and is spared")
+        while recent and now_s - recent[0] > HOUR_S:
+            recent.popleft()
+        if len(recent) >= limit:
+            self._note(f"was asked about {limit} {what} within the hour, and is spared")
             return False
-        self._recent.append(now_s)
+        recent.append(now_s)
         return True
 
     def _put(self, asked: _Asked) -> None:
@@ -181,7 +210,7 @@ class ServedModel:
 
     # --- answers --------------------------------------------------------------------------------------------
 
-    def _hear(self, data: bytes) -> list[Explained]:
+    def _hear(self, data: bytes) -> list[Explained | Read]:
         if not data:
             ended = self._child.tell_end()
             if self._asked is None:
@@ -198,30 +227,46 @@ class ServedModel:
         if asked is None or frame.id != asked.number:
             return []  # nothing else is on its way
         self.counters["requests"] += len(frame.requests)
-        self.audits += [(asked.question.incident.id, one) for one in frame.requests]
+        self.audits += [(_about(asked.question), one) for one in frame.requests]
         if isinstance(frame, Unsaid):
             self._fail(frame)
             return []
-        return self._judge(asked, frame)
-
-    def _judge(self, asked: _Asked, frame: Said) -> list[Explained]:
         self._failures, self._retry_s = 0, -math.inf
         model = self._settings.model or frame.model or "a model"
         place = frame.requests[-1].host if frame.requests else self._settings.url
-        incident = asked.question.incident
-        reading = served.read(frame.text, asked.question, f"{model} at {place}")
-        for one in reading.advice:
+        author = f"{model} at {place}"
+        if isinstance(asked.question, reading.Question):
+            return self._take_reading(asked.question, frame.text, author)
+        return self._judge(asked, asked.question, frame.text, author)
+
+    def _take_reading(self, question: reading.Question, text: str, author: str) -> list[Explained | Read]:
+        self._asked = None
+        found = reading.read(text, question, now(), author)
+        if found.fault:
+            self.counters["refused"] += 1
+            self._note(f"what it read was refused: {found.fault[:300]}", once="misread")
+        if found.finding is None:
+            return []
+        self.counters["found"] += 1
+        return [Read(found.finding, found.told)]
+
+    def _judge(
+        self, asked: _Asked, question: served.Question, text: str, author: str
+    ) -> list[Explained | Read]:
+        incident = question.incident
+        said = served.read(text, question, author)
+        for one in said.advice:
             asked.kept.setdefault(one.lang, one)
-        whole = len(asked.kept) == len(asked.question.languages)
+        whole = len(asked.kept) == len(question.languages)
         newer = incident.id in self._waiting
         if not whole and asked.left > 0 and not newer and self._clock() < asked.until_s:
-            asked.question = served.again(asked.question, frame.text, reading)
+            asked.question = served.again(question, text, said)
             self._put(asked)
             return []
         self._asked = None
         if not whole:
             self.counters["refused"] += 1
-            self._note(f"its text was refused: {'; '.join(reading.faults)[:300]}", once="refused")
+            self._note(f"its text was refused: {'; '.join(said.faults)[:300]}", once="refused")
         else:
             self._said.clear()
         if not asked.kept or newer:
@@ -237,6 +282,7 @@ class ServedModel:
         if frame.kind == "config":
             self._off = True  # it does not come right by itself
             self._waiting.clear()
+            self._unread = None
             return
         self._back_off(frame.retry_after_s or 0.0)
 
@@ -248,7 +294,7 @@ class ServedModel:
             self.counters[counter] += 1
             seconds = round(self._clock() - asked.sent_s, 3)
             lost = Told(self._settings.url, "evidence", self._settings.model, 0, "", "lost", seconds)
-            self.audits.append((asked.question.incident.id, lost))
+            self.audits.append((_about(asked.question), lost))
         if reason:
             self._note(reason, once="trouble")
             self._back_off(0.0)
@@ -264,3 +310,7 @@ class ServedModel:
         if key not in self._said:
             self._said.add(key)
             self.notes.append(f"the served model: {reason}; what spoke before it stays")
+
+
+def _about(question: served.Question | reading.Question) -> str:
+    return "" if isinstance(question, reading.Question) else question.incident.id

@@ -30,7 +30,8 @@ TIMEOUT_S = 120.0
 What = Literal["evidence", "prompts", "documents"]
 # What each word of a consent means, as the operator is told.
 LEAVES: dict[What, str] = {
-    "evidence": "redacted evidence of incidents: log lines, metrics, names of units, devices and users",
+    "evidence": "redacted evidence of incidents, and with `reads` of what may be one: log lines, metrics,"
+    " names of units, devices and users",
     "prompts": "the redacted prompts and target answers of your cases and test files",
     "documents": "redacted passages of your documents, and the questions asked about them",
 }

@@ -1,153 +1,293 @@
-"""What unknown lines are about, learnt from labelled messages: the tables and who makes them."""
+"""What no rule knows, read by a served model: what is asked and when, what of an answer is believed."""
+
+from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import time
 
+import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-import models.reading
-from daemon.settings import Low
-from daemon.tiers.lines import LineJudge
-from models.errors import BundleError
-from models.lines import encode
-from models.reading import FOLDER, KERNEL, PROGRAMS, Table, pack, reading
-from models.taxonomy import FaultClass
-from training.reading import KERNEL_FILE, MESSAGES, Reader, figures, foretell, messages, write_reading
-from training.tables import DataError
+from daemon.incidents import reading, unexplained
+from daemon.incidents.unexplained import Unexplained
+from daemon.messages import Evidence, Finding, Line, Sample, Stamp, Subject, Tick
+from daemon.replay import Replay
+from daemon.served import Read, ServedModel
+from daemon.settings import Low, Middle, Served, Settings
+from daemon.store.reader import StoreReader
+from daemon.store.writer import StoreWriter
+from daemon.tiers.lines import UNREAD_PER_MINUTE
+from daemon.tiers.low import LowTier
+from daemon.tiers.middle import MiddleTier
+from models.taxonomy import Category, FaultClass, Severity, SubjectKind
+from tests.fixtures.chat import Reply, serve
 
-F = FaultClass
-HEADER = "# what it is\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "kernel", "fault"),
-    [
-        ("Error: ENOSPC: System limit for number of file watchers reached", False, F.FD_EXHAUSTION),
-        ("could not connect to the metadata backend: no route to it", False, F.DEPENDENCY_FAILED),
-        (
-            "EXT4-fs error (device sda1): ext4_validate_block_bitmap: bad block bitmap checksum",
-            True,
-            F.FILESYSTEM_CORRUPT,
-        ),
-        ("listening for requests on all interfaces", False, None),
-        ("registered new interface driver", True, None),
-    ],
-)
-def test_shipped_tables_read_lines_that_they_did_not_learn(text, kernel, fault):
-    read = reading(text, kernel=kernel)
-    assert read.fault is fault
-    assert 0.3 <= read.sure <= 1.0
+T0 = 1.8e9
+LINES = [
+    "1795883932: New connection from 203.0.113.164:46238 on port 1883.",
+    "1795883932: Client <unknown> disconnected, not authorised.",
+]
 
 
-def test_shipped_tables_name_only_fault_classes_and_hold_what_the_recipe_learns_from():
-    for name in (KERNEL, PROGRAMS):
-        table = Table((FOLDER / f"{name}.safetensors").read_bytes())
-        rows = messages(MESSAGES, name)
-        assert set(table.names) == {row.name for row in rows} | {"once"}
-        assert len(rows) > 5_000
+def at(t):
+    return Stamp("b", t, T0 + t)
 
 
-@given(st.text(max_size=2_000), st.booleans())
-def test_no_text_breaks_a_reading(text, kernel):
-    read = reading(text, kernel=kernel)
-    assert 0.0 <= read.sure <= 1.0
-    assert 0.0 <= read.once <= 1.0
-
-
-def test_table_comes_back_as_it_was_packed():
-    table = Table(
-        pack(["disk-full", "none", "once"], [-1.0, 0.5, 0.0], {"full": 2.0}, {"full": {0: 4.0, 1: -4.0}})
+def found(number, text, unit="broker.service", *, t=0.0, rule="line.unread", **more):
+    evidence = Evidence(f"e{number}", "line", "cursor", T0 + t, T0 + t, text, more.pop("values", {}))
+    subjects = [Subject(SubjectKind.UNIT, unit)]
+    return Finding(
+        f"f{number}", at(t), rule, Category.UNKNOWN, Severity.INFO, 0.1, subjects, {}, [evidence], **more
     )
-    assert table.scores("nothing known here") == [-1.0, 0.5, 0.0]
-    assert table.scores("full") == pytest.approx([3.0, -3.5, 0.0], abs=1e-3)
-    assert table.read("full").fault is F.DISK_FULL
-    assert table.read("anything else").fault is None
-
-
-@given(st.binary(max_size=300))
-def test_damaged_table_is_refused(content):
-    whole = pack(["disk-full", "none", "once"], [-1.0, 0.5, 0.0], {"full": 2.0}, {"full": {0: 4.0, 1: -4.0}})
-    for damaged in (content, whole[: len(content)], whole[:40] + content):
-        if damaged != whole:
-            with pytest.raises(BundleError):
-                Table(damaged)
-
-
-def test_damaged_table_stops_the_tier_at_its_start_and_says_which_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(models.reading, "FOLDER", tmp_path)
-    models.reading._table.cache_clear()
-    try:
-        with pytest.raises(BundleError, match=r"kernel\.safetensors"):
-            LineJudge(Low())
-    finally:
-        models.reading._table.cache_clear()
-
-
-# --- making one -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def folder(tmp_path):
-    said = {
-        "disk-full\tonce": "the {} volume has no room left for {}",
-        "dependency-failed\tlasting": "the {} upstream refuses what {} asks of it",
-        "none\tnone": "the {} client has asked for {} and got it",
-    }
-    for file in (KERNEL_FILE, "servers.tsv"):
-        rows = [
-            f"{label}\tp{at}\t{text.format(f'{one} kind', 'it')}"
-            for label, text in said.items()
-            for at, one in enumerate(["red", "blue", "green", "white", "black", "grey"])
-        ]
-        (tmp_path / file).write_text(HEADER + "\n".join(rows) + "\n", encoding="utf-8")
-    return tmp_path
+def findings():
+    return [
+        found(number, text, t=float(number), values={"lines_count": 8.0}) for number, text in enumerate(LINES)
+    ]
 
 
-def test_reader_reads_programs_that_it_did_not_learn_from(folder):
-    rows = messages(folder, PROGRAMS)
-    assert len(rows) == 18
-    read = foretell(rows, folds=3)
-    assert [one.fault.value if one.fault else "none" for one in read] == [row.name for row in rows]
-    assert figures(rows, read)[0]["faults"] == 1.0
+def says(fault="auth-bruteforce", evidence=("F2",), **more):
+    said = {"fault": fault, "kind": "address", "name": "203.0.113.164", "severity": "warning"}
+    return json.dumps(said | {"evidence": list(evidence)} | more)
 
 
-def test_what_is_written_is_what_was_learnt(folder, tmp_path):
-    rows = messages(folder, KERNEL)
-    out = tmp_path / "new" / "kernel.safetensors"
-    assert write_reading(out, rows)["messages"] == 18
-    table = Table(out.read_bytes())
-    assert table.read(encode("the pink kind volume has no room left")).fault is F.DISK_FULL
-    assert Reader(rows).table() == out.read_bytes()
+# --- what is asked ------------------------------------------------------------------------------------------
+
+
+def test_a_question_holds_lines_as_data_how_often_and_what_is_told_already(findings):
+    asked = reading.question(findings, {"f0": "disk-full"}, T0 + 5.0)
+    system, user = (one["content"] for one in asked.messages)
+    assert all(f"  {fault.value}: " in system for fault in reading.FAULTS)
+    assert sum(not one.benign for one in FaultClass) - 1 == len(reading.FAULTS)  # all but unknown
+    inner = user.removeprefix("<found>\n").removesuffix("\n</found>")
+    assert "<" not in inner  # nothing a program writes ends the block
+    first, second = json.loads(inner)
+    assert first == {
+        "id": "F1", "ago_s": 5.0, "of": "unit broker.service", "line": LINES[0], "times": 8,
+        "told": "disk-full",
+    }  # fmt: skip
+    assert "told" not in second
+    enumerated = asked.schema["json_schema"]["schema"]["properties"]
+    assert enumerated["evidence"]["items"]["enum"] == ["F1", "F2"]
+    assert enumerated["fault"]["enum"][0] == "none"
+
+
+def test_what_is_new_is_asked_about_once_after_a_moment_and_not_too_often(findings):
+    kept = Unexplained()
+    kept.note(findings[0], 10.0)
+    assert kept.due(10.5, ()) == []
+    assert kept.due(11.0, ()) == findings[:1]
+    kept.note(findings[1], 11.2)
+    assert kept.due(13.0, ()) == []
+    assert kept.due(14.0, ()) == findings  # with what was found before
+    assert kept.due(20.0, ()) == []
+    kept.note(found(3, "more"), 21.0)
+    assert kept.due(25.0, {"f3"}) == []  # an incident explains it
+    assert kept.due(75.0, ()) == [found(3, "more")]  # no longer, and the others are forgotten
+    assert kept.due(90.0, ()) == []
+
+
+def test_nothing_about_ourselves_or_that_is_over_is_asked():
+    kept = Unexplained()
+    for rule in ("reader.absent", "stage.silent", "read.disk-full"):
+        kept.note(found(1, "x", rule=rule), 0.0)
+    kept.note(found(2, "x", ended=True), 0.0)
+    assert kept.due(10.0, ()) == []
+
+
+def test_memory_of_what_was_asked_is_bounded(monkeypatch):
+    monkeypatch.setattr(unexplained, "ASKED_MAX", 4)
+    kept = Unexplained()
+    for number in range(40):
+        kept.note(found(number, "x"), 4.0 * number)
+        assert kept.due(4.0 * number + 3.5, ())
+    assert len(kept._asked) == 4
+
+
+def observed(tier, texts, *, step=1.0, start=10.0):
+    upward = []
+    for number, text in enumerate(texts):
+        line = Line(at(start + step * number), "journal", text, unit="broker.service", identifier="mosquitto")
+        upward += tier.observe([line])
+    return [one for one in upward if isinstance(one, Finding)]
+
+
+def test_lines_nobody_understands_are_findings_only_where_somebody_reads_them():
+    texts = [f"Client c{number} took the turnip off the shelf" for number in range(9)]
+    assert observed(LowTier(Low()), texts) == []
+    told = observed(LowTier(Low(), unread=True), texts)
+    assert [one.rule for one in told] == ["line.unread"] * 2
+    assert [one.evidence[0].values["lines_count"] for one in told] == [1.0, 8.0]
+    assert all(one.hints == {} for one in told)
+
+
+def test_a_flood_of_new_lines_is_bounded():
+    words = "abcdefghijklmnopqrstuvwxyz"
+    texts = [
+        " ".join(words[(n * k) % 26] * 5 for k in range(1, 9)) + f" {words[n % 26]}{n}x" for n in range(300)
+    ]
+    told = observed(LowTier(Low(), unread=True), texts, step=0.01)
+    assert 10 < len(told) <= UNREAD_PER_MINUTE
+
+
+# --- what is believed ---------------------------------------------------------------------------------------
+
+
+def heard(answer, findings):
+    return reading.read(answer, reading.question(findings, {}, T0), at(6.0), "big at home")
+
+
+def test_an_answer_becomes_a_finding_with_its_evidence_and_whom_that_names(findings):
+    one = heard(says(), findings).finding
+    assert (one.rule, one.category, one.severity) == (
+        "read.auth-bruteforce", Category.SECURITY, Severity.WARNING,
+    )  # fmt: skip
+    assert one.path == "model"
+    assert one.template == "big at home"
+    # The address stands in F1 only, which was not cited: it is not believed.
+    assert [(who.kind.value, who.name) for who in one.subjects] == [("unit", "broker.service")]
+    both = heard(says(evidence=["F1", "F2"]), findings).finding
+    assert [(who.name, who.score) for who in both.subjects] == [
+        ("203.0.113.164", 1.0),
+        ("broker.service", 0.5),
+    ]
+    assert [piece.text for piece in both.evidence] == LINES
+    assert both.evidence[0].speaks_for == {FaultClass.AUTH_BRUTEFORCE: 0.8}
+
+
+def test_kind_of_what_is_known_is_not_the_models_to_choose(findings):
+    one = heard(says(kind="file", name="broker.service"), findings).finding
+    assert [(who.kind.value, who.score) for who in one.subjects] == [("unit", 1.0)]
+    host = heard(says(kind="host", name="x"), findings).finding
+    assert [who.name for who in host.subjects] == ["broker.service"]
+
+
+def test_nothing_wrong_is_no_finding_and_no_complaint(findings):
+    assert heard('{"fault": "none"}', findings) == (None, "", {})
+    assert heard('Well: {"fault": "none", "evidence": []} I think.', findings) == (None, "", {})
 
 
 @pytest.mark.parametrize(
-    "line", ["disk-fool\tonce\tp\tno room", "disk-full\tsometimes\tp\tno room", "disk-full\tonce\tp"]
+    ("answer", "said"),
+    [
+        ("", "not the JSON"),
+        ("[1]", "not the JSON"),
+        ("{" * 5000, "not the JSON"),
+        (says(fault="boot"), "no fault is called 'boot'"),
+        (says(fault="rm -rf /" * 5), "no fault is called"),
+        (says(severity="info"), "not the JSON"),
+        (says(evidence=[]), "cites no evidence"),
+        (says(evidence=["F9", "E1"]), "cites no evidence"),
+        (says(action="reboot"), "not the JSON"),
+        (says(name="n" * 300), "not the JSON"),
+    ],
 )
-def test_wrong_label_is_named_with_its_place(folder, line):
-    path = folder / "servers.tsv"
-    path.write_text(path.read_text() + line + "\n")
-    with pytest.raises(DataError, match=r"servers\.tsv:20"):
-        messages(folder, PROGRAMS)
+def test_what_was_not_asked_for_is_refused(findings, answer, said):
+    one = heard(answer, findings)
+    assert one.finding is None
+    assert said in one.fault
 
 
-def test_folder_without_messages_is_an_error(tmp_path):
-    with pytest.raises(DataError, match="holds no labelled messages"):
-        messages(tmp_path, KERNEL)
+def test_a_reading_opens_an_incident_and_the_same_again_no_second_one(findings):
+    tier = MiddleTier(Middle())
+    changed = []
+    for number in range(3):
+        tier.take([Tick(at(6.0 + number)), *findings])
+        one = reading.read(says(evidence=["F1", "F2"]), reading.question(findings, {}, T0), at(6.0 + number))
+        changed += tier.take([one.finding, Tick(at(8.0 + number))])
+    (incident,) = {one.id: one for one in changed}.values()
+    assert incident.fault_class is FaultClass.AUTH_BRUTEFORCE
+    assert incident.culprits[0].name == "203.0.113.164"
+    assert tier.counters["opened"] == 1
+    assert incident.path == "model"
+    assert one.told == {"f0": "auth-bruteforce", "f1": "auth-bruteforce"}
 
 
-def test_verb_writes_both_tables_and_says_how_well_they_read(folder, tmp_path):
-    def run(*options):
-        command = [sys.executable, "-m", "daemon", "train", "reading", str(folder), *options]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+# --- in a replay and in the daemon --------------------------------------------------------------------------
 
-    assert run("--out", str(tmp_path / "out"))["kernel"]["messages"] == 18
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        f"{KERNEL}.safetensors",
-        f"{PROGRAMS}.safetensors",
-    ]
-    assert run("--folds", "3")["programs"][0]["faults"] == 1.0
+
+def course():
+    """A minute of a broker whose clients are refused, and a metric a second."""
+    for second in range(30):
+        yield Sample(at(float(second)), "host", {"cpu.busy": 0.1})
+        if second >= 10:
+            for text in LINES * 4:
+                yield Line(
+                    at(second + 0.5),
+                    "journal",
+                    text,
+                    unit="broker.service",
+                    identifier="mosquitto",
+                    cursor="c",
+                )
+
+
+def test_a_replay_asks_and_takes_the_answer_when_it_comes():
+    asked = []
+
+    def read(question):
+        asked.append(question)
+        many = any(one.evidence[0].values.get("lines_count", 0) >= 8 for one in question.findings.values())
+        names = [name for name, one in question.findings.items() if one.rule == "line.unread"]
+        return (says(evidence=names[:2]) if many else '{"fault": "none"}'), 1.5
+
+    replays = [Replay(Settings(), {}, read), Replay(Settings())]
+    for one in replays:
+        one.feed(list(course()))
+        one.finish()
+    (incident,) = replays[0].incidents.values()
+    assert incident.culprits[0].name == "203.0.113.164"
+    assert 1.5 <= incident.opened_at - (T0 + 11.5) <= 7.0  # of the eighth line; asked after 1 to 3 s
+    assert replays[1].incidents == {}
+    assert 2 <= len(asked) <= 4
+    assert '"told":"auth-bruteforce"' in asked[-1].messages[1]["content"]
+
+
+def test_store_gives_what_was_found_lately_and_which_of_it_is_told(tmp_path, findings):
+    with StoreWriter(tmp_path / "store.sqlite") as store:
+        store.save([], [found(9, "long ago", t=-500.0), *findings])
+    with StoreReader(tmp_path / "store.sqlite") as reader:
+        assert reader.found(T0 - 1.0) == (findings, {})
+        assert reader.found(T0 - 1.0, limit=1) == (findings[1:], {})
+
+
+def hear(model, within_s=10.0):
+    told, until = [], time.monotonic() + within_s
+    while time.monotonic() < until:
+        told += model.step()
+        if not model.busy:
+            return told
+        time.sleep(0.01)
+    raise AssertionError("it is still busy")
+
+
+def test_a_served_model_reads_within_its_hour_and_what_it_reads_is_audited(findings):
+    question = reading.question(findings, {}, time.time())
+    with serve([Reply(says(evidence=["F1", "F2"])), Reply("nonsense"), Reply('{"fault": "none"}')]) as server:
+        model = ServedModel(Served(url=server.url, reads=True, readings_per_hour=3), ["en"])
+        try:
+            model.want_reading(question)
+            (told,) = hear(model)
+            assert isinstance(told, Read)
+            assert told.finding.template.endswith(server.url.split("/")[2])
+            for _ in range(3):
+                model.want_reading(question)
+                assert hear(model) == []
+        finally:
+            model.close()
+    assert server.asked[0]["response_format"] == msgspec.to_builtins(question.schema)
+    counts = {name: model.counters[name] for name in ("readings", "found", "refused", "skipped", "requests")}
+    assert counts == {"readings": 3, "found": 1, "refused": 1, "skipped": 1, "requests": 3}
+    assert [name for name, _ in model.audits] == ["", "", ""]
+    said = " ".join(model.notes)
+    assert "what it read was refused" in said
+    assert "asked about 3 new lines within the hour" in said
+
+
+def test_reading_needs_an_address_and_the_operators_word():
+    assert not Served().reading
+    assert not Served(url="http://127.0.0.1:1").reading
+    assert not Served(reads=True).reading
+    assert Served(url="http://127.0.0.1:1", reads=True).reading

@@ -66,3 +66,38 @@ def test_first_advice_waits_for_nobody_and_the_served_text_takes_its_place(tmp_p
     assert "203.0.113.9" not in "".join(line for line in said.splitlines() if "asked" in line)
     counters = found.stages()["top"]["counters"]
     assert counters["advised_by_served"] == counters["served/spoke"] >= 1
+
+
+def reading(body):
+    """A model that takes eight refused clients of a broker for guesses, and explains nothing."""
+    said = body["messages"][1]["content"]
+    if "<found>" not in said:
+        return Reply("{}")
+    found = json.loads(said.partition("<found>")[2].rpartition("</found>")[0])
+    refused = [one["id"] for one in found if "turned away" in one.get("line", "") and one["times"] >= 8]
+    if not refused:
+        return Reply('{"fault": "none"}')
+    address = {"kind": "address", "name": "203.0.113.77", "severity": "warning", "evidence": refused}
+    return Reply(json.dumps({"fault": "auth-bruteforce", **address}))
+
+
+def test_what_no_rule_knows_is_read_and_becomes_an_incident(tmp_path):
+    log = tmp_path / "turnstile.log"
+    log.touch()
+    with serve(reading) as server:
+        environment = {
+            "HAUSWART_TOP__SERVED__URL": server.url,
+            "HAUSWART_TOP__SERVED__READS": "true",
+            "HAUSWART_LOG_LEVEL": "warning",
+        }
+        with live(tmp_path, more_environment=environment, follow=[str(log)]) as found:
+            append(log, "".join(f"badge {n} of 203.0.113.77 turned away\n" for n in range(8)))
+            assert wait_until(found.incidents, 30)
+            (incident,) = found.incidents()
+            assert wait_until(lambda: found.stages()["top"]["counters"].get("read"), 20)
+        said = (tmp_path / "daemon.log").read_text()
+    assert incident.fault_class.value == "auth-bruteforce"
+    assert incident.culprits[0].name == "203.0.113.77"
+    assert any("turned away" in one.text for one in incident.evidence)
+    assert "what no rule knows: " in said
+    assert "turned away" not in said

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from daemon.incidents.context import CHANGES, Contexts, Effect, Weighing, Window, describe, main_class
 from daemon.incidents.situations import OCCURRENCES_TOLD, Condition, Opinion, Situation, family
+from daemon.incidents.unexplained import READ
 from daemon.messages import ContextNote, Culprit
 from daemon.subjects import Key, generic, split_pid
 from models.causes import Reach, correct, effect
@@ -115,7 +116,7 @@ def judge(
         lowered=bool(strong) and all(one.weighing.factor < 1.0 for one in strong),
         excused=any(one.weighing.factor < 1.0 for one in weighed),
         benign=any(one.benign and scores[one] >= scores.get(fault, 0.0) for one in scores),
-        path="model" if held else "baseline",
+        path="model" if held or _read(told, strong) else "baseline",
     )
 
 
@@ -143,6 +144,14 @@ def _behind(scores: dict[FaultClass, float], weighed: Sequence[_Weighed]) -> dic
 def _names(condition: Condition) -> bool:
     """Whether what could make an incident says whom it is about."""
     return not condition.weak and any(who[0] != _K.HOST for who in condition.subjects)
+
+
+def _read(fault: FaultClass, strong: Sequence[_Weighed]) -> bool:
+    """Whether nobody but a served model, which read what no rule knows, speaks for the class."""
+    speaking = [
+        one.condition.finding for one in strong if one.condition.finding.hints.get(fault, 0.0) >= FULL_HINT
+    ]
+    return bool(speaking) and all(one.rule.startswith(READ) for one in speaking)
 
 
 def _telling(strong: list[_Weighed]) -> list[_Weighed]:

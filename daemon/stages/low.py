@@ -255,7 +255,8 @@ def run(settings: Settings) -> None:
     try:
         consumer = FlowConsumer(wire, EDGE_IN, observation_decoder())
         tell_unchecked(life, wire)
-        tier = LowTier(settings.low, _read_state(settings.folder("low") / "low.state"))
+        state = _read_state(settings.folder("low") / "low.state")
+        tier = LowTier(settings.low, state, unread=settings.top.served.reading)
         telemetry = SegmentWriter(
             settings.state / "telemetry", settings.low.telemetry_days, settings.low.telemetry_mib
         )

@@ -82,6 +82,10 @@ class Tier(Protocol):
         """Silences that follow from habits, each once."""
         ...
 
+    def puzzles(self) -> tuple[list[Finding], dict[str, str]]:
+        """Findings that nothing explains, if there is news in them."""
+        ...
+
     @property
     def unsettled(self) -> bool:
         """Whether findings are held that are in no incident yet."""
@@ -243,6 +247,8 @@ class MiddleStage:
             self._bulletin.tell(incident)
         for silence in self._tier.learned():
             self._learn(silence)
+        if self._life.settings.top.served.reading and (puzzle := self._tier.puzzles()[0]):
+            self._wake.publish(Wake("findings", puzzle[-1].id))
 
     def _learn(self, silence: KeepSilence) -> None:
         """Keep a habit; where that fails it holds until this stage ends, and is learned again some day."""

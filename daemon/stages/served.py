@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from daemon.message_ids import MessageId
-from daemon.messages import Incident
+from daemon.messages import Finding, Incident
 from daemon.settings import Settings
 from daemon.stages.life import Life
 from daemon.stages.process import describe
@@ -14,7 +17,10 @@ from daemon.status import explainer_pid_path
 
 if TYPE_CHECKING:
     from daemon.inquiries import Told
-    from daemon.served import Explained, ServedModel
+    from daemon.served import Explained, Read, ServedModel
+
+
+TOLD_MAX = 256
 
 
 class Explanations:
@@ -23,6 +29,9 @@ class Explanations:
     def __init__(self, life: Life, settings: Settings) -> None:
         self._life, self._settings = life, settings
         self._model: ServedModel | None = None
+        self._told: OrderedDict[str, str] = (
+            OrderedDict()
+        )  # findings that readings spoke of, and their classes
 
     @property
     def wait_s(self) -> float:
@@ -38,17 +47,26 @@ class Explanations:
 
     def want(self, incident: Incident) -> None:
         """Have a better text for this revision, when it is its turn."""
+        if model := self._served():
+            model.want(incident)
+
+    def want_reading(self, findings: Sequence[Finding], told: Mapping[str, str]) -> None:
+        """Have read what no rule knows; `told`: the classes of the incidents that have some of it."""
+        if findings and self._settings.top.served.reading and (model := self._served()):
+            from daemon.incidents.reading import question  # noqa: PLC0415  # only where it is on
+
+            model.want_reading(question(findings, {**self._told, **told}, time.time()))
+
+    def _served(self) -> ServedModel | None:
         top = self._settings.top
-        if not top.served.url:
-            return
-        if self._model is None:
+        if top.served.url and self._model is None:
             from daemon.served import ServedModel  # noqa: PLC0415  # only where it is on
 
             pid_file = explainer_pid_path(self._life.runtime)
             self._model = ServedModel(top.served, top.languages, watch=self._life.listen, pid_file=pid_file)
-        self._model.want(incident)
+        return self._model
 
-    def step(self) -> list[Explained]:
+    def step(self) -> list[Explained | Read]:
         """The texts that came since; says what was asked and what went wrong."""
         if self._model is None:
             return []
@@ -59,6 +77,10 @@ class Explanations:
                 f"the served model: {describe(error)}", MessageId.MODEL_FELL_BACK, tier="top"
             )
             found = []
+        for one in found:
+            self._told |= getattr(one, "told", {})
+        while len(self._told) > TOLD_MAX:
+            self._told.popitem(last=False)
         while self._model.audits:
             self._audit(*self._model.audits.popleft())
         while self._model.notes:
@@ -73,8 +95,9 @@ class Explanations:
 
     def _audit(self, incident_id: str, told: Told) -> None:
         """Where, how much and with what outcome; never what."""
+        about = f"about incident {incident_id}" if incident_id else "what no rule knows"
         self._life.tell.audit(
-            f"asked {told.host} about incident {incident_id}: {told.sent_bytes} bytes of redacted"
+            f"asked {told.host} {about}: {told.sent_bytes} bytes of redacted"
             f" {told.what}, outcome {told.outcome}, {told.seconds:g} s",
             MessageId.SERVED_ASKED,
             incident=incident_id,

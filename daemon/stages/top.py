@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from daemon.bus import LOOK_EVERY_S, RecordsClient, WakeListener, Wire
 from daemon.errors import HauswartError
+from daemon.incidents.unexplained import SHOWN_S, noteworthy
 from daemon.message_ids import MessageId
-from daemon.messages import Advice, Incident, KeepAdvice, KeepFinding
+from daemon.messages import Advice, Finding, Incident, KeepAdvice, KeepFinding
 from daemon.scorer import Scorer
 from daemon.settings import Settings
 from daemon.stages.consult import Consultation, consultation
@@ -21,7 +22,7 @@ from daemon.stages.process import describe
 from daemon.stages.served import Explanations
 
 if TYPE_CHECKING:
-    from daemon.served import Explained
+    from daemon.served import Explained, Read
 
 KEEP_TIMEOUT_S = 4.0  # less than the time in which a stage has to stop
 RETRY_S = 3.0
@@ -57,12 +58,14 @@ class TopStage:
         client: RecordsClient,
         *,
         needing: Callable[[], Sequence[Incident]],
+        lately: Callable[[float], tuple[list[Finding], dict[str, str]]],
         tier: Callable[[], Tier],
         model: Consultation,
         served: Explanations,
     ) -> None:
         self._life, self._listener, self._client = life, listener, client
-        self._needing, self._make_tier, self._model, self._served = needing, tier, model, served
+        self._needing, self._lately, self._make_tier = needing, lately, tier
+        self._model, self._served = model, served
         self._tier: Tier | None = None
         self._look_s = self._looked_s = 0.0
         self._given_up: OrderedDict[tuple[str, int], None] = OrderedDict()
@@ -87,9 +90,12 @@ class TopStage:
         """One round: wait, and look if it is time."""
         self._life.wait(min(max(0.0, self._look_s - time.monotonic()), self._served.wait_s))
         self._model.listen()
-        for better in self._served.step():
-            self._keep_better(better)
-        if any(hint.table == "incidents" for hint in self._listener.drain()):
+        for said in self._served.step():
+            self._keep_said(said)
+        hints = {hint.table for hint in self._listener.drain()}
+        if "findings" in hints and self._life.settings.top.served.reading:
+            self._have_read()
+        if "incidents" in hints:
             self._look_s = min(self._look_s, max(time.monotonic(), self._looked_s + PAUSE_S))
         if time.monotonic() < self._look_s or self._life.stopping:
             return
@@ -137,6 +143,29 @@ class TopStage:
             self._give_up(incident, str(error))
         except Exception as error:  # noqa: BLE001  # one incident's text must not keep the others from advice
             self._give_up(incident, describe(error))
+
+    def _have_read(self) -> None:
+        """Have the served model read what was found lately and no rule explains."""
+        try:
+            findings, told = self._lately(time.time() - SHOWN_S)
+        except HauswartError as error:
+            self._life.tell.warning(str(error))
+            return
+        self._served.want_reading(findings, told)
+
+    def _keep_said(self, said: Explained | Read) -> None:
+        from daemon.served import Explained  # noqa: PLC0415  # loaded by whoever said it
+
+        if isinstance(said, Explained):
+            self._keep_better(said)
+            return
+        try:
+            self._client.keep(KeepFinding(said.finding), KEEP_TIMEOUT_S)
+        except HauswartError as error:
+            self._life.tell.warning(f"what the served model read is lost: {error}")
+            self._counts["read_lost"] += 1
+            return
+        self._counts["read"] += 1
 
     def _keep_better(self, better: Explained) -> None:
         """Have a served model's text take the place of what was said; where that fails, that stays."""
@@ -201,6 +230,14 @@ class _Store:
             self._seen = mark
         return found
 
+    def lately(self, since: float) -> tuple[list[Finding], dict[str, str]]:
+        """What was found since a time, and the classes of the open incidents that have some of it."""
+        from daemon.store.reader import StoreReader  # noqa: PLC0415
+
+        with StoreReader(self._path) as reader:
+            findings, told = reader.found(since)
+        return [one for one in findings if noteworthy(one)], told
+
 
 def _mark(path: Path) -> tuple[int, int]:
     try:
@@ -248,6 +285,7 @@ def run(settings: Settings) -> None:
             WakeListener(wire),
             RecordsClient(life.runtime, wire),
             needing=store.needing_advice,
+            lately=store.lately,
             tier=make_tier,
             model=model,
             served=Explanations(life, settings),

@@ -39,14 +39,18 @@ KNOWN_MAX = 16  # meanings tried on the lines of one template
 THRIFTY_CHARS = 200  # at both ends of a line: what is known stands there
 ALL_UNITS = 2.0  # all units together may spend twice a single one's share
 WEAK_PER_SECOND, WEAK_PER_MINUTE, KNOWN_PER_SECOND = 10, 60, 50
+UNREAD_PER_MINUTE = 60
 RAISED = 0.1  # of a score: what a model adds less than is not told anew
 
 
 class LineJudge:
     """Judges lines of one host in the order of observation time."""
 
-    def __init__(self, settings: Low, values: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, settings: Low, values: Mapping[str, float] | None = None, *, unread: bool = False
+    ) -> None:
         self._settings = settings
+        self._unread = Unread() if unread else None
         self._catalogue = load()
         self._conditions = Conditions()
         self._meanings = Meanings(self._conditions, Places({} if values is None else values))
@@ -122,6 +126,8 @@ class LineJudge:
         findings = self._novel(template, watch, writer, line, t) if novel else []
         if watch.complains and not thrifty:
             findings += self._complain(watch, writer, line, t)
+        if self._unread and not thrifty and self._unread.wants(template, t):
+            findings += self._conditions.hold(oddities.unread(template, line), line.at, t)
         burst = watch.arrive(t)
         if burst or watch.silent:
             findings += self._rate(template, watch, writer, line, t)
@@ -352,6 +358,22 @@ def _share_meaning(heir: Template, other: Template) -> None:
         ours.opinion = ours.opinion or theirs.opinion
 
 
+class Unread:
+    """Which lines somebody is to read who understands what no rule does: few of a kind, few at a time."""
+
+    def __init__(self) -> None:
+        self._minute = self._told = 0
+
+    def wants(self, template: Template, t: float) -> bool:
+        """Whether this line of the template is one: its first, eighth, sixty-fourth."""
+        if template.count not in oddities.READ_AT:
+            return False
+        if int(t) // 60 != self._minute:
+            self._minute, self._told = int(t) // 60, 0
+        self._told += 1
+        return self._told <= UNREAD_PER_MINUTE
+
+
 class Gate:
     """Lets a bounded number of findings through, so that nobody floods the tier above with a clever log."""
 
@@ -369,6 +391,8 @@ class Gate:
             self._second, self._weak_s, self._known_s = int(t), 0, 0
         if int(t) // 60 != self._minute:
             self._minute, self._weak_m = int(t) // 60, 0
+        if finding.rule == oddities.UNREAD:
+            return True  # they have a bound of their own
         if finding.rule.startswith("line."):
             self._weak_s += 1
             self._weak_m += 1

@@ -29,12 +29,13 @@ EVENTS_PER_SECOND = 64  # forwarded: a udev storm must not drown the tier above
 class LowTier:
     """Judges one host's observations; `notes` says what became of a saved state."""
 
-    def __init__(self, settings: Low, state: bytes | None = None) -> None:
+    def __init__(self, settings: Low, state: bytes | None = None, *, unread: bool = False) -> None:
+        """`unread`: lines that nothing here understands are findings, too, for somebody who reads them."""
         self.notes: list[str] = []
         self._time = Timeline()
         self._clocks = Clocks()
         self._metrics = MetricJudge(settings)
-        self._lines = LineJudge(settings, self._metrics.values)
+        self._lines = LineJudge(settings, self._metrics.values, unread=unread)
         self._events = EventJudge(settings)
         self._ticked_t = 0.0
         self._told: Stamp | None = None  # the last tick that went up

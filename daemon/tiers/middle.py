@@ -16,6 +16,7 @@ from daemon.incidents.gathering import Gathering, Label
 from daemon.incidents.opinions import Asking
 from daemon.incidents.quiet import Quiet
 from daemon.incidents.situations import Opinion, Situation, restored
+from daemon.incidents.unexplained import Unexplained
 from daemon.incidents.verdicts import Verdict, judge
 from daemon.messages import Event, Finding, Incident, KeepSilence, Stamp, Tick, Upward
 from daemon.questions import Question
@@ -39,6 +40,7 @@ UNHEARD_S = 30.0  # after a hole in observation time like this, what holds is gi
 REPORTED_S = 35.0  # what still holds was reported again this long after a restart
 QUESTIONS_MAX = 8  # at a time; the rest is asked with the next tick
 
+UNREAD = "line.unread"  # the rule of what no rule understands: nothing to group by
 _COUNTED = ("findings", "weak", "repeated", "dropped", "refused", "evicted", "opened", "merged", "closed")
 _BELOW = frozenset({"collector", "low"})
 _CRASHES = frozenset({FaultClass.SERVICE_CRASH, FaultClass.CRASH_LOOP})
@@ -70,6 +72,7 @@ class MiddleTier:
         self._seen: dict[str, None] = {}
         self._quiet = Quiet(silences, past)
         self._blind = False  # a stage below is silent: no news is no good news
+        self._unexplained = Unexplained()
         self.asking = Asking()  # what the model was asked, and how often its answer mattered
         self._changed: dict[str, Incident] = {}
         self._stored: list[Incident] = [one for one in open_incidents if one.state != "merged"]
@@ -137,6 +140,25 @@ class MiddleTier:
             self._tell(situation, lifecycle.revised(situation.incident, situation, verdict, self._at))
             situation.curious = False
 
+    def puzzles(self) -> tuple[list[Finding], dict[str, str]]:
+        """What was found in the last minute, if there is something new in it that no incident explains.
+
+        And the classes of the open incidents that have some of it, by the findings' ids.
+        """
+        told = {
+            number: situation.incident.fault_class.value
+            for situation in self._gathering.situations.values()
+            if situation.open and situation.incident
+            for number in situation.ids
+        }
+        soon = {
+            number
+            for situation in self._gathering.situations.values()
+            if situation.ripe and not situation.open
+            for number in situation.ids
+        }
+        return self._unexplained.due(self._t, told.keys() | soon), told
+
     # --- what comes in ------------------------------------------------------------------------------------
 
     def _reach(self, at: Stamp, *, live: bool) -> None:
@@ -155,7 +177,10 @@ class MiddleTier:
         self._see(finding.id)
         self.counters["findings"] += 1
         self._blind = _silent(finding)
-        if finding.ended:
+        self._unexplained.note(finding, self._t)
+        if finding.rule == UNREAD:
+            self.counters["weak"] += 1
+        elif finding.ended:
             self._gathering.end(finding, self._t)
         elif weak(finding) or self._quiet.hushes(finding, self._at.wall):
             self.counters["weak"] += 1

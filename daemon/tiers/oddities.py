@@ -29,6 +29,8 @@ _KERNEL_DEVICE = re.compile(
     r"(?:EXT4-fs|XFS|BTRFS|F2FS-fs|JBD2|NTFS3?|FAT-fs|SQUASHFS|EROFS)"
     r"(?: (?:error|warning|info|critical))?:? ?\((?:device )?([\w!-]{1,32})\)"
 )
+UNREAD = "line.unread"
+READ_AT = frozenset({1, 8, 64, 512})  # lines of one kind: how often says what once may not
 ALERT_WEIGHT = 0.25  # of the model's alert-worthiness, where the words' counts 0.1
 
 
@@ -63,6 +65,24 @@ def novel(template: Template, watch: Watch, line: Line) -> Breach:
         once=True,
         category=Category.UNKNOWN if opinion is None else opinion.category,
         path="baseline" if opinion is None else "model",
+    )
+
+
+def unread(template: Template, line: Line) -> Breach:
+    """A kind of line that no rule here understands, for somebody who reads it; it hints at nothing."""
+    return Breach(
+        rule=UNREAD,
+        label=f"{template.key} {template.count}",
+        severity=Severity.of_priority(line.priority),
+        score=0.1,
+        subjects=[subject_of(line)],
+        hints={},
+        text=line.text[:MAX_TEXT],
+        values={"lines_count": float(template.count)},
+        ref=line.cursor or line.source,
+        kind="line",
+        once=True,
+        category=Category.UNKNOWN,
     )
 
 

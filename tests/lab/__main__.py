@@ -54,6 +54,10 @@ def parser() -> argparse.ArgumentParser:
     for name, function in (("score", commands.score_runs), ("report", commands.report_runs)):
         verb = _verb(verbs, name, function)
         verb.add_argument("--no-models", action="store_true", help="the baselines alone")
+        verb.add_argument(
+            "--served", default="", metavar="URL", help="a model there reads what no rule knows"
+        )
+        verb.add_argument("--served-model", default="", metavar="NAME", help="its name there")
         if name == "score":
             verb.add_argument("--json", action="store_true")
         else:

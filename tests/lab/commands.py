@@ -25,6 +25,7 @@ from daemon.status import ModelTier
 from daemon.tiers.top import Write
 from tests.lab import cases, dataset, days, peers, quiet, report, runner, split, tables
 from tests.lab.comparison import compare
+from tests.lab.reader import Reader
 from tests.lab.recording import RecordingError, Watch, is_current, record
 from tests.lab.scenario import Run, Scenario, find, load_noise, missing_programs, runs
 from tests.lab.score import by_class, figures
@@ -221,12 +222,19 @@ def _usable(runs_folder: Path, wanted: dict[str, Scenario]) -> list[Path]:
 
 
 def _judged(folders: list[Path], wanted: dict[str, Scenario], options: argparse.Namespace) -> list[Verdict]:
+    read = Reader(options.served, options.served_model) if options.served else None
     with _models(wanted=not options.no_models) as (_, ask, write), _progress() as bar:
         task = bar.add_task("replaying", total=len(folders))
         found = []
         for folder in folders:
-            found.append(judge(folder, wanted[_name(folder)], ask, write))
+            found.append(judge(folder, wanted[_name(folder)], ask, write, read))
             bar.advance(task)
+    if read:
+        took = sorted(read.seconds) or [0.0]
+        median, most = took[len(took) // 2], took[-1]
+        print(
+            f"lab: {read.asked} questions were read, {median:.1f} s each, {most:.1f} at most", file=sys.stderr
+        )
     return found
 
 

@@ -13,7 +13,7 @@ import msgspec
 from daemon import config as configuration
 from daemon.advice.check import check_advice
 from daemon.messages import Advice, Incident
-from daemon.replay import Ask, Replay
+from daemon.replay import Ask, Read, Replay
 from daemon.status import ModelTier
 from daemon.store.segments import SegmentReader, segment_paths
 from daemon.tiers.top import TopTier, Write
@@ -22,6 +22,7 @@ from tests.lab.answers import Alert
 from tests.lab.moments import Moments
 from tests.lab.scenario import BENIGN, Run, Scenario, names
 
+Models = tuple[Mapping[ModelTier, Ask], Read | None]  # the tiers' own, and a served one that reads
 CULPRITS = 3
 # Where others keep a whole core busy, load that the daemon lays at nobody's door is theirs.
 AMBIENT_CORES = 1.0
@@ -141,15 +142,19 @@ def is_drowned(folder: Path) -> bool:
 
 
 def judge(
-    folder: Path, scenario: Scenario, ask: Mapping[ModelTier, Ask], write: Write | None = None
+    folder: Path,
+    scenario: Scenario,
+    ask: Mapping[ModelTier, Ask],
+    write: Write | None = None,
+    read: Read | None = None,
 ) -> Verdict:
     """Replay a recording, twice, and compare it with the scenario's label and with what was said live."""
     run = json.loads((folder / "run.json").read_text())
     label = Run(scenario, run["seed"], run["number"], run["parameters"])
     moments = Moments(run["times"])
     began, end = moments.of("began"), moments.of("ended")
-    first, notes = _replay(folder, moments, ask, "ended")
-    second, _ = _replay(folder, moments, ask, "ended")
+    first, notes = _replay(folder, moments, (ask, read), "ended")
+    second, _ = _replay(folder, moments, (ask, read), "ended")
     live = [msgspec.convert(one["incident"], Incident) for one in run["live"]]
     told = as_said(first, moments.since_effect)
     lived = [one for one in as_said(live, moments.since_effect) if one.opened_s <= end]
@@ -176,17 +181,17 @@ def judge(
         damage=notes,
         losses=run["losses"],
         ambient_cores=run["ambient_cores"],
-        **_beyond(folder, run, label, ask),
+        **_beyond(folder, run, label, (ask, read)),
         **_beside(run),
     )
 
 
-def _beyond(folder: Path, run: dict[str, Any], label: Run, ask: Mapping[ModelTier, Ask]) -> dict[str, Any]:
+def _beyond(folder: Path, run: dict[str, Any], label: Run, models: Models) -> dict[str, Any]:
     """What was said after the window in a run that lingered."""
     if "lingered" not in run["times"]:
         return {}
     moments = Moments(run["times"])
-    told = as_said(_replay(folder, moments, ask, "lingered")[0], moments.since_effect)
+    told = as_said(_replay(folder, moments, models, "lingered")[0], moments.since_effect)
     kept = [one for one in told if one.opened_s > moments.of("ended") and not of_others(one, run, label)]
     return {"later": kept, "lingered_s": moments.of("lingered")}
 
@@ -211,11 +216,9 @@ def _since(at: float | None, moments: Moments) -> float | None:
     return None if at is None else round(moments.since_effect(at), 3)
 
 
-def _replay(
-    folder: Path, moments: Moments, ask: Mapping[ModelTier, Ask], end: str
-) -> tuple[list[Incident], list[str]]:
+def _replay(folder: Path, moments: Moments, models: Models, end: str) -> tuple[list[Incident], list[str]]:
     """The incidents as they are at the time called `end`, and what of the recording is damaged."""
-    replay = Replay(configuration.load(folder / "hauswart.toml"), ask)
+    replay = Replay(configuration.load(folder / "hauswart.toml"), *models)
     segments = SegmentReader(segment_paths(folder / "telemetry"))
     for batch in moments.until(segments, end):
         replay.feed(batch)

@@ -1,0 +1,58 @@
+"""What was found lately and no incident explains, for somebody who reads it and knows more than the rules.
+
+Bounded, on observation time. Asks seldom: what is new waits a moment for what belongs to it, and a moment for
+a rule that explains it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection
+
+from daemon.messages import Finding
+
+SHOWN_S = 60.0  # of what was found; what is older explains nothing
+SETTLE_S = 1.0  # before what is new is asked about
+APART_S = 3.0  # between two times of asking
+RECENT_MAX = 96
+ASKED_MAX = 1024
+READ = "read."  # rules of what somebody read here begin so
+_ABOUT_OURSELVES = ("reader.", "stage.", READ)
+
+
+def noteworthy(finding: Finding) -> bool:
+    """Whether a finding is about the host, and news."""
+    return not finding.ended and not finding.rule.startswith(_ABOUT_OURSELVES)
+
+
+class Unexplained:
+    """The findings of the last minute, and which of them were asked about."""
+
+    def __init__(self) -> None:
+        self._recent: deque[tuple[Finding, float]] = deque(maxlen=RECENT_MAX)
+        self._asked: dict[str, None] = {}
+        self._asked_t = 0.0
+
+    def note(self, finding: Finding, t: float) -> None:
+        """Something was found."""
+        if noteworthy(finding):
+            self._recent.append((finding, t))
+
+    def due(self, t: float, explained: Collection[str]) -> list[Finding]:
+        """What was found in the last minute, the oldest first, if there is news in it to ask about now."""
+        while self._recent and t - self._recent[0][1] > SHOWN_S:
+            self._recent.popleft()
+        if t - self._asked_t < APART_S:
+            return []
+        news = [
+            finding.id
+            for finding, at_t in self._recent
+            if t - at_t >= SETTLE_S and finding.id not in self._asked and finding.id not in explained
+        ]
+        if not news:
+            return []
+        self._asked_t = t
+        self._asked |= dict.fromkeys(news)
+        while len(self._asked) > ASKED_MAX:
+            del self._asked[next(iter(self._asked))]
+        return [finding for finding, _ in self._recent]
