@@ -205,6 +205,29 @@ def test_a_reading_opens_an_incident_and_the_same_again_no_second_one(findings):
     assert one.told == {"f0": "auth-bruteforce", "f1": "auth-bruteforce"}
 
 
+def test_an_incident_that_nobody_understands_is_asked_about_and_gets_its_class(findings):
+    tier = MiddleTier(Middle())
+    alarm = msgspec.structs.replace(
+        found(7, "Battery charge is 0 %", t=1.0, rule="line.novel"),
+        severity=Severity.CRITICAL,
+        score=0.9,
+        hints={FaultClass.UNKNOWN: 0.6},
+    )
+    changed = tier.take([alarm, Tick(at(3.0)), Tick(at(5.0))])
+    assert [one.fault_class for one in changed] == [FaultClass.UNKNOWN]
+    shown, told = tier.puzzles()
+    assert shown == [alarm]
+    assert told == {}
+    said = reading.read(
+        says("hardware-error", ["F1"], severity="error", kind="unit", name="broker.service"),
+        reading.question(shown, told, T0),
+        at(6.0),
+    )
+    changed = tier.take([said.finding, Tick(at(9.0))])
+    assert [one.fault_class for one in changed] == [FaultClass.HARDWARE_ERROR]
+    assert tier.counters["opened"] == 1
+
+
 # --- in a replay and in the daemon --------------------------------------------------------------------------
 
 

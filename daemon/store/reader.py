@@ -135,14 +135,18 @@ class StoreReader:
         return [_decoded(_FINDING, row[4]) for row in self._rows(FINDINGS, where, (incident_id,))]
 
     def found(self, since: float, limit: int = 96) -> tuple[list[Finding], dict[str, str]]:
-        """The latest findings since a time, oldest first; and by their ids the class of an open incident."""
+        """The latest findings since a time, oldest first; by their ids the class of an open incident.
+
+        One of unknown class explains nothing, and is left out.
+        """
         where = "at >= ? ORDER BY at DESC, id LIMIT ?"
         with self._snapshot():
             rows = list(self._rows(FINDINGS, where, (since, limit)))[::-1]
             query = (
                 "SELECT finding_id, fault_class FROM incident_findings_v1"
                 " JOIN incidents_v1 ON id = incident_id"
-                " WHERE state = 'open' AND finding_id IN (SELECT value FROM json_each(?))"
+                " WHERE state = 'open' AND fault_class != 'unknown'"
+                " AND finding_id IN (SELECT value FROM json_each(?))"
             )
             wanted = msgspec.json.encode([str(row[0]) for row in rows]).decode()
             told = {str(row[0]): str(row[1]) for row in self._execute(query, (wanted,))}

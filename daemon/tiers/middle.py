@@ -149,6 +149,7 @@ class MiddleTier:
             number: situation.incident.fault_class.value
             for situation in self._gathering.situations.values()
             if situation.open and situation.incident
+            if situation.incident.fault_class is not FaultClass.UNKNOWN  # that explains nothing
             for number in situation.ids
         }
         soon = {
