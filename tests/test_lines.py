@@ -282,6 +282,19 @@ def test_meaning_survives_the_merge_of_templates(host):
     assert all(rules(findings) == ["known.no-space"] for findings in found)
 
 
+@pytest.mark.parametrize(
+    ("text", "full"),
+    [
+        ("dd: error writing '/dev/loop126': No space left on device", False),
+        ("dd: error writing '/srv/dev/sda.img': No space left on device", True),
+        ("cp: error writing '/dev/shm/x': No space left on device", True),
+    ],
+)
+def test_the_end_of_a_device_that_is_wiped_is_no_full_disk(host, text, full):
+    found = host.hear(text, unit="wipe.service", identifier="dd")
+    assert ("known.no-space" in rules(found)) == full
+
+
 def test_own_lines_raise_nothing(host):
     assert host.hear("worker: No space left on device", unit="hauswart-low.service") == []
     host.judge.own(frozenset({42}))
