@@ -71,7 +71,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     answering: Share = 0.15  # an answer from several passages, or that there is none
     closed_book: Share = 0.15  # without passages; the rest is general replay
     groups: Natural = (
-        6_000  # a teacher's questions, each with paragraphs, that the judge's reader is trained on
+        2_400  # a teacher's questions, each with what answers, that the judge's reader learns from
     )
     epochs: Positive = 1.0
     learning_rate: Positive = 2e-4
