@@ -91,6 +91,17 @@ def decode_answer(data: bytes) -> Said | Unsaid:
     return _from_child.decode(data)
 
 
+def schema_of(name: str, properties: dict[str, Any]) -> dict[str, Any]:
+    """JSON Schema of an answer with exactly these, in the subset that servers turn into a grammar."""
+    whole = {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+    return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": whole}}
+
+
 def check_served(settings: Served) -> None:
     """Raises ConfigError where nothing could be asked with these settings, or nothing may."""
     from models.chat import check_consent, parse  # noqa: PLC0415  # http and ssl, only where it is on

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from daemon.messages import Line, Stamp, Subject
 from daemon.settings import Low
-from daemon.tiers.lines import KNOWN_PER_SECOND, NOVEL_PER_MINUTE, WEAK_PER_SECOND, LineJudge
+from daemon.tiers.gates import KNOWN_PER_SECOND, WEAK_PER_SECOND
+from daemon.tiers.lines import NOVEL_PER_MINUTE, LineJudge
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
 LEARN_S = 120.0

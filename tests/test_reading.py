@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -16,7 +17,7 @@ from daemon.served import Read, ServedModel
 from daemon.settings import Low, Middle, Served, Settings
 from daemon.store.reader import StoreReader
 from daemon.store.writer import StoreWriter
-from daemon.tiers.lines import UNREAD_PER_MINUTE
+from daemon.tiers.gates import UNREAD_PER_MINUTE
 from daemon.tiers.low import LowTier
 from daemon.tiers.middle import MiddleTier
 from models.taxonomy import Category, FaultClass, Severity, SubjectKind
@@ -74,19 +75,26 @@ def test_a_question_holds_lines_as_data_how_often_and_what_is_told_already(findi
     assert enumerated["fault"]["enum"][0] == "none"
 
 
+def disk_full(*ids):
+    """An open incident that has these findings."""
+    return SimpleNamespace(
+        open=True, incident=SimpleNamespace(fault_class=FaultClass.DISK_FULL), ids=dict.fromkeys(ids)
+    )
+
+
 def test_what_is_new_is_asked_about_once_after_a_moment_and_not_too_often(findings):
     kept = Unexplained()
     kept.note(findings[0], 10.0)
-    assert kept.due(10.5, ()) == []
-    assert kept.due(11.0, ()) == findings[:1]
+    assert kept.due(10.5, ())[0] == []
+    assert kept.due(11.0, ())[0] == findings[:1]
     kept.note(findings[1], 11.2)
-    assert kept.due(13.0, ()) == []
-    assert kept.due(14.0, ()) == findings  # with what was found before
-    assert kept.due(20.0, ()) == []
+    assert kept.due(13.0, ())[0] == []
+    assert kept.due(14.0, ())[0] == findings  # with what was found before
+    assert kept.due(20.0, ())[0] == []
     kept.note(found(3, "more"), 21.0)
-    assert kept.due(25.0, {"f3"}) == []  # an incident explains it
-    assert kept.due(75.0, ()) == [found(3, "more")]  # no longer, and the others are forgotten
-    assert kept.due(90.0, ()) == []
+    assert kept.due(25.0, [disk_full("f3")]) == ([], {"f3": "disk-full"})  # an incident explains it
+    assert kept.due(75.0, ())[0] == [found(3, "more")]  # no longer, and the others are forgotten
+    assert kept.due(90.0, ())[0] == []
 
 
 def test_nothing_about_ourselves_or_that_is_over_is_asked():
@@ -94,7 +102,7 @@ def test_nothing_about_ourselves_or_that_is_over_is_asked():
     for rule in ("reader.absent", "stage.silent", "read.disk-full"):
         kept.note(found(1, "x", rule=rule), 0.0)
     kept.note(found(2, "x", ended=True), 0.0)
-    assert kept.due(10.0, ()) == []
+    assert kept.due(10.0, ())[0] == []
 
 
 def test_memory_of_what_was_asked_is_bounded(monkeypatch):
@@ -102,7 +110,7 @@ def test_memory_of_what_was_asked_is_bounded(monkeypatch):
     kept = Unexplained()
     for number in range(40):
         kept.note(found(number, "x"), 4.0 * number)
-        assert kept.due(4.0 * number + 3.5, ())
+        assert kept.due(4.0 * number + 3.5, ())[0]
     assert len(kept._asked) == 4
 
 

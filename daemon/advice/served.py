@@ -24,6 +24,7 @@ from daemon.advice.subjects import SHOWN_LINE, display, escape
 from daemon.advice.titles import title
 from daemon.advice.tokens import scan
 from daemon.advice.vocabulary import known_share
+from daemon.inquiries import schema_of
 from daemon.messages import Advice, Evidence, Incident
 
 EVIDENCE_MAX = 12  # pieces told; an incident holds up to 256
@@ -229,7 +230,6 @@ def _example(languages: Sequence[Lang]) -> str:
 
 
 def _schema(languages: Sequence[Lang], ids: list[str], actions: list[str]) -> dict[str, Any]:
-    """JSON Schema in the subset that servers turn into a grammar."""
     cited = {"type": "array", "items": {"enum": ids, "type": "string"}, "minItems": 1, "maxItems": 4}
     text = {
         "type": "object",
@@ -239,13 +239,7 @@ def _schema(languages: Sequence[Lang], ids: list[str], actions: list[str]) -> di
     }
     properties: dict[str, Any] = dict.fromkeys(languages, text)
     properties["action"] = {"type": "string", "enum": ["", *actions]}
-    whole = {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-    return {"type": "json_schema", "json_schema": {"name": _SCHEMA_NAME, "strict": True, "schema": whole}}
+    return schema_of(_SCHEMA_NAME, properties)
 
 
 # --- the answer ---------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from daemon.incidents.unexplained import READ
+from daemon.inquiries import schema_of
 from daemon.messages import Evidence, Finding, Stamp, Subject
 from models.digest import blake2b
 from models.taxonomy import FaultClass, Severity, SubjectKind
@@ -205,7 +206,6 @@ def _piece(name: str, one: Finding, told: str, now: float) -> dict[str, Any]:
 
 
 def _schema(ids: list[str]) -> dict[str, Any]:
-    """JSON Schema in the subset that servers turn into a grammar."""
     kinds = [one.value for one in SubjectKind if one is not SubjectKind.STAGE]
     properties: dict[str, Any] = {
         "fault": {"type": "string", "enum": [NONE, *(one.value for one in FAULTS)]},
@@ -214,13 +214,7 @@ def _schema(ids: list[str]) -> dict[str, Any]:
         "severity": {"type": "string", "enum": [one.value for one in _SEVERITIES]},
         "evidence": {"type": "array", "items": {"enum": ids, "type": "string"}, "maxItems": EVIDENCE_MAX},
     }
-    whole = {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-    return {"type": "json_schema", "json_schema": {"name": _SCHEMA_NAME, "strict": True, "schema": whole}}
+    return schema_of(_SCHEMA_NAME, properties)
 
 
 def _json_of(answer: str) -> str:

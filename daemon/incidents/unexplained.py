@@ -7,9 +7,11 @@ a rule that explains it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
+from daemon.incidents.situations import Situation
 from daemon.messages import Finding
+from models.taxonomy import FaultClass
 
 SHOWN_S = 60.0  # of what was found; what is older explains nothing
 SETTLE_S = 1.0  # before what is new is asked about
@@ -38,8 +40,21 @@ class Unexplained:
         if noteworthy(finding):
             self._recent.append((finding, t))
 
-    def due(self, t: float, explained: Collection[str]) -> list[Finding]:
-        """What was found in the last minute, the oldest first, if there is news in it to ask about now."""
+    def due(self, t: float, situations: Iterable[Situation]) -> tuple[list[Finding], dict[str, str]]:
+        """What was found in the last minute, the oldest first, if there is news in it to ask about now.
+
+        And by their ids the classes of those that an open incident has; an unknown class explains nothing.
+        """
+        told: dict[str, str] = {}
+        soon: set[str] = set()
+        for one in situations:
+            if not one.open:
+                soon |= one.ids.keys() if one.ripe else set()
+            elif one.incident and one.incident.fault_class is not FaultClass.UNKNOWN:
+                told |= dict.fromkeys(one.ids, one.incident.fault_class.value)
+        return self._news(t, told.keys() | soon), told
+
+    def _news(self, t: float, explained: Collection[str]) -> list[Finding]:
         while self._recent and t - self._recent[0][1] > SHOWN_S:
             self._recent.popleft()
         if t - self._asked_t < APART_S:

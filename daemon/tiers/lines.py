@@ -18,6 +18,7 @@ from daemon.settings import Low
 from daemon.tiers import oddities, opinions
 from daemon.tiers.complaints import Complaints
 from daemon.tiers.conditions import Conditions
+from daemon.tiers.gates import Gate, Unread
 from daemon.tiers.last_words import LATE_S, LastWords, failure
 from daemon.tiers.meanings import Meanings
 from daemon.tiers.oddities import NOVEL_PER_MINUTE
@@ -38,8 +39,6 @@ COMPLAINT_WORK = 100  # of reading a kind of line for what it complains about, s
 KNOWN_MAX = 16  # meanings tried on the lines of one template
 THRIFTY_CHARS = 200  # at both ends of a line: what is known stands there
 ALL_UNITS = 2.0  # all units together may spend twice a single one's share
-WEAK_PER_SECOND, WEAK_PER_MINUTE, KNOWN_PER_SECOND = 10, 60, 50
-UNREAD_PER_MINUTE = 60
 RAISED = 0.1  # of a score: what a model adds less than is not told anew
 
 
@@ -356,57 +355,3 @@ def _share_meaning(heir: Template, other: Template) -> None:
     if ours is not None and theirs is not None:
         ours.known = (*ours.known, *(one for one in theirs.known if one not in ours.known))
         ours.opinion = ours.opinion or theirs.opinion
-
-
-class Unread:
-    """Which lines somebody is to read who understands what no rule does: few of a kind, few at a time."""
-
-    def __init__(self) -> None:
-        self._minute = self._told = 0
-
-    def wants(self, template: Template, t: float) -> bool:
-        """Whether this line of the template is one: its first, eighth, sixty-fourth."""
-        if template.count not in oddities.READ_AT:
-            return False
-        if int(t) // 60 != self._minute:
-            self._minute, self._told = int(t) // 60, 0
-        self._told += 1
-        return self._told <= UNREAD_PER_MINUTE
-
-
-class Gate:
-    """Lets a bounded number of findings through, so that nobody floods the tier above with a clever log."""
-
-    def __init__(self) -> None:
-        self._second = self._minute = 0
-        self._weak_s = self._weak_m = self._known_s = 0
-        self._refused = 0
-        self._told_t = 0.0
-
-    def open(self, finding: Finding, t: float) -> bool:
-        """Whether this finding may pass; one that ends a condition always may."""
-        if finding.ended:
-            return True
-        if int(t) != self._second:
-            self._second, self._weak_s, self._known_s = int(t), 0, 0
-        if int(t) // 60 != self._minute:
-            self._minute, self._weak_m = int(t) // 60, 0
-        if finding.rule == oddities.UNREAD:
-            return True  # they have a bound of their own
-        if finding.rule.startswith("line."):
-            self._weak_s += 1
-            self._weak_m += 1
-            passed = self._weak_s <= WEAK_PER_SECOND and self._weak_m <= WEAK_PER_MINUTE
-        else:
-            self._known_s += 1
-            passed = self._known_s <= KNOWN_PER_SECOND
-        self._refused += not passed
-        return passed
-
-    def held_back(self, t: float) -> int:
-        """How many were refused since this was last asked with an answer, at most once in ten seconds."""
-        if not self._refused or t - self._told_t < 10.0:
-            return 0
-        self._told_t = t
-        refused, self._refused = self._refused, 0
-        return refused

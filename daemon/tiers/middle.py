@@ -145,20 +145,7 @@ class MiddleTier:
 
         And the classes of the open incidents that have some of it, by the findings' ids.
         """
-        told = {
-            number: situation.incident.fault_class.value
-            for situation in self._gathering.situations.values()
-            if situation.open and situation.incident
-            if situation.incident.fault_class is not FaultClass.UNKNOWN  # that explains nothing
-            for number in situation.ids
-        }
-        soon = {
-            number
-            for situation in self._gathering.situations.values()
-            if situation.ripe and not situation.open
-            for number in situation.ids
-        }
-        return self._unexplained.due(self._t, told.keys() | soon), told
+        return self._unexplained.due(self._t, self._gathering.situations.values())
 
     # --- what comes in ------------------------------------------------------------------------------------
 

@@ -1,0 +1,64 @@
+"""How much of what lines give goes up: bounds that nobody overruns with a clever log."""
+
+from __future__ import annotations
+
+from daemon.messages import Finding
+from daemon.tiers.oddities import READ_AT, UNREAD
+from models.templates import Template
+
+WEAK_PER_SECOND, WEAK_PER_MINUTE, KNOWN_PER_SECOND = 10, 60, 50
+UNREAD_PER_MINUTE = 60
+
+
+class Unread:
+    """Which lines somebody is to read who understands what no rule does: few of a kind, few at a time."""
+
+    def __init__(self) -> None:
+        self._minute = self._told = 0
+
+    def wants(self, template: Template, t: float) -> bool:
+        """Whether this line of the template is one: its first, eighth, sixty-fourth."""
+        if template.count not in READ_AT:
+            return False
+        if int(t) // 60 != self._minute:
+            self._minute, self._told = int(t) // 60, 0
+        self._told += 1
+        return self._told <= UNREAD_PER_MINUTE
+
+
+class Gate:
+    """Lets a bounded number of findings through, so that nobody floods the tier above with a clever log."""
+
+    def __init__(self) -> None:
+        self._second = self._minute = 0
+        self._weak_s = self._weak_m = self._known_s = 0
+        self._refused = 0
+        self._told_t = 0.0
+
+    def open(self, finding: Finding, t: float) -> bool:
+        """Whether this finding may pass; one that ends a condition always may."""
+        if finding.ended:
+            return True
+        if int(t) != self._second:
+            self._second, self._weak_s, self._known_s = int(t), 0, 0
+        if int(t) // 60 != self._minute:
+            self._minute, self._weak_m = int(t) // 60, 0
+        if finding.rule == UNREAD:
+            return True  # they have a bound of their own
+        if finding.rule.startswith("line."):
+            self._weak_s += 1
+            self._weak_m += 1
+            passed = self._weak_s <= WEAK_PER_SECOND and self._weak_m <= WEAK_PER_MINUTE
+        else:
+            self._known_s += 1
+            passed = self._known_s <= KNOWN_PER_SECOND
+        self._refused += not passed
+        return passed
+
+    def held_back(self, t: float) -> int:
+        """How many were refused since this was last asked with an answer, at most once in ten seconds."""
+        if not self._refused or t - self._told_t < 10.0:
+            return 0
+        self._told_t = t
+        refused, self._refused = self._refused, 0
+        return refused
