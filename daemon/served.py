@@ -236,12 +236,12 @@ class ServedModel:
         place = frame.requests[-1].host if frame.requests else self._settings.url
         author = f"{model} at {place}"
         if isinstance(asked.question, reading.Question):
-            return self._take_reading(asked.question, frame.text, author)
+            return self._take_reading(asked.question, frame.text)
         return self._judge(asked, asked.question, frame.text, author)
 
-    def _take_reading(self, question: reading.Question, text: str, author: str) -> list[Explained | Read]:
+    def _take_reading(self, question: reading.Question, text: str) -> list[Explained | Read]:
         self._asked = None
-        found = reading.read(text, question, now(), author)
+        found = reading.read(text, question, now())
         if found.fault:
             self.counters["refused"] += 1
             self._note(f"what it read was refused: {found.fault[:300]}", once="misread")

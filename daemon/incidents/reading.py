@@ -123,7 +123,7 @@ def question(findings: Sequence[Finding], told: Mapping[str, str], now: float) -
     return Question(messages, _schema(list(named)), named)
 
 
-def read(answer: str, asked: Question, at: Stamp, author: str = "") -> Reading:
+def read(answer: str, asked: Question, at: Stamp) -> Reading:
     """The finding that an answer comes to."""
     try:
         found = _decoder.decode(_json_of(answer))
@@ -138,10 +138,10 @@ def read(answer: str, asked: Question, at: Stamp, author: str = "") -> Reading:
     if not cited:
         return Reading(None, "it cites no evidence that it was given")
     told = {one.id: fault.value for one in cited}
-    return Reading(_finding(fault, found, cited[:EVIDENCE_MAX], at, author), told=told)
+    return Reading(_finding(fault, found, cited[:EVIDENCE_MAX], at), told=told)
 
 
-def _finding(fault: FaultClass, found: _Answer, cited: Sequence[Finding], at: Stamp, author: str) -> Finding:
+def _finding(fault: FaultClass, found: _Answer, cited: Sequence[Finding], at: Stamp) -> Finding:
     evidence = [
         msgspec.structs.replace(one, speaks_for={fault: _HINT})
         for finding in cited
@@ -160,7 +160,7 @@ def _finding(fault: FaultClass, found: _Answer, cited: Sequence[Finding], at: St
         subjects=subjects,
         hints={fault: _HINT},
         evidence=evidence,
-        template=author[:200],
+        template=cited[0].template,  # a bad verdict quiets this kind of line, not the model
         path="model",
     )
 
