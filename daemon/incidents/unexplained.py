@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
 
-from daemon.incidents.situations import Situation
 from daemon.messages import Finding
 from models.taxonomy import FaultClass
+
+if TYPE_CHECKING:  # the top stage needs little of this module, and nothing of that one
+    from daemon.incidents.situations import Situation
 
 SHOWN_S = 60.0  # of what was found; what is older explains nothing
 SETTLE_S = 1.0  # before what is new is asked about

@@ -29,9 +29,8 @@ class Explanations:
     def __init__(self, life: Life, settings: Settings) -> None:
         self._life, self._settings = life, settings
         self._model: ServedModel | None = None
-        self._told: OrderedDict[str, str] = (
-            OrderedDict()
-        )  # findings that readings spoke of, and their classes
+        # Findings that readings spoke of, and their classes.
+        self._told: OrderedDict[str, str] = OrderedDict()
 
     @property
     def wait_s(self) -> float:
