@@ -302,6 +302,22 @@ class KeepFinding(Struct, frozen=True, tag="keep-finding"):
     finding: Finding
 
 
+class KeepReview(Struct, frozen=True, tag="keep-review", omit_defaults=True):
+    """What somebody who read an incident says is its cause, and which other open one has the same.
+
+    `baseline` is the class that it had when it was asked about; with another one the review is of no use. It
+    is kept with the incident's next revision.
+    """
+
+    incident_id: Name
+    baseline: FaultClass
+    at: float
+    fault_class: FaultClass
+    author: Name
+    culprit: Culprit | None = None
+    same_as: Name = ""
+
+
 class KeepPurge(Struct, frozen=True, tag="keep-purge"):
     """Erase incidents and what belongs to them; both conditions must hold, None and "" match everything.
 
@@ -314,7 +330,7 @@ class KeepPurge(Struct, frozen=True, tag="keep-purge"):
     fault_class: Name = ""
 
 
-Record = KeepAdvice | KeepFeedback | KeepSilence | KeepDelivery | KeepFinding | KeepPurge
+Record = KeepAdvice | KeepFeedback | KeepSilence | KeepDelivery | KeepFinding | KeepReview | KeepPurge
 
 
 class Committed(Struct, frozen=True, tag="committed"):

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from daemon.incidents import reading
-from daemon.messages import Finding, Incident, Observation, Sample, Stamp, Tick, Upward
+from daemon.incidents import reading, review
+from daemon.messages import Finding, Incident, KeepReview, Observation, Sample, Stamp, Tick, Upward
 from daemon.questions import Answer, Question
 from daemon.settings import Settings
 from daemon.status import ModelTier
@@ -19,9 +19,12 @@ from daemon.tiers.low import LowTier
 from daemon.tiers.middle import MiddleTier
 
 Ask = Callable[[Sequence[Question]], list[Answer]]
-Read = Callable[[reading.Question], tuple[str, float]]  # an answer, and the seconds that it took
+Read = Callable[
+    [reading.Question | review.Question], tuple[str, float]
+]  # an answer, and the seconds that it took
 
 BATCH = 512
+READER = "a served model"
 # Seconds into a pause of a log at which time is told to pass: what was found settles, attacks fall quiet,
 # what lasted is over, incidents close. Recordings with samples have hardly any pauses.
 PAUSE_S = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 45, 62, 75, 95, 125, 200, 320, 620, 950)
@@ -41,6 +44,8 @@ class Replay:
         self._read = read
         self._answers: list[tuple[float, Finding]] = []  # by when they come
         self._told: dict[str, str] = {}  # what answers spoke of: findings' ids to classes
+        self._reviews = review.Reviews()
+        self._reviewed: list[tuple[float, KeepReview]] = []  # by when they come
         self._ask = dict(ask or {})
         self.low = LowTier(settings.low, unread=read is not None)
         self.middle = MiddleTier(settings.middle)
@@ -106,7 +111,14 @@ class Replay:
             for answer in ask(questions):
                 if answer.scores:
                     changed += self.middle.told(answer.id, answer.scores, answer.thresholds)
-        self.incidents |= {incident.id: incident for incident in changed}
+        self._keep(changed)
+        if self._read is not None and upward:
+            self._keep(self._look_again(self._read, upward[-1].at))
+
+    def _keep(self, changed: Sequence[Incident]) -> None:
+        for incident in changed:
+            self.incidents[incident.id] = incident
+            self._reviews.note(incident)
 
     def _puzzle(self, read: Read, now: Stamp) -> list[Incident]:
         """Ask what no rule knows; the incidents that earlier answers open or change by now."""
@@ -122,6 +134,18 @@ class Replay:
         self._answers = [(at, one) for at, one in self._answers if at > now.wall]
         self.counts["read"] += len(due)
         return self.middle.take(due) if due else []
+
+    def _look_again(self, read: Read, now: Stamp) -> list[Incident]:
+        """Ask about incidents whose time it is; those that earlier answers change by now."""
+        while (due := self._reviews.due(now.wall)) is not None:
+            asked = review.question(*due, self.middle.lately(), now.wall)
+            answer, seconds = read(asked)
+            said = review.read(answer, asked, now.wall + seconds, READER).record
+            self._reviewed += [(now.wall + seconds, said)] if said else []
+        answers = [one for at, one in self._reviewed if at <= now.wall]
+        self._reviewed = [(at, one) for at, one in self._reviewed if at > now.wall]
+        self.counts["reviewed"] += len(answers)
+        return [incident for one in answers for incident in self.middle.reviewed(one)]
 
 
 def _by_second(batch: Sequence[Observation]) -> Iterator[list[Observation]]:

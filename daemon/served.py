@@ -23,9 +23,9 @@ from daemon.advice.formats import Lang
 from daemon.child import Child, Watch
 from daemon.clock import now
 from daemon.errors import HauswartError
-from daemon.incidents import reading
+from daemon.incidents import reading, review
 from daemon.inquiries import MAX_FRAME_BYTES, Ask, Connect, Told, Unsaid, decode_answer, encode
-from daemon.messages import Advice, Finding, Incident
+from daemon.messages import Advice, Finding, Incident, KeepReview
 from daemon.settings import Served
 
 COMMAND = (sys.executable, "-P", "-m", "daemon", "explain")
@@ -44,6 +44,12 @@ class Read(NamedTuple):
     told: Mapping[str, str]  # what it rests on, as of `daemon.incidents.reading`
 
 
+class Reviewed(NamedTuple):
+    """What the model says is the cause of an incident, other than rules do."""
+
+    record: KeepReview
+
+
 class Explained(NamedTuple):
     """Better texts for this revision of an incident, of those languages that passed."""
 
@@ -51,9 +57,13 @@ class Explained(NamedTuple):
     advice: list[Advice]
 
 
+Question = served.Question | reading.Question | review.Question
+Said = Explained | Read | Reviewed
+
+
 @dataclass
 class _Asked:
-    question: served.Question | reading.Question
+    question: Question
     until_s: float
     left: int  # attempts
     number: int = 0
@@ -76,7 +86,7 @@ class ServedModel:
     ) -> None:
         names = (
             *("asked", "spoke", "refused", "failed", "late", "skipped", "requests"),
-            *("readings", "found"),
+            *("readings", "found", "reviews", "reviewed"),
         )
         self.counters = dict.fromkeys(names, 0)
         self.notes: deque[str] = deque(maxlen=KEPT)
@@ -86,6 +96,7 @@ class ServedModel:
         self._waiting: OrderedDict[str, Incident] = OrderedDict()
         self._asked: _Asked | None = None
         self._unread: reading.Question | None = None
+        self._unsure: OrderedDict[str, review.Question] = OrderedDict()  # by the incidents' ids
         self._recent: deque[float] = deque()  # when incidents were asked about, within the hour
         self._recent_readings: deque[float] = deque()
         self._said: set[str] = set()
@@ -96,7 +107,11 @@ class ServedModel:
     @property
     def busy(self) -> bool:
         """Whether something is asked or waits to be."""
-        return self._asked is not None or self._unread is not None or bool(self._waiting)
+        return self._asked is not None or self._wanting
+
+    @property
+    def _wanting(self) -> bool:
+        return self._unread is not None or bool(self._unsure or self._waiting)
 
     @property
     def pid(self) -> int:
@@ -108,7 +123,7 @@ class ServedModel:
         """How long until `step` has something to do by itself."""
         if self._asked is not None:
             return max(0.0, self._asked.until_s + GRACE_S - self._clock())
-        if self._waiting or self._unread is not None:
+        if self._wanting:
             return 0.0
         return max(0.0, self._idle_s + IDLE_S - self._clock()) if self._child.running else math.inf
 
@@ -127,10 +142,19 @@ class ServedModel:
         if not self._off:
             self._unread = question
 
-    def step(self) -> list[Explained | Read]:
+    def want_review(self, question: review.Question) -> None:
+        """Have an incident looked at once more; a newer question takes the place of an older."""
+        if self._off:
+            return
+        self._unsure[question.incident.id] = question
+        while len(self._unsure) > QUEUE_MAX:
+            self._unsure.popitem(last=False)
+            self.counters["skipped"] += 1
+
+    def step(self) -> list[Said]:
         """Hear what was answered, end what takes too long, ask the next. Never blocks."""
         self._child.reap()
-        found: list[Explained | Read] = []
+        found: list[Said] = []
         while (data := self._child.receive(MAX_FRAME_BYTES)) is not None:
             found += self._hear(data)
         now_s = self._clock()
@@ -145,24 +169,25 @@ class ServedModel:
 
     def close(self) -> None:
         """End what is on its way."""
-        self._waiting.clear()
-        self._unread = None
+        self._forget()
         if self._asked is not None:
             self._lose("failed", "")
         self._child.end()
 
     # --- asking ---------------------------------------------------------------------------------------------
 
+    def _forget(self) -> None:
+        self._waiting.clear()
+        self._unsure.clear()
+        self._unread = None
+
     def _ask_next(self) -> None:
-        """What may open an incident comes before a better text for one."""
+        """What may open an incident comes first, then what may be wrong with one, then a better text."""
         if self._asked is None and self._unread is not None:
             unread, self._unread = self._unread, None
-            limit = self._settings.readings_per_hour
-            if self._may_ask(self._clock(), self._recent_readings, limit, "new lines"):
-                self.counters["readings"] += 1
-                self._put(_Asked(unread, self._clock() + self._settings.timeout_s, 1))
-            else:
-                self.counters["skipped"] += 1
+            self._ask_to_read(unread, "readings")
+        while self._asked is None and self._unsure:
+            self._ask_to_read(self._unsure.popitem(last=False)[1], "reviews")
         while self._asked is None and self._waiting:
             _, incident = self._waiting.popitem()  # the latest is what the operator looks at
             if not self._may_ask(self._clock(), self._recent, self._settings.per_hour, "incidents"):
@@ -178,6 +203,14 @@ class ServedModel:
             self.counters["asked"] += 1
             until_s = self._clock() + self._settings.timeout_s
             self._put(_Asked(question, until_s, self._settings.attempts))
+
+    def _ask_to_read(self, question: Question, counter: str) -> None:
+        limit = self._settings.readings_per_hour
+        if self._may_ask(self._clock(), self._recent_readings, limit, "new lines and incidents"):
+            self.counters[counter] += 1
+            self._put(_Asked(question, self._clock() + self._settings.timeout_s, 1))
+        else:
+            self.counters["skipped"] += 1
 
     def _may_ask(self, now_s: float, recent: deque[float], limit: int, what: str) -> bool:
         if now_s < self._retry_s:
@@ -210,7 +243,7 @@ class ServedModel:
 
     # --- answers --------------------------------------------------------------------------------------------
 
-    def _hear(self, data: bytes) -> list[Explained | Read]:
+    def _hear(self, data: bytes) -> list[Said]:
         if not data:
             ended = self._child.tell_end()
             if self._asked is None:
@@ -235,11 +268,17 @@ class ServedModel:
         model = self._settings.model or frame.model or "a model"
         place = frame.requests[-1].host if frame.requests else self._settings.url
         author = f"{model} at {place}"
-        if isinstance(asked.question, reading.Question):
-            return self._take_reading(asked.question, frame.text)
-        return self._judge(asked, asked.question, frame.text, author)
+        return self._take(asked, frame.text, author)
 
-    def _take_reading(self, question: reading.Question, text: str) -> list[Explained | Read]:
+    def _take(self, asked: _Asked, text: str, author: str) -> list[Said]:
+        question = asked.question
+        if isinstance(question, reading.Question):
+            return self._take_reading(question, text)
+        if isinstance(question, review.Question):
+            return self._take_review(question, text, author)
+        return self._judge(asked, question, text, author)
+
+    def _take_reading(self, question: reading.Question, text: str) -> list[Said]:
         self._asked = None
         found = reading.read(text, question, now())
         if found.fault:
@@ -250,9 +289,18 @@ class ServedModel:
         self.counters["found"] += 1
         return [Read(found.finding, found.told)]
 
-    def _judge(
-        self, asked: _Asked, question: served.Question, text: str, author: str
-    ) -> list[Explained | Read]:
+    def _take_review(self, question: review.Question, text: str, author: str) -> list[Said]:
+        self._asked = None
+        found = review.read(text, question, now().wall, author)
+        if found.fault:
+            self.counters["refused"] += 1
+            self._note(f"its review was refused: {found.fault[:300]}", once="misread")
+        if found.record is None:
+            return []
+        self.counters["reviewed"] += 1
+        return [Reviewed(found.record)]
+
+    def _judge(self, asked: _Asked, question: served.Question, text: str, author: str) -> list[Said]:
         incident = question.incident
         said = served.read(text, question, author)
         for one in said.advice:
@@ -281,8 +329,7 @@ class ServedModel:
         self._note(frame.reason, once="trouble")
         if frame.kind == "config":
             self._off = True  # it does not come right by itself
-            self._waiting.clear()
-            self._unread = None
+            self._forget()
             return
         self._back_off(frame.retry_after_s or 0.0)
 
@@ -312,5 +359,5 @@ class ServedModel:
             self.notes.append(f"the served model: {reason}; what spoke before it stays")
 
 
-def _about(question: served.Question | reading.Question) -> str:
+def _about(question: Question) -> str:
     return "" if isinstance(question, reading.Question) else question.incident.id

@@ -12,12 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from daemon.incidents.closing import CLOSED_MAX
 from daemon.incidents.gathering import SITUATIONS_MAX, WHERE_MAX
 from daemon.incidents.situations import CONDITIONS_MAX
 from daemon.messages import Event, Evidence, Finding, Incident, KeepSilence, Stamp, Subject, Tick
 from daemon.settings import Middle
 from daemon.silences import after_verdict
-from daemon.tiers.middle import CLOSED_MAX, OPEN_MAX, SEEN_MAX, MiddleTier
+from daemon.tiers.middle import OPEN_MAX, SEEN_MAX, MiddleTier
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
 BOOT = "b" * 32

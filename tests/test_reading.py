@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from daemon.incidents import reading, unexplained
+from daemon.incidents import reading, review, unexplained
 from daemon.incidents.unexplained import Unexplained
 from daemon.messages import Evidence, Finding, Line, Sample, Stamp, Subject, Tick
 from daemon.replay import Replay
@@ -260,6 +260,8 @@ def test_a_replay_asks_and_takes_the_answer_when_it_comes():
     asked = []
 
     def read(question):
+        if isinstance(question, review.Question):
+            return '{"fault": "auth-bruteforce", "evidence": ["E1"]}', 0.0
         asked.append(question)
         many = any(one.evidence[0].values.get("lines_count", 0) >= 8 for one in question.findings.values())
         names = [name for name, one in question.findings.items() if one.rule == "line.unread"]
@@ -315,7 +317,7 @@ def test_a_served_model_reads_within_its_hour_and_what_it_reads_is_audited(findi
     assert [name for name, _ in model.audits] == ["", "", ""]
     said = " ".join(model.notes)
     assert "what it read was refused" in said
-    assert "asked about 3 new lines within the hour" in said
+    assert "asked about 3 new lines and incidents within the hour" in said
 
 
 def test_reading_needs_an_address_and_the_operators_word():

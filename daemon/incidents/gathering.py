@@ -111,16 +111,21 @@ class Gathering:
         absorbed: list[Situation] = []
         survivor = situation
         while (other := self._twin(survivor, label(survivor))) is not None:
-            survivor, loser = (survivor, other) if _elder(survivor, other) else (other, survivor)
-            stage = about_stage(self.view(survivor), self.view(loser))
-            survivor.absorb(loser)
-            survivor.stage = stage
-            self.remove(loser)
-            for where in survivor.conditions:
-                self._remember(where, survivor.id)
-            self._views.pop(survivor.id, None)
+            survivor, loser = self.join(survivor, other)
             absorbed.append(loser)
         return [survivor, *absorbed]
+
+    def join(self, one: Situation, other: Situation) -> tuple[Situation, Situation]:
+        """Make one of two situations; the survivor, and the one that it absorbed."""
+        survivor, loser = (one, other) if _elder(one, other) else (other, one)
+        stage = about_stage(self.view(survivor), self.view(loser))
+        survivor.absorb(loser)
+        survivor.stage = stage
+        self.remove(loser)
+        for where in survivor.conditions:
+            self._remember(where, survivor.id)
+        self._views.pop(survivor.id, None)
+        return survivor, loser
 
     def remove(self, situation: Situation) -> None:
         """Forget a situation that is over."""

@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from daemon.growth import doublings
 from daemon.incidents.situations import Condition, Situation
 from daemon.incidents.verdicts import EFFECT_RANK, NOTES_MAX, Verdict, thing
-from daemon.messages import ContextNote, Culprit, Evidence, Incident, Stamp
+from daemon.messages import ContextNote, Culprit, Evidence, Incident, KeepReview, Stamp
+from models.taxonomy import FaultClass
 
 EVIDENCE_MAX = 32  # what a person reads, and what a store row can bear at every revision
 _FIRST_CULPRITS = 3  # an operator looks at the first few; the order of the rest is noise
@@ -78,6 +79,12 @@ def reopened(incident: Incident, situation: Situation, verdict: Verdict, at: Sta
     )
     again = revised(incident, situation, verdict, at)
     return replace(again, state="open", closed_at=None, severity=verdict.severity)
+
+
+def review(baseline: FaultClass, said: KeepReview, at: Stamp) -> Evidence:
+    """What an incident's evidence says of a review; `baseline`: the class without it."""
+    text = f"{said.author} read this as {said.fault_class.value}; by the rules alone it is {baseline.value}."
+    return Evidence(f"{said.incident_id}-review", "event", "incident.reviewed", at.wall, at.wall, text)
 
 
 def closed(incident: Incident, situation: Situation, at: Stamp) -> Incident:
@@ -152,7 +159,8 @@ def evidence(situation: Situation) -> list[Evidence]:
                 piece = condition.evidence[depth]
                 found.setdefault(piece.text, piece)
     pieces = sorted(found.values(), key=lambda one: (one.start, one.end, one.id))
-    return pieces if situation.back is None else [*pieces[: EVIDENCE_MAX - 1], situation.back]
+    told = [one for one in (situation.reviewed, situation.back) if one is not None]
+    return [*pieces[: EVIDENCE_MAX - len(told)], *told]
 
 
 def _weight(condition: Condition) -> tuple[bool, int, float, float]:

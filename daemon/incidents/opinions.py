@@ -12,7 +12,7 @@ from typing import NamedTuple
 from daemon.incidents.context import Weighing
 from daemon.incidents.situations import RESTORED, Condition, Opinion, Situation
 from daemon.incidents.verdicts import Verdict
-from daemon.messages import Culprit
+from daemon.messages import Culprit, KeepReview
 from daemon.questions import Question
 from daemon.subjects import Key, generic, split_pid
 from models.causes import effect
@@ -24,6 +24,7 @@ MARGIN = (
 )
 RIVAL = 0.5  # of the first culprit's blame; a second one that bears as much is a rival
 CERTAIN = 0.9  # a baseline that is as sure as a model has to be is not contradicted
+_CRASHES = frozenset({FaultClass.SERVICE_CRASH, FaultClass.CRASH_LOOP})
 SURE = {"fault_class": 0.9, "culprit": 0.9}  # where a bundle names no thresholds
 ASKED_MAX = 64  # without an answer; then the oldest is not waited for any more
 
@@ -63,7 +64,17 @@ def formed(
         chosen = None
     if fault is None and chosen is None:
         return None
-    return Opinion(baseline, fault, (chosen[0].value, chosen[1]) if chosen else None)
+    return Opinion(frozenset({baseline}), fault, (chosen[0].value, chosen[1]) if chosen else None)
+
+
+def of_review(verdict: Verdict, said: KeepReview) -> Opinion:
+    """What a review says, also while the rules come to see what follows from it; `verdict`: without it."""
+    fault = said.fault_class
+    follow = {one for one in FaultClass if effect(fault, one) is not None}
+    crashes = _CRASHES if verdict.fault_class in _CRASHES else frozenset()
+    who = said.culprit
+    culprit = (who.kind.value, split_pid(who.name)[0]) if who else None
+    return Opinion(frozenset({verdict.fault_class, *follow, *crashes}), fault, culprit)
 
 
 def view_of(situation: Situation, verdict: Verdict) -> View:

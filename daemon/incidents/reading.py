@@ -55,6 +55,7 @@ FAULTS: Mapping[FaultClass, str] = {
     _F.KERNEL_BUG: "the kernel itself reports a bug, a stall or a warning with a trace",
     _F.CERTIFICATE_EXPIRED: "a certificate or signature is no longer valid",
 }
+KINDS = [one.value for one in SubjectKind if one is not SubjectKind.STAGE]
 _SEVERITIES = (Severity.WARNING, Severity.ERROR, Severity.CRITICAL)
 _SYSTEM = """\
 You watch one Linux host for its operator. You get as JSON, between <found> and </found>, what was noticed in
@@ -112,21 +113,16 @@ _decoder = msgspec.json.Decoder(_Answer)
 def question(findings: Sequence[Finding], told: Mapping[str, str], now: float) -> Question:
     """What to ask about findings; `told`: by id the class of their incident, `now`: Unix seconds."""
     named = {f"F{number}": one for number, one in enumerate(findings[-LATELY:], 1)}
-    document = [_piece(name, one, told.get(one.id, ""), now) for name, one in named.items()]
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    text = text.replace("<", "\\u003c").replace(">", "\\u003e")  # no text can end the block that it stands in
-    faults = "\n".join(f"  {fault.value}: {said}" for fault, said in FAULTS.items())
-    messages = [
-        {"role": "system", "content": _SYSTEM.replace("{faults}", faults).replace("{example}", _EXAMPLE)},
-        {"role": "user", "content": f"<found>\n{text}\n</found>"},
-    ]
+    document = [piece(name, one, told.get(one.id, ""), now) for name, one in named.items()]
+    system = _SYSTEM.replace("{faults}", listed_faults()).replace("{example}", _EXAMPLE)
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": as_data(document)}]
     return Question(messages, _schema(list(named)), named)
 
 
 def read(answer: str, asked: Question, at: Stamp) -> Reading:
     """The finding that an answer comes to."""
     try:
-        found = _decoder.decode(_json_of(answer))
+        found = _decoder.decode(json_of(answer))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         return Reading(None, f"the answer is not the JSON that was asked for ({error})")
     if found.fault == NONE:
@@ -189,27 +185,39 @@ def _subjects(found: _Answer, cited: Sequence[Finding], evidence: Sequence[Evide
     return [*blamed, *rest][:8]
 
 
-def _piece(name: str, one: Finding, told: str, now: float) -> dict[str, Any]:
+def listed_faults() -> str:
+    """The classes and what each is, a line each."""
+    return "\n".join(f"  {fault.value}: {said}" for fault, said in FAULTS.items())
+
+
+def as_data(document: Any) -> str:
+    """A document in its block, which no text that stands in it can end."""
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    text = text.replace("<", "\\u003c").replace(">", "\\u003e")
+    return f"<found>\n{text}\n</found>"
+
+
+def piece(name: str, one: Finding, told: str, now: float) -> dict[str, Any]:
+    """A finding as it is shown under a short name; `told`: the class of its incident."""
     who = [f"{subject.kind.value} {subject.name}".strip() for subject in one.subjects[:3]]
     evidence = one.evidence[0] if one.evidence else None
-    piece: dict[str, Any] = {"id": name, "ago_s": round(max(0.0, now - one.at.wall), 1), "of": ", ".join(who)}
+    shown: dict[str, Any] = {"id": name, "ago_s": round(max(0.0, now - one.at.wall), 1), "of": ", ".join(who)}
     if evidence is not None:
         text = " ".join(evidence.text.split())
-        piece["line" if evidence.kind == "line" else "says"] = text[:SHOWN_CHARS]
+        shown["line" if evidence.kind == "line" else "says"] = text[:SHOWN_CHARS]
         if count := evidence.values.get("lines_count", 0.0):
-            piece["times"] = int(count)
+            shown["times"] = int(count)
     if one.severity is not Severity.INFO:
-        piece["level"] = one.severity.value
+        shown["level"] = one.severity.value
     if told:
-        piece["told"] = told
-    return piece
+        shown["told"] = told
+    return shown
 
 
 def _schema(ids: list[str]) -> dict[str, Any]:
-    kinds = [one.value for one in SubjectKind if one is not SubjectKind.STAGE]
     properties: dict[str, Any] = {
         "fault": {"type": "string", "enum": [NONE, *(one.value for one in FAULTS)]},
-        "kind": {"type": "string", "enum": kinds},
+        "kind": {"type": "string", "enum": KINDS},
         "name": {"type": "string"},
         "severity": {"type": "string", "enum": [one.value for one in _SEVERITIES]},
         "evidence": {"type": "array", "items": {"enum": ids, "type": "string"}, "maxItems": EVIDENCE_MAX},
@@ -217,7 +225,7 @@ def _schema(ids: list[str]) -> dict[str, Any]:
     return schema_of(_SCHEMA_NAME, properties)
 
 
-def _json_of(answer: str) -> str:
+def json_of(answer: str) -> str:
     """The outermost braces: some servers take no schema, and their models write around it."""
     start, end = answer.find("{"), answer.rfind("}")
     return answer[start : end + 1] if 0 <= start < end else answer

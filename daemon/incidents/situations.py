@@ -44,12 +44,12 @@ def family(rule: str) -> str:
 
 
 class Opinion(NamedTuple):
-    """What a model said of a situation, as far as it is used; it holds while the baseline says `baseline`.
+    """What a model said of a situation, as far as it is used; it holds while the baseline says one of `of`.
 
     None where the model was not sure or agrees.
     """
 
-    baseline: FaultClass
+    of: frozenset[FaultClass]
     fault_class: FaultClass | None
     culprit: Key | None
 
@@ -164,6 +164,8 @@ class Situation:
     idle: bool = False  # not believed, and only new evidence can change that
     stale: bool = True  # the derived verdict has to be made again
     opinion: Opinion | None = None  # what a model said of it
+    review: Opinion | None = None  # what somebody said who read it, which goes before that
+    reviewed: Evidence | None = None  # says so
     curious: bool = False  # it was told anew, and a model may know better
     asked: str = ""  # what a model was asked last
 

@@ -57,9 +57,17 @@ class Unexplained:
                 told |= dict.fromkeys(one.ids, one.incident.fault_class.value)
         return self._news(t, told.keys() | soon), told
 
-    def _news(self, t: float, explained: Collection[str]) -> list[Finding]:
+    def lately(self, t: float) -> list[Finding]:
+        """What was found in the last minute, the oldest first."""
+        self._expire(t)
+        return [finding for finding, _ in self._recent]
+
+    def _expire(self, t: float) -> None:
         while self._recent and t - self._recent[0][1] > SHOWN_S:
             self._recent.popleft()
+
+    def _news(self, t: float, explained: Collection[str]) -> list[Finding]:
+        self._expire(t)
         if t - self._asked_t < APART_S:
             return []
         news = [

@@ -104,7 +104,7 @@ def judge(
         (one for one in scores if not one.benign), key=lambda one: (scores[one], one), default=_F.UNKNOWN
     )
     strong = [one for one in causes if not one.condition.weak and not one.weighing.explained]
-    held = opinion if opinion is not None and opinion.baseline is fault else None
+    held = opinion if opinion is not None and fault in opinion.of else None
     told = fault if held is None or held.fault_class is None else held.fault_class
     return Verdict(
         fault_class=told,

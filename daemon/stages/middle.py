@@ -23,6 +23,7 @@ from daemon.messages import (
     KeepAdvice,
     KeepFeedback,
     KeepFinding,
+    KeepReview,
     KeepSilence,
     Record,
     Refused,
@@ -80,6 +81,10 @@ class Tier(Protocol):
 
     def learned(self) -> list[KeepSilence]:
         """Silences that follow from habits, each once."""
+        ...
+
+    def reviewed(self, said: KeepReview) -> list[Incident]:
+        """Take what somebody who read an incident says of it; the incidents that it changes."""
         ...
 
     def puzzles(self) -> tuple[list[Finding], dict[str, str]]:
@@ -320,11 +325,17 @@ class MiddleStage:
                 self._records.reply(asked, Refused(asked.number, str(error)[:500]))
             else:
                 self._counts["records_kept"] += 1
-                if not isinstance(asked.record, KeepFinding):
+                if not isinstance(asked.record, KeepFinding | KeepReview):
                     self._records.reply(asked, Committed(asked.number))
 
     def _keep(self, asked: Asked) -> None:
         record = asked.record
+        if isinstance(record, KeepReview):
+            self._wait_since_now()
+            self._asked.append(asked)
+            self._unsaved |= {one.id: one for one in self._tier.reviewed(record)}
+            self._commit()
+            return
         self._store.keep(record, f"{asked.epoch:x}", asked.number)
         if isinstance(record, KeepFinding):
             self._wait_since_now()

@@ -16,8 +16,9 @@ from daemon.stages.process import describe
 from daemon.status import explainer_pid_path
 
 if TYPE_CHECKING:
+    from daemon.incidents.review import Reviews
     from daemon.inquiries import Told
-    from daemon.served import Explained, Read, ServedModel
+    from daemon.served import Said, ServedModel
 
 
 TOLD_MAX = 256
@@ -31,11 +32,14 @@ class Explanations:
         self._model: ServedModel | None = None
         # Findings that readings spoke of, and their classes.
         self._told: OrderedDict[str, str] = OrderedDict()
+        self._reviews: Reviews | None = None
 
     @property
     def wait_s(self) -> float:
         """How long until there is something to do by itself."""
-        return math.inf if self._model is None else self._model.wait_s
+        due_at = self._reviews.due_at() if self._reviews else None
+        due_s = math.inf if due_at is None else max(0.0, due_at - time.time())
+        return due_s if self._model is None else min(due_s, self._model.wait_s)
 
     @property
     def counters(self) -> dict[str, int]:
@@ -45,9 +49,33 @@ class Explanations:
         return {f"served/{name}": count for name, count in self._model.counters.items()}
 
     def want(self, incident: Incident) -> None:
-        """Have a better text for this revision, when it is its turn."""
+        """Have a better text for this revision, when it is its turn; it may be looked at once more."""
         if model := self._served():
             model.want(incident)
+        if self._settings.top.served.reading:
+            if self._reviews is None:
+                from daemon.incidents.review import Reviews  # noqa: PLC0415  # only where it is on
+
+                self._reviews = Reviews()
+            self._reviews.note(incident)
+
+    @property
+    def doubts(self) -> bool:
+        """Whether an incident is to be looked at once more now."""
+        due_at = self._reviews.due_at() if self._reviews else None
+        return due_at is not None and due_at <= time.time()
+
+    def want_reviews(self, opened: Sequence[Incident], lately: Sequence[Finding]) -> None:
+        """Have those looked at whose time it is; `opened`: all that are open now."""
+        from daemon.incidents.review import question  # noqa: PLC0415
+
+        model, reviews = self._served(), self._reviews
+        if model is None or reviews is None:
+            return
+        reviews.keep_only(opened)
+        while (due := reviews.due(time.time())) is not None:
+            incident, others = due
+            model.want_review(question(incident, others, lately, time.time()))
 
     def want_reading(self, findings: Sequence[Finding], told: Mapping[str, str]) -> None:
         """Have read what no rule knows; `told`: the classes of the incidents that have some of it."""
@@ -65,7 +93,7 @@ class Explanations:
             self._model = ServedModel(top.served, top.languages, watch=self._life.listen, pid_file=pid_file)
         return self._model
 
-    def step(self) -> list[Explained | Read]:
+    def step(self) -> list[Said]:
         """The texts that came since; says what was asked and what went wrong."""
         if self._model is None:
             return []

@@ -22,7 +22,7 @@ from daemon.stages.process import describe
 from daemon.stages.served import Explanations
 
 if TYPE_CHECKING:
-    from daemon.served import Explained, Read
+    from daemon.served import Explained, Said
 
 KEEP_TIMEOUT_S = 4.0  # less than the time in which a stage has to stop
 RETRY_S = 3.0
@@ -59,12 +59,13 @@ class TopStage:
         *,
         needing: Callable[[], Sequence[Incident]],
         lately: Callable[[float], tuple[list[Finding], dict[str, str]]],
+        opened: Callable[[], list[Incident]],
         tier: Callable[[], Tier],
         model: Consultation,
         served: Explanations,
     ) -> None:
         self._life, self._listener, self._client = life, listener, client
-        self._needing, self._lately, self._make_tier = needing, lately, tier
+        self._needing, self._lately, self._opened, self._make_tier = needing, lately, opened, tier
         self._model, self._served = model, served
         self._tier: Tier | None = None
         self._look_s = self._looked_s = 0.0
@@ -95,6 +96,8 @@ class TopStage:
         hints = {hint.table for hint in self._listener.drain()}
         if "findings" in hints and self._life.settings.top.served.reading:
             self._have_read()
+        if self._served.doubts:
+            self._have_reviewed()
         if "incidents" in hints:
             self._look_s = min(self._look_s, max(time.monotonic(), self._looked_s + PAUSE_S))
         if time.monotonic() < self._look_s or self._life.stopping:
@@ -153,14 +156,24 @@ class TopStage:
             return
         self._served.want_reading(findings, told)
 
-    def _keep_said(self, said: Explained | Read) -> None:
-        from daemon.served import Explained  # noqa: PLC0415  # loaded by whoever said it
+    def _have_reviewed(self) -> None:
+        """Have the served model look once more at incidents whose time it is."""
+        try:
+            opened, (findings, _) = self._opened(), self._lately(time.time() - SHOWN_S)
+        except HauswartError as error:
+            self._life.tell.warning(str(error))
+            opened, findings = [], []
+        self._served.want_reviews(opened, findings)
+
+    def _keep_said(self, said: Said) -> None:
+        from daemon.served import Explained, Reviewed  # noqa: PLC0415  # loaded by whoever said it
 
         if isinstance(said, Explained):
             self._keep_better(said)
             return
+        record = said.record if isinstance(said, Reviewed) else KeepFinding(said.finding)
         try:
-            self._client.keep(KeepFinding(said.finding), KEEP_TIMEOUT_S)
+            self._client.keep(record, KEEP_TIMEOUT_S)
         except HauswartError as error:
             self._life.tell.warning(f"what the served model read is lost: {error}")
             self._counts["read_lost"] += 1
@@ -238,6 +251,13 @@ class _Store:
             findings, told = reader.found(since)
         return [one for one in findings if noteworthy(one)], told
 
+    def opened(self) -> list[Incident]:
+        """The incidents that are open, the oldest first."""
+        from daemon.store.reader import StoreReader  # noqa: PLC0415
+
+        with StoreReader(self._path) as reader:
+            return reader.incidents(state="open")[::-1]
+
 
 def _mark(path: Path) -> tuple[int, int]:
     try:
@@ -286,6 +306,7 @@ def run(settings: Settings) -> None:
             RecordsClient(life.runtime, wire),
             needing=store.needing_advice,
             lately=store.lately,
+            opened=store.opened,
             tier=make_tier,
             model=model,
             served=Explanations(life, settings),

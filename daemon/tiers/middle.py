@@ -11,25 +11,25 @@ from collections.abc import Mapping, Sequence
 
 from daemon.clock import Timeline
 from daemon.incidents import lifecycle
+from daemon.incidents.closing import REOPEN_S, Closed
 from daemon.incidents.context import Contexts, weak
 from daemon.incidents.gathering import Gathering, Label
-from daemon.incidents.opinions import Asking
+from daemon.incidents.opinions import Asking, of_review
 from daemon.incidents.quiet import Quiet
+from daemon.incidents.review import hides
 from daemon.incidents.situations import Opinion, Situation, restored
 from daemon.incidents.unexplained import Unexplained
 from daemon.incidents.verdicts import Verdict, judge
-from daemon.messages import Event, Finding, Incident, KeepSilence, Stamp, Tick, Upward
+from daemon.messages import Event, Finding, Incident, KeepReview, KeepSilence, Stamp, Tick, Upward
 from daemon.questions import Question
 from daemon.settings import Middle
-from daemon.subjects import expand, split_pid
+from daemon.subjects import split_pid
 from models.causes import rootless
-from models.taxonomy import Category, FaultClass, Severity
+from models.taxonomy import Category, Severity
 
 OPEN_MAX = 64  # a host with more incidents than this at a time has one that is not understood
-CLOSED_MAX = 32
 SEEN_MAX = 16384  # ids of findings, so that a delivery repeated after a crash is not counted twice
 HOLD_S = 10.0  # between the end of the last condition and closing: links and services flap
-REOPEN_S = 180.0  # the same trouble within three minutes after closing is the same incident
 RECOVERY_S = 30.0  # a service that is restarted on purpose has this long to come up before it is news
 REVISION_S = 2.0  # between revisions that are not urgent
 COUNT_S = 60.0  # before mere counts are told; doubled each time up to COUNT_MAX_S, as each is a store commit
@@ -43,7 +43,6 @@ QUESTIONS_MAX = 8  # at a time; the rest is asked with the next tick
 UNREAD = "line.unread"  # the rule of what no rule understands: nothing to group by
 _COUNTED = ("findings", "weak", "repeated", "dropped", "refused", "evicted", "opened", "merged", "closed")
 _BELOW = frozenset({"collector", "low"})
-_CRASHES = frozenset({FaultClass.SERVICE_CRASH, FaultClass.CRASH_LOOP})
 
 
 class MiddleTier:
@@ -68,7 +67,7 @@ class MiddleTier:
         self._heard_t = 0.0  # since when the watch has had no hole
         self._contexts = Contexts()
         self._gathering = Gathering(settings.merge_window_s)
-        self._closed: dict[str, Situation] = {}
+        self._closed = Closed()
         self._seen: dict[str, None] = {}
         self._quiet = Quiet(silences, past)
         self._blind = False  # a stage below is silent: no news is no good news
@@ -140,12 +139,41 @@ class MiddleTier:
             self._tell(situation, lifecycle.revised(situation.incident, situation, verdict, self._at))
             situation.curious = False
 
+    def reviewed(self, said: KeepReview) -> list[Incident]:
+        """Take what somebody who read an incident says of it; the incidents that it changes.
+
+        Nothing where that is another one by now, or where what is about security would be told otherwise.
+        """
+        self._changed = {}
+        situation = self._gathering.situations.get(said.incident_id)
+        other = self._gathering.situations.get(said.same_as)
+        both = [one for one in (situation, other) if one is not None and one.open and one.incident]
+        told = [one.incident.fault_class for one in both if one.incident]
+        wanted = 2 if said.same_as else 1
+        if len(both) == wanted and told[0] is said.baseline and not hides(said.fault_class, told):
+            self._review(both, said)
+        return list(self._changed.values())
+
+    def _review(self, both: Sequence[Situation], said: KeepReview) -> None:
+        survivor = both[0]
+        if len(both) > 1:
+            survivor, loser = self._gathering.join(*both)
+            self._tell_merged(loser, survivor)
+        assert survivor.incident is not None
+        survivor.reviewed = lifecycle.review(self._weigh(survivor).fault_class, said, self._at)
+        survivor.review = of_review(self._weigh(survivor), said)
+        self._reconsider(survivor)
+
     def puzzles(self) -> tuple[list[Finding], dict[str, str]]:
         """What was found in the last minute, if there is something new in it that no incident explains.
 
         And the classes of the open incidents that have some of it, by the findings' ids.
         """
         return self._unexplained.due(self._t, self._gathering.situations.values())
+
+    def lately(self) -> list[Finding]:
+        """What was found in the last minute."""
+        return self._unexplained.lately(self._t)
 
     # --- what comes in ------------------------------------------------------------------------------------
 
@@ -186,8 +214,7 @@ class MiddleTier:
             situation = self._gathering.situations.get(number)
             if situation is not None:
                 self._step(situation)
-        if self._closed:
-            self._forget()
+        self._closed.expire(self._t)
         if self._quiet.due(self._t):
             self._look_at_silences()
 
@@ -230,7 +257,7 @@ class MiddleTier:
             self._go_on(situation)
             return
         verdict = self._judge(situation)
-        former = self._former(situation, verdict)
+        former = self._closed.take(situation, verdict, self._gathering.view(situation).tied)
         if former is not None:
             self._reopen(former, situation)
             return
@@ -299,14 +326,10 @@ class MiddleTier:
         self._tell(situation, lifecycle.closed(situation.incident, situation, self._at))
         self._quiet.close(situation.incident)
         self._gathering.remove(situation)
-        situation.close(self._t)
-        self._closed[situation.id] = situation
-        while len(self._closed) > CLOSED_MAX:
-            del self._closed[next(iter(self._closed))]
+        self._closed.add(situation, self._t)
 
     def _reopen(self, former: Situation, situation: Situation) -> None:
         assert former.incident is not None
-        del self._closed[former.id]
         self._gathering.remove(situation)
         former.absorb(situation)
         self._gathering.restore(former, former.incident.fault_class)
@@ -318,26 +341,10 @@ class MiddleTier:
         verdict = self._judge(former)
         self._tell(former, lifecycle.reopened(former.incident, former, verdict, self._at))
 
-    def _former(self, situation: Situation, verdict: Verdict) -> Situation | None:
-        """The incident of the same trouble that was closed a short while ago."""
-        tied = self._gathering.view(situation).tied
-        for former in reversed(self._closed.values()):
-            if former.incident is None or former.stage != situation.stage:
-                continue
-            faults = {former.incident.fault_class, verdict.fault_class}
-            if (len(faults) == 1 or faults <= _CRASHES) and self._shared(former, tied):
-                return former
-        return None
-
-    def _shared(self, former: Situation, tied: frozenset[tuple[str, str]]) -> bool:
-        subjects = [one for condition in former.strong() for one in condition.finding.subjects]
-        known = expand(subjects, 0.3)
-        return bool(known & tied) or not (known or tied)
-
     # --- verdicts and what is told ------------------------------------------------------------------------
 
     def _judge(self, situation: Situation) -> Verdict:
-        verdict = self._weigh(situation, situation.opinion)
+        verdict = self._weigh(situation, situation.review or situation.opinion)
         self._gathering.set_top(situation, verdict.fault_class)
         return verdict
 
@@ -348,10 +355,13 @@ class MiddleTier:
         """Merge the situation with those that turned out to be the same; the one that is left."""
         survivor, *absorbed = self._gathering.unite(situation, self._label)
         for loser in absorbed:
-            if loser.incident is not None and survivor.incident is not None and loser.open:
-                self.counters["merged"] += 1
-                self._changed[loser.id] = lifecycle.merged(loser.incident, survivor.incident, self._at)
+            self._tell_merged(loser, survivor)
         return survivor
+
+    def _tell_merged(self, loser: Situation, survivor: Situation) -> None:
+        if loser.incident is not None and survivor.incident is not None and loser.open:
+            self.counters["merged"] += 1
+            self._changed[loser.id] = lifecycle.merged(loser.incident, survivor.incident, self._at)
 
     def _label(self, situation: Situation) -> Label:
         verdict = self._judge(situation)
@@ -384,18 +394,12 @@ class MiddleTier:
         if incident.state == "open":
             self._gathering.restore(situation, incident.fault_class)
         elif incident.closed_at is not None and self._at.wall - incident.closed_at <= REOPEN_S:
-            situation.close(self._t)
-            self._closed[situation.id] = situation
+            self._closed.add(situation, self._t)
 
     def _see(self, finding_id: str) -> None:
         self._seen[finding_id] = None
         if len(self._seen) > SEEN_MAX:
             del self._seen[next(iter(self._seen))]
-
-    def _forget(self) -> None:
-        over = [one.id for one in self._closed.values() if self._t - (one.closed_t or self._t) > REOPEN_S]
-        for number in over:
-            del self._closed[number]
 
 
 def _silent(finding: Finding) -> bool:

@@ -1,8 +1,8 @@
-"""A served model that reads in a replay what no rule knows: asked once for each question, and waited for."""
+"""A served model that reads in a replay what no rule knows, and incidents: asked once for each question."""
 
 from __future__ import annotations
 
-from daemon.incidents.reading import Question
+from daemon.incidents import reading, review
 from daemon.ingest import redact
 from models.chat import Chat
 
@@ -27,7 +27,7 @@ class Reader:
         """How long each took."""
         return [seconds for _, seconds in self._known.values()]
 
-    def __call__(self, question: Question) -> tuple[str, float]:
+    def __call__(self, question: reading.Question | review.Question) -> tuple[str, float]:
         """The answer, and how long it took; the same to the same question."""
         key = question.messages[-1]["content"]
         if key not in self._known:
