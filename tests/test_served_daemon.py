@@ -101,3 +101,40 @@ def test_what_no_rule_knows_is_read_and_becomes_an_incident(tmp_path):
     assert any("turned away" in one.text for one in incident.evidence)
     assert "what no rule knows: " in said
     assert "turned away" not in said
+
+
+def reviewing(body):
+    """A model that takes a full disk for one without inodes, whenever it is shown an incident again."""
+    if not body["messages"][0]["content"].startswith("You look once more"):
+        return Reply('{"fault": "none"}')
+    said = body["messages"][1]["content"].partition("<found>")[2].rpartition("</found>")[0]
+    evidence = [one["id"] for one in json.loads(said)["incident"]["evidence"]]
+    return Reply(json.dumps({"fault": "inode-exhaustion", "evidence": evidence[:1]}))
+
+
+def test_an_incident_is_looked_at_once_more_and_says_who_read_it(tmp_path):
+    log = tmp_path / "uploads.log"
+    log.touch()
+    with serve(reviewing) as server:
+        environment = {
+            "HAUSWART_TOP__SERVED__URL": server.url,
+            "HAUSWART_TOP__SERVED__READS": "true",
+            "HAUSWART_LOG_LEVEL": "warning",
+        }
+        with live(tmp_path, more_environment=environment, follow=[str(log)]) as found:
+            append(log, "upload of report.pdf failed: No space left on device\n" * 3)
+            assert wait_until(lambda: found.found("disk-full", ""), 20)
+            (before,) = found.incidents()
+            assert wait_until(lambda: found.found("inode-exhaustion", ""), 20)
+            (incident,) = found.incidents()
+            assert "class disk-full -> inode-exhaustion" in found.command("show", incident.id).stdout
+            assert wait_until(lambda: found.stages()["top"]["counters"].get("read"), 20)
+        said = (tmp_path / "daemon.log").read_text()
+    assert incident.id == before.id
+    assert (incident.path, incident.severity) == ("model", before.severity)
+    assert incident.evidence[-1].text.endswith(
+        " read this as inode-exhaustion; by the rules alone it is disk-full."
+    )
+    assert incident.evidence[-1].text.startswith("scripted at 127.0.0.1:")
+    assert f"about incident {incident.id}: " in said
+    assert "No space left" not in said

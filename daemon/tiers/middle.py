@@ -146,8 +146,8 @@ class MiddleTier:
         """
         self._changed = {}
         situation = self._gathering.situations.get(said.incident_id)
-        other = self._gathering.situations.get(said.same_as)
-        both = [one for one in (situation, other) if one is not None and one.open and one.incident]
+        other = self._gathering.situations.get(said.same_as) if said.same_as != said.incident_id else None
+        both = [one for one in (situation, other) if one is not None and one.open]
         told = [one.incident.fault_class for one in both if one.incident]
         wanted = 2 if said.same_as else 1
         if len(both) == wanted and told[0] is said.baseline and not hides(said.fault_class, told):
