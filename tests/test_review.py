@@ -8,7 +8,7 @@ import pytest
 
 from daemon.incidents import review
 from daemon.incidents.review import AGAIN_S, KEPT, SETTLE_S, Reviews
-from daemon.messages import Culprit, Evidence, Finding, Incident, KeepReview, Stamp, Tick
+from daemon.messages import Culprit, Evidence, Incident, KeepReview, Stamp, Tick
 from daemon.replay import Replay
 from daemon.served import Reviewed, ServedModel
 from daemon.settings import Middle, Served, Settings
