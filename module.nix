@@ -261,8 +261,9 @@ in
         type = types.bool;
         default = false;
         description = ''
-          Whether it is also asked what log lines mean that no rule knows, and may open incidents by them. They are
-          redacted like evidence, and count as that for {option}`services.hauswart.served.consent`.
+          Whether it is also asked what log lines mean that no rule knows, and may open incidents by them; and what the
+          cause of each incident is, and may correct what the rules say. What it is shown is redacted like evidence, and
+          counts as that for {option}`services.hauswart.served.consent`.
         '';
       };
 

@@ -149,6 +149,11 @@ def graver(incident: Incident, verdict: Verdict) -> bool:
     return incident.fault_class is not verdict.fault_class or verdict.severity.rank > incident.severity.rank
 
 
+def gravity(incident: Incident) -> tuple[int, float, float, str]:
+    """What orders incidents where there is no room for all of them."""
+    return (incident.severity.rank, incident.score, incident.updated_at, incident.id)
+
+
 def evidence(situation: Situation) -> list[Evidence]:
     """The evidence of all conditions in the order of time, at most EVIDENCE_MAX, one entry a text."""
     found: dict[str, Evidence] = {}

@@ -233,6 +233,11 @@ class Situation:
         """The conditions that could make an incident."""
         return (one for one in self.conditions.values() if not one.weak)
 
+    @property
+    def rules(self) -> int:
+        """How many kinds of strong evidence it has."""
+        return len({one.finding.rule for one in self.strong()})
+
     def close(self, t: float) -> None:
         """Nothing of it holds any more; what comes back begins anew."""
         self.closed_t = self.over_t = t

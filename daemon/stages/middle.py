@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from daemon.bus import Arrival, Asked, FlowConsumer, RecordsServer, WakePublisher, Wire
 from daemon.clock import now
@@ -25,13 +24,12 @@ from daemon.messages import (
     KeepFinding,
     KeepReview,
     KeepSilence,
-    Record,
     Refused,
     Tick,
     Upward,
     Wake,
 )
-from daemon.questions import Answer, Question
+from daemon.questions import Answer
 from daemon.settings import Settings
 from daemon.stages.bulletin import Bulletin
 from daemon.stages.consult import Consultation, consultation
@@ -45,6 +43,7 @@ from daemon.stages.health import (
     is_starting,
 )
 from daemon.stages.life import Life, Report
+from daemon.stages.needs import Grouper, Keeper
 from daemon.stages.process import describe
 
 EDGE = "middle"
@@ -58,61 +57,6 @@ REOPEN_S = 900.0  # incidents closed within this time are told to the tier at st
 MAX_RECENT = 1000
 
 
-class Tier(Protocol):
-    """What this stage needs of the middle tier."""
-
-    def take(self, batch: Sequence[Upward]) -> list[Incident]:
-        """Group findings; the changed incidents."""
-        ...
-
-    def keep(self, silence: KeepSilence) -> None:
-        """Heed a silence from now on."""
-        ...
-
-    def asked(self) -> list[Question]:
-        """What a model is to be asked about open incidents."""
-        ...
-
-    def told(
-        self, number: int, scores: Mapping[str, Sequence[float]], thresholds: Mapping[str, float]
-    ) -> list[Incident]:
-        """Take its answer; the incidents that it revises."""
-        ...
-
-    def learned(self) -> list[KeepSilence]:
-        """Silences that follow from habits, each once."""
-        ...
-
-    def reviewed(self, said: KeepReview) -> list[Incident]:
-        """Take what somebody who read an incident says of it; the incidents that it changes."""
-        ...
-
-    def puzzles(self) -> tuple[list[Finding], dict[str, str]]:
-        """Findings that nothing explains, if there is news in them."""
-        ...
-
-    @property
-    def unsettled(self) -> bool:
-        """Whether findings are held that are in no incident yet."""
-        ...
-
-
-class Store(Protocol):
-    """What this stage needs of the store's writer."""
-
-    def save(self, incidents: Sequence[Incident], findings: Sequence[Finding]) -> None:
-        """Commit incidents and findings."""
-        ...
-
-    def keep(self, record: Record, client: str = "", request: int = 0) -> None:
-        """Commit a record once."""
-        ...
-
-    def expire(self, wall: float, incidents_days: int) -> dict[str, int]:
-        """Erase what is older than the retention."""
-        ...
-
-
 class MiddleStage:
     """Takes frames in, commits what they change, acknowledges, wakes; answers requests to keep records."""
 
@@ -123,8 +67,8 @@ class MiddleStage:
         records: RecordsServer,
         wake: WakePublisher,
         *,
-        tier: Tier,
-        store: Store,
+        tier: Grouper,
+        store: Keeper,
         model: Consultation,
         told: Sequence[Incident] = (),
     ) -> None:

@@ -273,8 +273,8 @@ class MiddleTier:
         opened = [one.incident for one in self._gathering.situations.values() if one.open and one.incident]
         if len(opened) < OPEN_MAX:
             return True
-        least = min(opened, key=_grave)
-        if (verdict.severity.rank, verdict.score) <= _grave(least)[:2]:
+        least = min(opened, key=lifecycle.gravity)
+        if (verdict.severity.rank, verdict.score) <= lifecycle.gravity(least)[:2]:
             return False
         self.counters["evicted"] += 1
         self._close(self._gathering.situations[least.id])
@@ -303,7 +303,7 @@ class MiddleTier:
         verdict = self._judge(situation)
         cared = (
             lifecycle.differs(situation.incident, situation, verdict)
-            or _rules(situation) > situation.told_rules
+            or situation.rules > situation.told_rules
         )
         rested = self._t - situation.told_t >= REVISION_S
         if lifecycle.graver(situation.incident, verdict) or counted or (cared and rested):
@@ -371,7 +371,7 @@ class MiddleTier:
     def _tell(self, situation: Situation, incident: Incident) -> None:
         incident = lifecycle.with_silence(incident, self._quiet.over(incident, self._at.wall))
         situation.incident, situation.told_t, situation.stale = incident, self._t, False
-        situation.told_rules, situation.curious = _rules(situation), True
+        situation.told_rules, situation.curious = situation.rules, True
         self._changed[incident.id] = incident
 
     def _look_at_silences(self) -> None:
@@ -406,11 +406,3 @@ def _silent(finding: Finding) -> bool:
     """Whether a finding says that nothing comes from below; any other one proves that something does."""
     named = finding.subjects[0].name if finding.subjects else ""
     return finding.rule == "stage.silent" and named in _BELOW and not finding.ended
-
-
-def _grave(incident: Incident) -> tuple[int, float, float, str]:
-    return (incident.severity.rank, incident.score, incident.updated_at, incident.id)
-
-
-def _rules(situation: Situation) -> int:
-    return len({one.finding.rule for one in situation.strong()})
