@@ -719,6 +719,18 @@ def test_one_attempt_counts_once_however_much_is_said_about_it(host):
     assert found == []
 
 
+def test_an_agent_that_offers_all_its_keys_has_tried_once_and_heaps_of_keys_are_an_attack(host):
+    def offer(pid, keys):
+        text = f"Failed publickey for deniz from 192.0.2.7 port {4000 + pid} ssh2: ED25519 SHA256:k"
+        found = [one for n in range(keys) for one in host.sshd(f"{text}{n}", pid=pid)]
+        text = f"maximum authentication attempts exceeded for deniz from 192.0.2.7 port {4000 + pid} ssh2"
+        return found + host.sshd(f"error: {text} [preauth]", pid=pid)
+
+    assert "known.auth-bruteforce" not in rules(offer(1, 6) + host.wait(3) + offer(2, 6))
+    more = [one for pid in range(3, 6) for one in offer(pid, 6)]
+    assert "known.auth-bruteforce" in rules(more)
+
+
 def test_guesses_of_a_local_user_blame_that_user_and_not_whom_he_tries(host):
     pam = "pam_unix(su:auth): authentication failure; logname= uid=1001 euid=0 tty=/dev/pts/0 "
     pam += "ruser=bob rhost=  user=root"

@@ -51,7 +51,7 @@ _CRASH = FaultClass.SERVICE_CRASH
 _ON_FILES = frozenset({"no-space", "quota-exceeded", "read-only-filesystem", "io-error"})
 LEFT = 0.15  # of a hint at what a file system has enough of
 SUBJECTS_MAX = 8
-_HINTS = frozenset({"login-unknown-user", "login-probe", "login-attempts-exceeded"})
+_HINTS = frozenset({"login-unknown-user", "login-key-refused", "login-probe", "login-attempts-exceeded"})
 
 
 class Meanings:
@@ -219,7 +219,7 @@ class Meanings:
             return []  # a user's own program names a stranger
         count = reading.values.get("failures_count", 0.0)
         told: Told = "password"
-        if message.repeat == "pam" or (message.slug in _HINTS and count):
+        if message.repeat == "pam" or (message.slug == "login-attempts-exceeded" and count):
             told = "pam"
         elif message.slug in _HINTS:
             told = "hint"
