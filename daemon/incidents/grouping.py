@@ -25,6 +25,7 @@ NEARBY_S = 30.0  # a mere oddity belongs to what happens within half a minute of
 LISTING_S = 5.0  # many lines of the kernel about one thing come within seconds, on a slow console, too
 OVER_S = 10.0  # a cause that ended longer ago than this caused nothing new
 _NOTHING: frozenset[str] = frozenset()
+_BELOW = frozenset({"collector", "low"})
 _KINDS = {kind.value: kind for kind in SubjectKind}
 _SUFFERING = frozenset({FaultClass.SERVICE_HUNG, FaultClass.SERVICE_CRASH, FaultClass.CRASH_LOOP})
 _WAITING = frozenset({FaultClass.SERVICE_HUNG, FaultClass.DEPENDENCY_FAILED})
@@ -110,6 +111,12 @@ def _complains(finding: Finding) -> bool:
 def guesses(rule: str) -> bool:
     """Whether a rule is about the memory of the whole host: the largest process it names is a guess."""
     return rule.startswith(("mem.", "psi.memory."))
+
+
+def silent_below(finding: Finding) -> bool:
+    """Whether it says that nothing comes from below; any other finding proves that something does."""
+    named = finding.subjects[0].name if finding.subjects else ""
+    return finding.rule == "stage.silent" and named in _BELOW and not finding.ended
 
 
 def on_stage(finding: Finding) -> bool:

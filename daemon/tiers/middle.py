@@ -14,6 +14,7 @@ from daemon.incidents import lifecycle
 from daemon.incidents.closing import REOPEN_S, Closed
 from daemon.incidents.context import Contexts, weak
 from daemon.incidents.gathering import Gathering, Label
+from daemon.incidents.grouping import silent_below
 from daemon.incidents.opinions import Asking, of_review
 from daemon.incidents.quiet import Quiet
 from daemon.incidents.review import hides
@@ -32,8 +33,7 @@ SEEN_MAX = 16384  # ids of findings, so that a delivery repeated after a crash i
 HOLD_S = 10.0  # between the end of the last condition and closing: links and services flap
 RECOVERY_S = 30.0  # a service that is restarted on purpose has this long to come up before it is news
 REVISION_S = 2.0  # between revisions that are not urgent
-COUNT_S = 60.0  # before mere counts are told; doubled each time up to COUNT_MAX_S, as each is a store commit
-COUNT_MAX_S = 3600.0
+COUNT_S, COUNT_MAX_S = 60.0, 3600.0  # before mere counts are told; doubled each time, as each is a commit
 AT_ONCE = 0.7  # this sure of a class that nothing else causes: waiting would teach nothing
 SLACK = 0.1  # share of settle_s by which a tick may be early
 UNHEARD_S = 30.0  # after a hole in observation time like this, what holds is given time to be told again
@@ -42,7 +42,6 @@ QUESTIONS_MAX = 8  # at a time; the rest is asked with the next tick
 
 UNREAD = "line.unread"  # the rule of what no rule understands: nothing to group by
 _COUNTED = ("findings", "weak", "repeated", "dropped", "refused", "evicted", "opened", "merged", "closed")
-_BELOW = frozenset({"collector", "low"})
 
 
 class MiddleTier:
@@ -192,7 +191,7 @@ class MiddleTier:
             return
         self._see(finding.id)
         self.counters["findings"] += 1
-        self._blind = _silent(finding)
+        self._blind = silent_below(finding)
         self._unexplained.note(finding, self._t)
         if finding.rule == UNREAD:
             self.counters["weak"] += 1
@@ -381,9 +380,8 @@ class MiddleTier:
                 continue
             silence = self._quiet.over(incident, self._at.wall)
             if silence != incident.quieted:
-                situation.incident = self._changed[incident.id] = lifecycle.quieted(
-                    incident, silence, self._at
-                )
+                told = lifecycle.quieted(incident, silence, self._at)
+                situation.incident = self._changed[incident.id] = told
 
     # --- bounded memory -----------------------------------------------------------------------------------
 
@@ -400,9 +398,3 @@ class MiddleTier:
         self._seen[finding_id] = None
         if len(self._seen) > SEEN_MAX:
             del self._seen[next(iter(self._seen))]
-
-
-def _silent(finding: Finding) -> bool:
-    """Whether a finding says that nothing comes from below; any other one proves that something does."""
-    named = finding.subjects[0].name if finding.subjects else ""
-    return finding.rule == "stage.silent" and named in _BELOW and not finding.ended
