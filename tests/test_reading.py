@@ -76,6 +76,16 @@ def test_a_question_holds_lines_as_data_how_often_and_what_is_told_already(findi
     assert enumerated["fault"]["enum"][0] == "none"
 
 
+def test_of_each_kind_of_line_the_latest_is_shown_and_what_is_told_of_one_is_told_of_all():
+    several = [
+        found(n, text, t=float(n), template=text[:3]) for n, text in enumerate(["abc 1", "xyz", "abc 2"])
+    ]
+    asked = reading.question(several, {"f0": "disk-full"}, T0 + 5.0)
+    shown = json.loads(asked.messages[1]["content"].removeprefix("<found>\n").removesuffix("\n</found>"))
+    assert [(one["line"], one.get("told")) for one in shown] == [("xyz", None), ("abc 2", "disk-full")]
+    assert list(asked.findings.values()) == several[1:]
+
+
 def disk_full(*ids):
     """An open incident that has these findings."""
     return SimpleNamespace(
@@ -127,8 +137,8 @@ def test_lines_nobody_understands_are_findings_only_where_somebody_reads_them():
     texts = [f"Client c{number} took the turnip off the shelf" for number in range(9)]
     assert observed(LowTier(Low()), texts) == []
     told = observed(LowTier(Low(), unread=True), texts)
-    assert [one.rule for one in told] == ["line.unread"] * 2
-    assert [one.evidence[0].values["lines_count"] for one in told] == [1.0, 8.0]
+    assert [one.rule for one in told] == ["line.unread"] * 3
+    assert [one.evidence[0].values["lines_count"] for one in told] == [1.0, 2.0, 8.0]
     assert all(one.hints == {} for one in told)
 
 

@@ -112,8 +112,11 @@ _decoder = msgspec.json.Decoder(_Answer)
 
 def question(findings: Sequence[Finding], told: Mapping[str, str], now: float) -> Question:
     """What to ask about findings; `told`: by id the class of their incident, `now`: Unix seconds."""
-    named = {f"F{number}": one for number, one in enumerate(findings[-LATELY:], 1)}
-    document = [piece(name, one, told.get(one.id, ""), now) for name, one in named.items()]
+    kinds = distinct(findings, told)[-LATELY:]
+    named = {f"F{number}": one for number, (one, _) in enumerate(kinds, 1)}
+    document = [
+        piece(name, one, kind[1], now) for (name, one), kind in zip(named.items(), kinds, strict=True)
+    ]
     system = _SYSTEM.replace("{faults}", listed_faults()).replace("{example}", _EXAMPLE)
     messages = [{"role": "system", "content": system}, {"role": "user", "content": as_data(document)}]
     return Question(messages, _schema(list(named)), named)
@@ -183,6 +186,17 @@ def _subjects(found: _Answer, cited: Sequence[Finding], evidence: Sequence[Evide
         if not any((one.kind, one.name) == (who.kind, who.name) for who in blamed)
     ]
     return [*blamed, *rest][:8]
+
+
+def distinct(findings: Sequence[Finding], told: Mapping[str, str]) -> list[tuple[Finding, str]]:
+    """The latest finding of each kind, in their order, with the class that is told of that kind, if any."""
+    kept: dict[tuple[str, str], tuple[Finding, str]] = {}
+    for one in findings:
+        who = one.subjects[0].name if one.subjects else ""
+        key = (one.template or one.rule, who)
+        before = kept.pop(key, None)
+        kept[key] = (one, told.get(one.id, "") or (before[1] if before else ""))
+    return list(kept.values())
 
 
 def listed_faults() -> str:

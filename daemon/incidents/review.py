@@ -21,6 +21,7 @@ from daemon.incidents.reading import (
     LATELY,
     SHOWN_CHARS,
     as_data,
+    distinct,
     json_of,
     listed_faults,
     piece,
@@ -146,7 +147,7 @@ def question(
         for name, one in named.items()
     ]
     known = set(incident.finding_ids).union(*(one.finding_ids for one in named.values()))
-    rest = [one for one in lately if one.id not in known][-LATELY:]
+    rest = [one for one, _ in distinct([one for one in lately if one.id not in known], {})][-LATELY:]
     pieces = []
     for number, one in enumerate(rest, 1):
         pieces.append(piece(f"F{number}", one, "", now))

@@ -17,7 +17,7 @@ class Unread:
         self._minute = self._told = 0
 
     def wants(self, template: Template, t: float) -> bool:
-        """Whether this line of the template is one: its first, eighth, sixty-fourth."""
+        """Whether this line of the template is one: its first, second, eighth, sixty-fourth."""
         if template.count not in READ_AT:
             return False
         if int(t) // 60 != self._minute:

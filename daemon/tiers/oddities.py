@@ -30,7 +30,7 @@ _KERNEL_DEVICE = re.compile(
     r"(?: (?:error|warning|info|critical))?:? ?\((?:device )?([\w!-]{1,32})\)"
 )
 UNREAD = "line.unread"
-READ_AT = frozenset({1, 8, 64, 512})  # lines of one kind: how often says what once may not
+READ_AT = frozenset({1, 2, 8, 64, 512})  # lines of one kind: how often says what once may not
 ALERT_WEIGHT = 0.25  # of the model's alert-worthiness, where the words' counts 0.1
 
 
