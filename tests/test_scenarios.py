@@ -222,7 +222,7 @@ def test_scenario_is_recorded_beside_the_real_daemon_and_judged_by_replay(name, 
     assert is_current(shorter, folder)
     assert not is_current(scenario, folder)
     assert told["times"]["began"]["wall"] <= told["times"]["effect"]["wall"] < told["times"]["ended"]["wall"]
-    verdict = judge(folder, scenario, {})
+    verdict = judge(folder, scenario, ({}, None))
     assert verdict.right is not None
     assert verdict.blames(verdict.right, 1)
     assert verdict.same_twice

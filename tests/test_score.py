@@ -9,10 +9,12 @@ import pytest
 
 from daemon import config as configuration
 from daemon.errors import ConfigError
+from daemon.messages import Event, Sample, Stamp
 from daemon.settings import Settings
 from tests.fixtures import lab_runs
 from tests.fixtures.lab_runs import said, verdict
 from tests.lab import days, report, tables
+from tests.lab.age import aged
 from tests.lab.scenario import Run, find
 from tests.lab.score import by_class, figures, interval, percentile, poisson_upper
 from tests.lab.verdict import is_drowned, judge, of_others
@@ -27,6 +29,23 @@ def test_right_incident_gives_full_marks():
     for name in ("recall", "noticed", "class_accuracy", "precision", "culprit_1", "severity", "exactly_one"):
         assert found[name]["value"] == 1.0, name
     assert found["delay_s"] == {"p50": 1.0, "p95": 1.0, "n": 1}
+
+
+def test_a_host_that_was_quiet_for_longer_saw_its_own_quiet_time_over_and_over():
+    def seen(t):
+        at = Stamp("b", t, 1000.0 + t)
+        return [Sample(at, "host", {"load": t}), Event(at, "host", "session", "ann", "login", {})]
+
+    recorded = [seen(float(t)) for t in range(10, 20)]
+    found = [one for batch in aged(recorded, {"wall": 1016.5}, 30.0) for one in batch]
+    before = found[: -len(recorded) * 2]
+    assert [one.at.wall for one in before] == [
+        1000.0 + t for t in range(-18, 10)
+    ]  # four turns of 7 s
+    assert [one.at.mono for one in before] == [float(t) for t in range(-18, 10)]
+    assert [one.values["load"] for one in before] == [float(t) for t in range(10, 17)] * 4
+    assert found[len(before) :] == [one for batch in recorded for one in batch]
+    assert list(aged(recorded[:3], {"wall": 1012.0}, 30.0)) == recorded[:3]  # nothing to repeat
 
 
 def test_silence_and_wrong_class_are_no_recall():
@@ -138,7 +157,7 @@ def recording(tmp_path):
 
 def judged(folder):
     [scenario] = find(["service-crash/segmentation-fault"])
-    return judge(folder, scenario, {})
+    return judge(folder, scenario, ({}, None))
 
 
 def test_recording_is_judged_by_replay_against_the_scenarios_label(recording):

@@ -58,6 +58,13 @@ def parser() -> argparse.ArgumentParser:
             "--served", default="", metavar="URL", help="a model there reads what no rule knows"
         )
         verb.add_argument("--served-model", default="", metavar="NAME", help="its name there")
+        verb.add_argument(
+            "--age",
+            type=float,
+            default=0.0,
+            metavar="SECONDS",
+            help="as of a host that was quiet for so long",
+        )
         if name == "score":
             verb.add_argument("--json", action="store_true")
         else:

@@ -227,7 +227,7 @@ def _judged(folders: list[Path], wanted: dict[str, Scenario], options: argparse.
         task = bar.add_task("replaying", total=len(folders))
         found = []
         for folder in folders:
-            found.append(judge(folder, wanted[_name(folder)], ask, write, read))
+            found.append(judge(folder, wanted[_name(folder)], (ask, read), write, options.age))
             bar.advance(task)
     if read:
         took = sorted(read.seconds) or [0.0]

@@ -18,12 +18,14 @@ from daemon.status import ModelTier
 from daemon.store.segments import SegmentReader, segment_paths
 from daemon.tiers.top import TopTier, Write
 from models.taxonomy import Severity
+from tests.lab.age import aged
 from tests.lab.answers import Alert
 from tests.lab.moments import Moments
 from tests.lab.scenario import BENIGN, Run, Scenario, names
 
 Models = tuple[Mapping[ModelTier, Ask], Read | None]  # the tiers' own, and a served one that reads
 CULPRITS = 3
+LONG_S = 3600.0  # of age, from which a recording is replayed but once
 # Where others keep a whole core busy, load that the daemon lays at nobody's door is theirs.
 AMBIENT_CORES = 1.0
 LOAD = {"cpu-saturation", "io-saturation"}
@@ -144,17 +146,20 @@ def is_drowned(folder: Path) -> bool:
 def judge(
     folder: Path,
     scenario: Scenario,
-    ask: Mapping[ModelTier, Ask],
+    models: Models,
     write: Write | None = None,
-    read: Read | None = None,
+    age_s: float = 0.0,
 ) -> Verdict:
-    """Replay a recording, twice, and compare it with the scenario's label and with what was said live."""
+    """Replay a recording, twice, and compare it with the scenario's label and with what was said live.
+
+    With `age_s`, as of a host that had been quiet for so long before.
+    """
     run = json.loads((folder / "run.json").read_text())
     label = Run(scenario, run["seed"], run["number"], run["parameters"])
     moments = Moments(run["times"])
     began, end = moments.of("began"), moments.of("ended")
-    first, notes = _replay(folder, moments, (ask, read), "ended")
-    second, _ = _replay(folder, moments, (ask, read), "ended")
+    first, notes = _replay(folder, moments, models, "ended", age_s)
+    second, _ = _replay(folder, moments, models, "ended", age_s) if age_s < LONG_S else (first, [])
     live = [msgspec.convert(one["incident"], Incident) for one in run["live"]]
     told = as_said(first, moments.since_effect)
     lived = [one for one in as_said(live, moments.since_effect) if one.opened_s <= end]
@@ -181,7 +186,7 @@ def judge(
         damage=notes,
         losses=run["losses"],
         ambient_cores=run["ambient_cores"],
-        **_beyond(folder, run, label, (ask, read)),
+        **_beyond(folder, run, label, models),
         **_beside(run),
     )
 
@@ -216,11 +221,13 @@ def _since(at: float | None, moments: Moments) -> float | None:
     return None if at is None else round(moments.since_effect(at), 3)
 
 
-def _replay(folder: Path, moments: Moments, models: Models, end: str) -> tuple[list[Incident], list[str]]:
+def _replay(
+    folder: Path, moments: Moments, models: Models, end: str, age_s: float = 0.0
+) -> tuple[list[Incident], list[str]]:
     """The incidents as they are at the time called `end`, and what of the recording is damaged."""
     replay = Replay(configuration.load(folder / "hauswart.toml"), *models)
     segments = SegmentReader(segment_paths(folder / "telemetry"))
-    for batch in moments.until(segments, end):
+    for batch in aged(moments.until(segments, end), moments.times["began"], age_s):
         replay.feed(batch)
     return [one for one in replay.incidents.values() if one.state != "merged"], segments.notes
 
