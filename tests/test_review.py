@@ -129,7 +129,8 @@ def test_what_is_about_security_stays_so_whatever_a_line_says(host):
     assert host.review(guessed, F.CONFIG_ERROR) == []
     assert host.review(guessed, F.CRASH_LOOP, same_as=crashed.id) == []
     assert host.review(crashed, F.CRASH_LOOP, same_as=guessed.id) == []
-    assert host.review(guessed, F.PRIVILEGE_MISUSE) != []
+    assert host.review(crashed, F.AUTH_BRUTEFORCE, same_as=guessed.id) != []
+    assert host.incident(F.AUTH_BRUTEFORCE).id == crashed.id
 
 
 def test_a_review_of_what_is_not_so_any_more_is_of_no_use(host):
@@ -282,9 +283,10 @@ def test_an_answer_that_is_not_what_was_asked_for_changes_nothing(answer, fault)
 def test_an_answer_cannot_take_security_out_of_an_incident():
     guessed = asked(one=incident(fault=F.AUTH_BRUTEFORCE))
     assert read({"fault": "config-error", "evidence": ["E1"]}, guessed) == review.Review(None)
-    assert read({"fault": "auth-bruteforce", "same_as": "I1", "evidence": ["E1"]}, guessed) == (
-        review.Review(None)
-    )
+    joined = read({"fault": "io-saturation", "same_as": "I1", "evidence": ["E1"]}, guessed)
+    assert joined == review.Review(None)
+    said = read({"fault": "auth-bruteforce", "same_as": "I1", "evidence": ["E1"]}, guessed).record
+    assert (said.fault_class, said.same_as) == (F.AUTH_BRUTEFORCE, "b")
 
 
 def test_a_served_model_is_asked_after_what_may_open_one_and_within_its_hour():

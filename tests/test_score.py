@@ -39,9 +39,7 @@ def test_a_host_that_was_quiet_for_longer_saw_its_own_quiet_time_over_and_over()
     recorded = [seen(float(t)) for t in range(10, 20)]
     found = [one for batch in aged(recorded, {"wall": 1016.5}, 30.0) for one in batch]
     before = found[: -len(recorded) * 2]
-    assert [one.at.wall for one in before] == [
-        1000.0 + t for t in range(-18, 10)
-    ]  # four turns of 7 s
+    assert [one.at.wall for one in before] == [1000.0 + t for t in range(-18, 10)]  # four turns of 7 s
     assert [one.at.mono for one in before] == [float(t) for t in range(-18, 10)]
     assert [one.values["load"] for one in before] == [float(t) for t in range(10, 17)] * 4
     assert found[len(before) :] == [one for batch in recorded for one in batch]

@@ -189,8 +189,7 @@ def read(answer: str, asked: Question, at: float, author: str) -> Review:
 
 def hides(fault: FaultClass, told: Sequence[FaultClass]) -> bool:
     """Whether what was told as about security would be told as something else: no line may do that."""
-    secure = [one.category is Category.SECURITY for one in told]
-    return any(secure) and not (all(secure) and fault.category is Category.SECURITY)
+    return fault.category is not Category.SECURITY and any(one.category is Category.SECURITY for one in told)
 
 
 def _culprit(found: _Answer, known: Sequence[Incident], cited: Sequence[str]) -> Culprit | None:

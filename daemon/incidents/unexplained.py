@@ -22,6 +22,7 @@ APART_S = 3.0  # between two times of asking
 RECENT_MAX = 96
 ASKED_MAX = 1024
 READ = "read."  # rules of what somebody read here begin so
+UNREAD = "line.unread"  # the rule of a line that no rule understands
 _ABOUT_OURSELVES = ("reader.", "stage.", READ)
 
 

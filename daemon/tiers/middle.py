@@ -19,7 +19,7 @@ from daemon.incidents.opinions import Asking, of_review
 from daemon.incidents.quiet import Quiet
 from daemon.incidents.review import hides
 from daemon.incidents.situations import Opinion, Situation, restored
-from daemon.incidents.unexplained import Unexplained
+from daemon.incidents.unexplained import READ, UNREAD, Unexplained
 from daemon.incidents.verdicts import Verdict, judge
 from daemon.messages import Event, Finding, Incident, KeepReview, KeepSilence, Stamp, Tick, Upward
 from daemon.questions import Question
@@ -36,11 +36,10 @@ REVISION_S = 2.0  # between revisions that are not urgent
 COUNT_S, COUNT_MAX_S = 60.0, 3600.0  # before mere counts are told; doubled each time, as each is a commit
 AT_ONCE = 0.7  # this sure of a class that nothing else causes: waiting would teach nothing
 SLACK = 0.1  # share of settle_s by which a tick may be early
-UNHEARD_S = 30.0  # after a hole in observation time like this, what holds is given time to be told again
-REPORTED_S = 35.0  # what still holds was reported again this long after a restart
+UNHEARD_S = 30.0  # after a hole in observation time like this, what holds is given time to be told again,
+REPORTED_S = 35.0  # and this long after a restart
 QUESTIONS_MAX = 8  # at a time; the rest is asked with the next tick
 
-UNREAD = "line.unread"  # the rule of what no rule understands: nothing to group by
 _COUNTED = ("findings", "weak", "repeated", "dropped", "refused", "evicted", "opened", "merged", "closed")
 
 
@@ -193,7 +192,7 @@ class MiddleTier:
         self.counters["findings"] += 1
         self._blind = silent_below(finding)
         self._unexplained.note(finding, self._t)
-        if finding.rule == UNREAD:
+        if finding.rule == UNREAD:  # nothing to group by
             self.counters["weak"] += 1
         elif finding.ended:
             self._gathering.end(finding, self._t)
@@ -248,8 +247,10 @@ class MiddleTier:
             return since >= RECOVERY_S
         if since >= self._settings.settle_s * (1.0 - SLACK):
             return True
-        sure = any(one.finding.score >= AT_ONCE for one in situation.strong())
-        return sure and not verdict.excused and rootless(verdict.fault_class)
+        strong = [one.finding for one in situation.strong()]
+        read = all(one.rule.startswith(READ) for one in strong)  # by who saw what else there is
+        sure = any(one.score >= AT_ONCE for one in strong) and not verdict.excused
+        return sure and (read or rootless(verdict.fault_class))
 
     def _open(self, situation: Situation) -> None:
         if situation.open:  # it was united with an incident
@@ -382,8 +383,6 @@ class MiddleTier:
             if silence != incident.quieted:
                 told = lifecycle.quieted(incident, silence, self._at)
                 situation.incident = self._changed[incident.id] = told
-
-    # --- bounded memory -----------------------------------------------------------------------------------
 
     def _restore(self, incident: Incident) -> None:
         for finding_id in incident.finding_ids:
