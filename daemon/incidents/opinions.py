@@ -17,7 +17,7 @@ from daemon.questions import Question
 from daemon.subjects import Key, generic, split_pid
 from models.causes import effect
 from models.situations import SLOTS, Sign, View, decode, encode
-from models.taxonomy import FaultClass, SubjectKind
+from models.taxonomy import Category, FaultClass, SubjectKind
 
 MARGIN = (
     0.35  # between the first and the second class; beyond it the baseline erred in no more than the model
@@ -75,6 +75,11 @@ def of_review(verdict: Verdict, said: KeepReview) -> Opinion:
     who = said.culprit
     culprit = (who.kind.value, split_pid(who.name)[0]) if who else None
     return Opinion(frozenset({verdict.fault_class, *follow, *crashes}), fault, culprit)
+
+
+def hides(fault: FaultClass, told: Sequence[FaultClass]) -> bool:
+    """Whether what was told as about security would be told as something else: no line may do that."""
+    return fault.category is not Category.SECURITY and any(one.category is Category.SECURITY for one in told)
 
 
 def view_of(situation: Situation, verdict: Verdict) -> View:

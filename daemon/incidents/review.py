@@ -14,6 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
+from daemon.incidents.opinions import hides
 from daemon.incidents.reading import (
     EVIDENCE_MAX,
     FAULTS,
@@ -28,7 +29,7 @@ from daemon.incidents.reading import (
 )
 from daemon.inquiries import schema_of
 from daemon.messages import Culprit, Finding, Incident, KeepReview
-from models.taxonomy import Category, FaultClass, SubjectKind
+from models.taxonomy import FaultClass, SubjectKind
 
 SETTLE_S = 3.0  # after an incident opened: what belongs to it comes within that
 AGAIN_S = 20.0  # after which it is looked at once more, if more is known of it
@@ -185,11 +186,6 @@ def read(answer: str, asked: Question, at: float, author: str) -> Review:
         return Review(None)
     culprit, same_as = _culprit(found, known, cited), other.id if other else ""
     return Review(KeepReview(incident.id, incident.fault_class, at, fault, author, culprit, same_as))
-
-
-def hides(fault: FaultClass, told: Sequence[FaultClass]) -> bool:
-    """Whether what was told as about security would be told as something else: no line may do that."""
-    return fault.category is not Category.SECURITY and any(one.category is Category.SECURITY for one in told)
 
 
 def _culprit(found: _Answer, known: Sequence[Incident], cited: Sequence[str]) -> Culprit | None:

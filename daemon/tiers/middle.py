@@ -15,9 +15,8 @@ from daemon.incidents.closing import REOPEN_S, Closed
 from daemon.incidents.context import Contexts, weak
 from daemon.incidents.gathering import Gathering, Label
 from daemon.incidents.grouping import silent_below
-from daemon.incidents.opinions import Asking, of_review
+from daemon.incidents.opinions import Asking, hides, of_review
 from daemon.incidents.quiet import Quiet
-from daemon.incidents.review import hides
 from daemon.incidents.situations import Opinion, Situation, restored
 from daemon.incidents.unexplained import READ, UNREAD, Unexplained
 from daemon.incidents.verdicts import Verdict, judge
