@@ -139,6 +139,9 @@ class Subject(Struct, frozen=True, array_like=True):
     score: Score = 1.0
 
 
+REVIEWED = "incident.reviewed"  # the `ref` of what an incident's evidence says of who read it
+
+
 class Evidence(Struct, frozen=True, omit_defaults=True):
     """A piece of evidence, kept with its incident because the journal forgets.
 
@@ -305,8 +308,8 @@ class KeepFinding(Struct, frozen=True, tag="keep-finding"):
 class KeepReview(Struct, frozen=True, tag="keep-review", omit_defaults=True):
     """What somebody who read an incident says is its cause, and which other open one has the same.
 
-    `baseline` is the class that it had when it was asked about; with another one the review is of no use. It
-    is kept with the incident's next revision.
+    `baseline` is the class that it had when it was asked about; with another one the review is of no use.
+    `evidence` are the ids of what shows the cause. It is kept with the incident's next revision.
     """
 
     incident_id: Name
@@ -316,6 +319,7 @@ class KeepReview(Struct, frozen=True, tag="keep-review", omit_defaults=True):
     author: Name
     culprit: Culprit | None = None
     same_as: Name = ""
+    evidence: Annotated[list[Name], Meta(max_length=16)] = []
 
 
 class KeepPurge(Struct, frozen=True, tag="keep-purge"):

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from daemon.advice.facts import quotable, reported
 from daemon.incidents import review
 from daemon.incidents.review import AGAIN_S, KEPT, SETTLE_S, Reviews
 from daemon.messages import Culprit, Evidence, Incident, KeepReview, Stamp, Tick
@@ -40,7 +41,14 @@ class Host:
 
     def review(self, incident, fault, *, baseline=None, culprit=None, same_as=""):
         said = KeepReview(
-            incident.id, baseline or incident.fault_class, WALL, fault, "large at 127.0.0.1", culprit, same_as
+            incident.id,
+            baseline or incident.fault_class,
+            WALL,
+            fault,
+            "large at 127.0.0.1",
+            culprit,
+            same_as,
+            [one.id for one in incident.evidence],
         )
         told = self.tier.reviewed(said)
         self.kept |= {each.id: each for each in told}
@@ -88,6 +96,8 @@ def test_another_cause_is_told_with_its_author_and_holds_while_the_rules_see_wha
         told.evidence[-1].text
         == "large at 127.0.0.1 read this as disk-failing; by the rules alone it is crash-loop."
     )
+    assert [text for text, _ in quotable(told)] == [BAD_DISK]  # what shows the cause may be quoted for it
+    assert [text for text, _ in reported(told)] == []  # who read it is no evidence
     host.until(40.0, *crashes(20.0, times=5))
     assert host.incident(F.DISK_FAILING).id == before.id
 
@@ -251,7 +261,13 @@ def read(answer, question=None):
 def test_another_cause_with_its_evidence_is_kept_and_one_that_agrees_is_not():
     disk = {"fault": "disk-failing", "kind": "file", "name": "base/5/16384", "evidence": ["E1"]}
     assert read(disk).record == KeepReview(
-        "a", F.CRASH_LOOP, WALL + 9.0, F.DISK_FAILING, "large", Culprit(K.FILE, "base/5/16384", 1.0)
+        "a",
+        F.CRASH_LOOP,
+        WALL + 9.0,
+        F.DISK_FAILING,
+        "large",
+        Culprit(K.FILE, "base/5/16384", 1.0),
+        evidence=["e1"],
     )
     assert read(disk | {"name": "not-in-it"}).record.culprit is None
     assert read(disk | {"name": "db.service"}).record.culprit == Culprit(K.UNIT, "db.service", 1.0)

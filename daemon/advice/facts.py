@@ -9,7 +9,7 @@ from typing import NamedTuple
 from daemon.advice.formats import dimension_of, signal_name_of
 from daemon.advice.subjects import SHOWN_LINE, SHOWN_NAME, escape, named
 from daemon.advice.tokens import scan
-from daemon.messages import ContextNote, Evidence, Incident
+from daemon.messages import REVIEWED, ContextNote, Evidence, Incident
 from models import metrics
 from models.taxonomy import FaultClass, SubjectKind
 
@@ -150,7 +150,7 @@ def reported(incident: Incident) -> list[tuple[str, Evidence]]:
     return [
         (escape(evidence.text.rstrip(".; "), SHOWN_LINE), evidence)
         for evidence in incident.evidence
-        if evidence.kind != "line" and evidence.text.strip()
+        if evidence.kind != "line" and evidence.text.strip() and evidence.ref != REVIEWED
     ]
 
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from daemon.growth import doublings
 from daemon.incidents.situations import Condition, Situation
 from daemon.incidents.verdicts import EFFECT_RANK, NOTES_MAX, Verdict, thing
-from daemon.messages import ContextNote, Culprit, Evidence, Incident, KeepReview, Stamp
+from daemon.messages import REVIEWED, ContextNote, Culprit, Evidence, Incident, KeepReview, Stamp
 from models.taxonomy import FaultClass
 
 EVIDENCE_MAX = 32  # what a person reads, and what a store row can bear at every revision
@@ -84,7 +84,7 @@ def reopened(incident: Incident, situation: Situation, verdict: Verdict, at: Sta
 def review(baseline: FaultClass, said: KeepReview, at: Stamp) -> Evidence:
     """What an incident's evidence says of a review; `baseline`: the class without it."""
     text = f"{said.author} read this as {said.fault_class.value}; by the rules alone it is {baseline.value}."
-    return Evidence(f"{said.incident_id}-review", "event", "incident.reviewed", at.wall, at.wall, text)
+    return Evidence(f"{said.incident_id}-review", "event", REVIEWED, at.wall, at.wall, text)
 
 
 def closed(incident: Incident, situation: Situation, at: Stamp) -> Incident:

@@ -24,6 +24,7 @@ MARGIN = (
 )
 RIVAL = 0.5  # of the first culprit's blame; a second one that bears as much is a rival
 CERTAIN = 0.9  # a baseline that is as sure as a model has to be is not contradicted
+HINT = 0.8  # how strongly a line speaks for a class that somebody read in it
 _CRASHES = frozenset({FaultClass.SERVICE_CRASH, FaultClass.CRASH_LOOP})
 SURE = {"fault_class": 0.9, "culprit": 0.9}  # where a bundle names no thresholds
 ASKED_MAX = 64  # without an answer; then the oldest is not waited for any more

@@ -28,7 +28,7 @@ from daemon.incidents.reading import (
     piece,
 )
 from daemon.inquiries import schema_of
-from daemon.messages import Culprit, Finding, Incident, KeepReview
+from daemon.messages import Culprit, Evidence, Finding, Incident, KeepReview
 from models.taxonomy import FaultClass, SubjectKind
 
 SETTLE_S = 3.0  # after an incident opened: what belongs to it comes within that
@@ -57,12 +57,12 @@ _EXAMPLE = '{"fault": "crash-loop", "kind": "unit", "name": "", "same_as": "", "
 
 
 class Question(NamedTuple):
-    """What is asked about an incident; `names`: what can be cited, `others`: by the short names given."""
+    """What is asked about an incident; `pieces`: what can be cited, `others`: by the short names given."""
 
     messages: list[dict[str, str]]
     schema: dict[str, Any]
     incident: Incident
-    texts: dict[str, str]
+    pieces: dict[str, Evidence]
     others: dict[str, Incident]
 
 
@@ -140,19 +140,19 @@ def question(
     incident: Incident, others: Iterable[Incident], lately: Sequence[Finding], now: float
 ) -> Question:
     """What to ask about an incident; `now`: Unix seconds."""
-    texts: dict[str, str] = {}
-    evidence = _evidence(incident, SHOWN_OF_IT, now, texts)
+    known: dict[str, Evidence] = {}
+    evidence = _evidence(incident, SHOWN_OF_IT, now, known)
     named = {f"I{number}": one for number, one in enumerate(list(others)[-OTHERS_MAX:], 1)}
     beside = [
-        {"id": name, **_told(one, now), "evidence": _evidence(one, SHOWN_OF_OTHERS, now, texts)}
+        {"id": name, **_told(one, now), "evidence": _evidence(one, SHOWN_OF_OTHERS, now, known)}
         for name, one in named.items()
     ]
-    known = set(incident.finding_ids).union(*(one.finding_ids for one in named.values()))
-    rest = [one for one, _ in distinct([one for one in lately if one.id not in known], {})][-LATELY:]
+    held = set(incident.finding_ids).union(*(one.finding_ids for one in named.values()))
+    rest = [one for one in lately if one.id not in held and one.evidence]
     pieces = []
-    for number, one in enumerate(rest, 1):
+    for number, (one, _) in enumerate(distinct(rest, {})[-LATELY:], 1):
         pieces.append(piece(f"F{number}", one, "", now))
-        texts[f"F{number}"] = one.evidence[0].text if one.evidence else ""
+        known[f"F{number}"] = one.evidence[0]
     document = {
         "incident": {**_told(incident, now), "evidence": evidence},
         "others": beside,
@@ -163,7 +163,7 @@ def question(
         {"role": "system", "content": system},
         {"role": "user", "content": as_data(document)},
     ]
-    return Question(messages, _schema(list(texts), list(named)), incident, texts, named)
+    return Question(messages, _schema(list(known), list(named)), incident, known, named)
 
 
 def read(answer: str, asked: Question, at: float, author: str) -> Review:
@@ -173,7 +173,7 @@ def read(answer: str, asked: Question, at: float, author: str) -> Review:
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         return Review(None, f"the answer is not the JSON that was asked for ({error})")
     fault = next((one for one in FAULTS if one.value == found.fault), None)
-    cited = [asked.texts[one] for one in dict.fromkeys(found.evidence) if one in asked.texts]
+    cited = [asked.pieces[one] for one in dict.fromkeys(found.evidence) if one in asked.pieces][:EVIDENCE_MAX]
     incident, other = asked.incident, asked.others.get(found.same_as)
     if fault is None:
         return Review(None, f"no fault is called {found.fault[:40]!r}")
@@ -185,10 +185,11 @@ def read(answer: str, asked: Question, at: float, author: str) -> Review:
     if (other is None and fault is incident.fault_class) or hides(fault, [one.fault_class for one in known]):
         return Review(None)
     culprit, same_as = _culprit(found, known, cited), other.id if other else ""
-    return Review(KeepReview(incident.id, incident.fault_class, at, fault, author, culprit, same_as))
+    names = [one.id for one in cited]
+    return Review(KeepReview(incident.id, incident.fault_class, at, fault, author, culprit, same_as, names))
 
 
-def _culprit(found: _Answer, known: Sequence[Incident], cited: Sequence[str]) -> Culprit | None:
+def _culprit(found: _Answer, known: Sequence[Incident], cited: Sequence[Evidence]) -> Culprit | None:
     """Whom it blames, if rules name him too or he stands in what it cites."""
     name = found.name.strip()
     named = next((who for one in known for who in one.culprits if who.name == name and name), None)
@@ -198,7 +199,7 @@ def _culprit(found: _Answer, known: Sequence[Incident], cited: Sequence[str]) ->
     if not name or kind in {None, SubjectKind.HOST, SubjectKind.STAGE}:
         return None
     assert kind is not None
-    return Culprit(kind, name, 1.0) if any(name in text for text in cited) else None
+    return Culprit(kind, name, 1.0) if any(name in one.text for one in cited) else None
 
 
 def _told(one: Incident, now: float) -> dict[str, Any]:
@@ -207,11 +208,11 @@ def _told(one: Incident, now: float) -> dict[str, Any]:
     return {"fault": one.fault_class.value, "severity": one.severity.value, "who": who, "ago_s": ago_s}
 
 
-def _evidence(one: Incident, count: int, now: float, texts: dict[str, str]) -> list[dict[str, Any]]:
+def _evidence(one: Incident, count: int, now: float, known: dict[str, Evidence]) -> list[dict[str, Any]]:
     found = []
     for evidence in one.evidence[:count]:
-        name = f"E{len(texts) + 1}"
-        texts[name] = evidence.text
+        name = f"E{len(known) + 1}"
+        known[name] = evidence
         text = " ".join(evidence.text.split())[:SHOWN_CHARS]
         ago_s = round(max(0.0, now - evidence.start), 1)
         found.append({"id": name, "ago_s": ago_s, "line" if evidence.kind == "line" else "says": text})

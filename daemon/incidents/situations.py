@@ -6,9 +6,11 @@ finding belongs to it is decided in `grouping`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from daemon.incidents.context import Weighing, weak
 from daemon.messages import Evidence, Finding, Incident, Stamp, Subject
@@ -232,6 +234,14 @@ class Situation:
     def strong(self) -> Iterator[Condition]:
         """The conditions that could make an incident."""
         return (one for one in self.conditions.values() if not one.weak)
+
+    def speak(self, names: Collection[str], fault: FaultClass, hint: float) -> None:
+        """Somebody who read it says that these pieces of evidence speak for a class."""
+        for condition in self.conditions.values():
+            condition.evidence = [
+                replace(one, speaks_for=one.speaks_for | {fault: hint}) if one.id in names else one
+                for one in condition.evidence
+            ]
 
     @property
     def rules(self) -> int:

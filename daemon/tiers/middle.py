@@ -15,7 +15,7 @@ from daemon.incidents.closing import REOPEN_S, Closed
 from daemon.incidents.context import Contexts, weak
 from daemon.incidents.gathering import Gathering, Label
 from daemon.incidents.grouping import silent_below
-from daemon.incidents.opinions import Asking, hides, of_review
+from daemon.incidents.opinions import HINT, Asking, hides, of_review
 from daemon.incidents.quiet import Quiet
 from daemon.incidents.situations import Opinion, Situation, restored
 from daemon.incidents.unexplained import READ, UNREAD, Unexplained
@@ -157,6 +157,7 @@ class MiddleTier:
             survivor, loser = self._gathering.join(*both)
             self._tell_merged(loser, survivor)
         assert survivor.incident is not None
+        survivor.speak(said.evidence, said.fault_class, HINT)
         survivor.reviewed = lifecycle.review(self._weigh(survivor).fault_class, said, self._at)
         survivor.review = of_review(self._weigh(survivor), said)
         self._reconsider(survivor)
