@@ -9,7 +9,7 @@ import pytest
 from daemon.advice.facts import quotable, reported
 from daemon.incidents import review
 from daemon.incidents.review import AGAIN_S, KEPT, SETTLE_S, Reviews
-from daemon.messages import Culprit, Evidence, Incident, KeepReview, Stamp, Tick
+from daemon.messages import REVIEWED, Culprit, Evidence, Incident, KeepReview, Stamp, Tick
 from daemon.replay import Replay
 from daemon.served import Reviewed, ServedModel
 from daemon.settings import Middle, Served, Settings
@@ -100,6 +100,16 @@ def test_another_cause_is_told_with_its_author_and_holds_while_the_rules_see_wha
     assert [text for text, _ in reported(told)] == []  # who read it is no evidence
     host.until(40.0, *crashes(20.0, times=5))
     assert host.incident(F.DISK_FAILING).id == before.id
+
+
+def test_what_was_read_of_one_goes_with_it_into_an_older_one(host):
+    host.until(20.0, find(14.0, "psi.io.level", "device:vdb", {"io-saturation": 0.9}, "warning", score=0.9))
+    older, younger = host.incident(F.CRASH_LOOP), host.incident(F.IO_SATURATION)
+    host.review(younger, F.DISK_FAILING)
+    tie = find(24.0, "known.io-error", ["unit:db.service", "device:vdb"], {"crash-loop": 0.9}, score=0.9)
+    host.until(40.0, tie)
+    assert host.kept[younger.id].state == "merged"
+    assert any(one.ref == REVIEWED for one in host.kept[older.id].evidence)
 
 
 def test_rules_that_find_something_else_take_the_word_back(host):

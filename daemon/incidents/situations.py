@@ -223,6 +223,8 @@ class Situation:
             self._remember(one)
         self.count += other.count
         self.stage = self.stage or other.stage
+        if self.review is None:
+            self.review, self.reviewed = other.review, other.reviewed
         self.first_t = min(self.first_t, other.first_t)
         self.first_wall = min(self.first_wall, other.first_wall)
         self.last_t = max(self.last_t, other.last_t)
