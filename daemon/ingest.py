@@ -112,7 +112,7 @@ def _vendor_prefix(low: str) -> bool:
 
 
 _KEYWORD = (
-    r"(?:pass(?:word|wd|phrase|code)|pwd|secret|credentials?"
+    r"(?:pass(?:word|wd|phrase|code)|pwd|secret|(?<!load)(?<!import)credentials?"
     r"|token(?![\"']?\s{0,3}[=:]\s{0,3}[0-9]{1,9}(?:[\s,;.)\]}]|$))"  # a count of tokens is no secret
     r"|(?:api|access|private|secret|encryption|signing|auth|shared|master|account|storage)[_\- .]?key"
     r"|(?:client|app|shared)[_-]?secret)"
@@ -122,7 +122,7 @@ _KEYWORD = (
 _PROSE = (
     r"(?!(?:yes|no|none|null|nil|true|false|empty|ok|authentication|changed|expired|invalid|incorrect|wrong"
     r"|required|failed|failure|check|mismatch|not|is|for|must|too|has|was|the|all|user|unknown|missing"
-    r"|unexpected|error|cannot|can|could|no|an?|\*+|token)(?:[\s,;.:)\]}'\"]|$)|[{(<]|0x)"
+    r"|unexpected|error|cannot|can|could|no|an?|permission\sdenied|you\s(?:may|must|can|are|have)|\*+|token)(?:[\s,;.:)\]}'\"]|$)|[{(<]|0x)"
 )
 _PATHS = r"(?!/(?:etc|run|var|home|root|usr|nix|srv|opt|tmp|mnt|dev|proc|sys)/)"
 _QUOTED = r"\"[^\"]*(?:\"|$)|'[^']*(?:'|$)"

@@ -30,6 +30,9 @@ UNHARMED = [
     "spark://CoarseGrainedScheduler@192.0.2.11:48069 connected",
     "task-manager: disk-usage of ask-password at 80 %",
     "sig=0x6, pf=0x2, rev=0x2006b06",
+    "passwd: You may not view or modify password information for root.",
+    "gpasswd: Permission denied.",
+    "LoadCredential=backup.key:/etc/backup/key and ImportCredential=myapp.*",
 ]
 
 SECRETS = [
@@ -38,6 +41,8 @@ SECRETS = [
     ("passwd='it is long' next", "it is long", "next"),
     ("db_password: s3cr3t!, host: h", "s3cr3t", "host: h"),
     ("password: 12345678", "12345678", "password"),
+    ("password: permission-42 next", "permission-42", "next"),
+    ("SetCredential=token:hunter2 set", "hunter2", "set"),
     ("api_key=abcdef1234 ok", "abcdef1234", "ok"),
     ("aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "wJalr", "aws_secret"),
     ("signing key\t= 0f1e2d3c ok", "0f1e2d3c", "ok"),
