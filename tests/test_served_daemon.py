@@ -68,6 +68,15 @@ def test_first_advice_waits_for_nobody_and_the_served_text_takes_its_place(tmp_p
     assert counters["advised_by_served"] == counters["served/spoke"] >= 1
 
 
+def reads_at(url):
+    """The environment of a daemon that has a served model read."""
+    return {
+        "HAUSWART_TOP__SERVED__URL": url,
+        "HAUSWART_TOP__SERVED__READS": "true",
+        "HAUSWART_LOG_LEVEL": "warning",
+    }
+
+
 def reading(body):
     """A model that takes eight refused clients of a broker for guesses, and explains nothing."""
     said = body["messages"][1]["content"]
@@ -85,12 +94,7 @@ def test_what_no_rule_knows_is_read_and_becomes_an_incident(tmp_path):
     log = tmp_path / "turnstile.log"
     log.touch()
     with serve(reading) as server:
-        environment = {
-            "HAUSWART_TOP__SERVED__URL": server.url,
-            "HAUSWART_TOP__SERVED__READS": "true",
-            "HAUSWART_LOG_LEVEL": "warning",
-        }
-        with live(tmp_path, more_environment=environment, follow=[str(log)]) as found:
+        with live(tmp_path, more_environment=reads_at(server.url), follow=[str(log)]) as found:
             append(log, "".join(f"badge {n} of 203.0.113.77 turned away\n" for n in range(8)))
             assert wait_until(found.incidents, 30)
             (incident,) = found.incidents()
@@ -116,12 +120,7 @@ def test_an_incident_is_looked_at_once_more_and_says_who_read_it(tmp_path):
     log = tmp_path / "uploads.log"
     log.touch()
     with serve(reviewing) as server:
-        environment = {
-            "HAUSWART_TOP__SERVED__URL": server.url,
-            "HAUSWART_TOP__SERVED__READS": "true",
-            "HAUSWART_LOG_LEVEL": "warning",
-        }
-        with live(tmp_path, more_environment=environment, follow=[str(log)]) as found:
+        with live(tmp_path, more_environment=reads_at(server.url), follow=[str(log)]) as found:
             append(log, "upload of report.pdf failed: No space left on device\n" * 3)
             assert wait_until(lambda: found.found("disk-full", ""), 20)
             (before,) = found.incidents()
