@@ -84,6 +84,11 @@ def test_of_each_kind_of_line_the_latest_is_shown_and_what_is_told_of_one_is_tol
     shown = json.loads(asked.messages[1]["content"].removeprefix("<found>\n").removesuffix("\n</found>"))
     assert [(one["line"], one.get("told")) for one in shown] == [("xyz", None), ("abc 2", "disk-full")]
     assert list(asked.findings.values()) == several[1:]
+    at_once = [
+        found(n, "abc", template="abc", values={"lines_count": float(count)})
+        for n, count in enumerate([8, 1, 2])
+    ]
+    assert list(reading.question(at_once, {}, T0).findings.values()) == at_once[:1]  # a store gives them so
 
 
 def disk_full(*ids):

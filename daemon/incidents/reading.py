@@ -196,8 +196,14 @@ def distinct(findings: Sequence[Finding], told: Mapping[str, str]) -> list[tuple
         who = one.subjects[0].name if one.subjects else ""
         key = (one.template or one.rule, who)
         before = kept.pop(key, None)
-        kept[key] = (one, told.get(one.id, "") or (before[1] if before else ""))
+        latest = max(before[0], one, key=_age) if before else one
+        kept[key] = (latest, told.get(one.id, "") or (before[1] if before else ""))
     return list(kept.values())
+
+
+def _age(one: Finding) -> tuple[float, float]:
+    """What comes later; lines that are read at once have one time, and their count tells them apart."""
+    return one.at.wall, one.evidence[0].values.get("lines_count", 0.0) if one.evidence else 0.0
 
 
 def listed_faults() -> str:
