@@ -147,6 +147,7 @@ def test_sigkill_of_any_stage_loses_nothing_and_is_reported(host):
 def test_positions_are_saved_only_for_lines_that_are_committed(host):
     host.start("low", "collector", HAUSWART_TEST_LINES="200")  # no middle tier: nothing can be committed
     host.wait(lambda: host.running("collector") and host.running("low"))
+    host.wait((host.state / "positions.json").exists)
     time.sleep(1.5)
     host.kill("collector")
     host.kill("low")
