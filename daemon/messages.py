@@ -165,7 +165,8 @@ class Finding(Struct, frozen=True, tag="finding", omit_defaults=True):
     """The low tier's verdict that an observation or a window is noteworthy.
 
     `hints` maps fault classes to weights in 0..1 (what this finding speaks for); `ended` marks that the
-    condition named by `rule` and the first subject no longer holds. `path` names who spoke.
+    condition named by `rule` and the first subject no longer holds. `path` names who spoke. `words` marks
+    that nothing but what a program wrote speaks for it: no measure, no event, no kernel, no service manager.
     """
 
     id: Name
@@ -180,6 +181,7 @@ class Finding(Struct, frozen=True, tag="finding", omit_defaults=True):
     ended: bool = False
     template: Name = ""
     path: Literal["baseline", "model"] = "baseline"
+    words: bool = False
 
 
 # --- incidents --------------------------------------------------------------------------------------
@@ -309,6 +311,7 @@ class KeepReview(Struct, frozen=True, tag="keep-review", omit_defaults=True):
     """What somebody who read an incident says is its cause, and which other open one has the same.
 
     `baseline` is the class that it had when it was asked about; with another one the review is of no use.
+    With the same class and nothing else it agrees; `harmless`: nothing is wrong, and only words sound so.
     `evidence` are the ids of what shows the cause. It is kept with the incident's next revision.
     """
 
@@ -320,6 +323,12 @@ class KeepReview(Struct, frozen=True, tag="keep-review", omit_defaults=True):
     culprit: Culprit | None = None
     same_as: Name = ""
     evidence: Annotated[list[Name], Meta(max_length=16)] = []
+    harmless: bool = False
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it leaves the incident's class as rules have it."""
+        return self.fault_class is self.baseline and not self.same_as and not self.harmless
 
 
 class KeepPurge(Struct, frozen=True, tag="keep-purge"):

@@ -17,6 +17,7 @@ from daemon.settings import Settings
 from daemon.status import ModelTier
 from daemon.tiers.low import LowTier
 from daemon.tiers.middle import MiddleTier
+from models.taxonomy import Severity
 
 Ask = Callable[[Sequence[Question]], list[Answer]]
 Read = Callable[
@@ -48,8 +49,9 @@ class Replay:
         self._reviewed: list[tuple[float, KeepReview]] = []  # by when they come
         self._ask = dict(ask or {})
         self.low = LowTier(settings.low, unread=read is not None)
-        self.middle = MiddleTier(settings.middle)
+        self.middle = MiddleTier(settings.middle, awaited=read is not None)
         self.incidents: dict[str, Incident] = {}
+        self.loudest: dict[str, Severity] = {}  # that was ever told of each
         self.counts: Counter[str] = Counter()
         self._last: Stamp | None = None
         self._boot = ""  # of the latest sample; lines of another are what was read late of an earlier boot
@@ -119,6 +121,9 @@ class Replay:
         for incident in changed:
             self.incidents[incident.id] = incident
             self._reviews.note(incident)
+            for one in {incident.id, incident.merged_into or incident.id}:
+                told = self.loudest.get(one, Severity.INFO), self.loudest.get(incident.id, Severity.INFO)
+                self.loudest[one] = max(*told, incident.severity, key=lambda severity: severity.rank)
 
     def _puzzle(self, read: Read, now: Stamp) -> list[Incident]:
         """Ask what no rule knows; the incidents that earlier answers open or change by now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from msgspec.structs import replace
 
 from daemon.advice.facts import quotable, reported
 from daemon.incidents import review
@@ -30,8 +31,8 @@ def tick(t):
 class Host:
     """A tier, driven second by second, and the newest revision of each incident."""
 
-    def __init__(self):
-        self.tier, self.kept, self.t = MiddleTier(Middle()), {}, 0.0
+    def __init__(self, *, awaited=False):
+        self.tier, self.kept, self.t = MiddleTier(Middle(), awaited=awaited), {}, 0.0
 
     def until(self, t, *findings):
         upward = [*findings, *(tick(self.t + n) for n in range(1, int(t - self.t) + 1))]
@@ -39,7 +40,7 @@ class Host:
             self.kept |= {each.id: each for each in self.tier.take([one])}
         self.t = t
 
-    def review(self, incident, fault, *, baseline=None, culprit=None, same_as=""):
+    def review(self, incident, fault, *, baseline=None, culprit=None, same_as="", harmless=False):
         said = KeepReview(
             incident.id,
             baseline or incident.fault_class,
@@ -49,6 +50,7 @@ class Host:
             culprit,
             same_as,
             [one.id for one in incident.evidence],
+            harmless,
         )
         told = self.tier.reviewed(said)
         self.kept |= {each.id: each for each in told}
@@ -260,7 +262,7 @@ def test_a_question_holds_the_incident_the_others_and_what_else_was_found():
     wanted = question.schema["json_schema"]["schema"]["properties"]
     assert wanted["same_as"]["enum"] == ["", "I1"]
     assert wanted["evidence"]["items"]["enum"] == ["E1", "E2", "F1"]
-    assert "none" not in wanted["fault"]["enum"]  # it can dismiss nothing
+    assert wanted["fault"]["enum"][0] == "none"
 
 
 def read(answer, question=None):
@@ -268,7 +270,7 @@ def read(answer, question=None):
     return review.read(text, question or asked(), WALL + 9.0, "large")
 
 
-def test_another_cause_with_its_evidence_is_kept_and_one_that_agrees_is_not():
+def test_another_cause_with_its_evidence_is_kept_and_that_it_agrees_or_sees_nothing_wrong():
     disk = {"fault": "disk-failing", "kind": "file", "name": "base/5/16384", "evidence": ["E1"]}
     assert read(disk).record == KeepReview(
         "a",
@@ -282,7 +284,11 @@ def test_another_cause_with_its_evidence_is_kept_and_one_that_agrees_is_not():
     assert read(disk | {"name": "not-in-it"}).record.culprit is None
     assert read(disk | {"name": "db.service"}).record.culprit == Culprit(K.UNIT, "db.service", 1.0)
     assert read(disk | {"kind": "host", "name": "PANIC"}).record.culprit is None
-    assert read(disk | {"fault": "crash-loop"}) == review.Review(None)
+    agreed = KeepReview("a", F.CRASH_LOOP, WALL + 9.0, F.CRASH_LOOP, "large")
+    assert read(disk | {"fault": "crash-loop"}).record == agreed
+    assert agreed.agrees
+    assert read({"fault": "none"}).record == replace(agreed, harmless=True)
+    assert not replace(agreed, harmless=True).agrees
     joined = read(disk | {"fault": "crash-loop", "same_as": "I1"}).record
     assert (joined.same_as, joined.fault_class) == ("b", F.CRASH_LOOP)
 
@@ -293,7 +299,6 @@ def test_another_cause_with_its_evidence_is_kept_and_one_that_agrees_is_not():
         ("I cannot tell", "not the JSON"),
         ("[" * 100_000, "not the JSON"),
         ({"fault": "gremlins", "evidence": ["E1"]}, "no fault is called 'gremlins'"),
-        ({"fault": "none", "evidence": ["E1"]}, "no fault is called 'none'"),
         ({"fault": "disk-full", "evidence": []}, "cites no evidence"),
         ({"fault": "disk-full", "evidence": ["E77"]}, "cites no evidence"),
         ({"fault": "disk-full", "evidence": ["E1"], "same_as": "I9"}, "no other incident is called 'I9'"),

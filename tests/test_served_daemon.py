@@ -130,10 +130,26 @@ def test_an_incident_is_looked_at_once_more_and_says_who_read_it(tmp_path):
             assert wait_until(lambda: found.stages()["top"]["counters"].get("read"), 20)
         said = (tmp_path / "daemon.log").read_text()
     assert incident.id == before.id
-    assert (incident.path, incident.severity) == ("model", before.severity)
+    assert (incident.path, before.severity, incident.severity) == ("model", "warning", "error")
     assert incident.evidence[-1].text.endswith(
         " read this as inode-exhaustion; by the rules alone it is disk-full."
     )
     assert incident.evidence[-1].text.startswith("scripted at 127.0.0.1:")
     assert f"about incident {incident.id}: " in said
     assert "No space left" not in said
+
+
+def test_words_that_mean_nothing_stay_a_warning_and_say_who_read_them(tmp_path):
+    log = tmp_path / "checks.log"
+    log.touch()
+    with (
+        serve(lambda _: Reply('{"fault": "none"}')) as server,
+        live(tmp_path, more_environment=reads_at(server.url), follow=[str(log)]) as found,
+    ):
+        append(log, "self-test: simulated No space left on device: PASS\n" * 3)
+        assert wait_until(lambda: found.found("disk-full", ""), 20)
+        assert wait_until(lambda: "read this as harmless" in found.incidents()[0].evidence[-1].text, 20)
+        (incident,) = found.incidents()
+        head = found.command("show", incident.id).stdout.partition("\n\n")[0]
+    assert head.endswith(" read this as harmless; by the rules alone it is disk-full.")
+    assert (incident.severity, incident.state) == ("warning", "open")

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from daemon.advice.titles import title
 from daemon.command import times
-from daemon.messages import Advice, Incident
+from daemon.messages import REVIEWED, Advice, Incident
 from daemon.status import StageView
 
 STYLES = {"info": "blue", "warning": "yellow", "error": "red", "critical": "bold white on red"}
@@ -135,7 +135,9 @@ def _facts(incident: Incident, now: float) -> Text:
     culprits = ", ".join(f"{one.kind} {one.name} ({one.score:.0%})" for one in incident.culprits[:3])
     span = f"{times.clock(incident.opened_at, now)} to {until} ({lasted})"
     text = f"{incident.fault_class}, {incident.state}, {span}"
-    return Text(f"{text}\n{'culprit: ' + culprits if culprits else 'no culprit'}", style="dim")
+    lines = [text, f"culprit: {culprits}" if culprits else "no culprit"]
+    lines += [one.text for one in incident.evidence if one.ref == REVIEWED]
+    return Text("\n".join(lines), style="dim")
 
 
 def _heading(text: str) -> Text:

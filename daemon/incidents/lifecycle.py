@@ -12,10 +12,15 @@ from msgspec.structs import replace
 
 from daemon.growth import doublings
 from daemon.incidents.situations import Condition, Situation
+from daemon.incidents.unexplained import READ
 from daemon.incidents.verdicts import EFFECT_RANK, NOTES_MAX, Verdict, thing
 from daemon.messages import REVIEWED, ContextNote, Culprit, Evidence, Incident, KeepReview, Stamp
-from models.taxonomy import FaultClass
+from models.causes import rootless
+from models.taxonomy import Category, FaultClass
 
+RECOVERY_S = 30.0  # a service that is restarted on purpose has this long to come up before it is news
+AT_ONCE = 0.7  # this sure of a class that nothing else causes: waiting would teach nothing
+SLACK = 0.1  # share of settle_s by which a tick may be early
 EVIDENCE_MAX = 32  # what a person reads, and what a store row can bear at every revision
 _FIRST_CULPRITS = 3  # an operator looks at the first few; the order of the rest is noise
 
@@ -45,8 +50,9 @@ def opened(situation: Situation, verdict: Verdict, at: Stamp) -> Incident:
 
 
 def revised(incident: Incident, situation: Situation, verdict: Verdict, at: Stamp) -> Incident:
-    """The next revision; a severity never falls and a context note never disappears while it is open."""
+    """The next revision; while it is open no context note disappears, and no severity falls by itself."""
     severity = max(incident.severity, verdict.severity, key=lambda one: one.rank)
+    severity = verdict.severity if verdict.harmless else severity
     return replace(
         incident,
         revision=incident.revision + 1,
@@ -83,7 +89,8 @@ def reopened(incident: Incident, situation: Situation, verdict: Verdict, at: Sta
 
 def review(baseline: FaultClass, said: KeepReview, at: Stamp) -> Evidence:
     """What an incident's evidence says of a review; `baseline`: the class without it."""
-    text = f"{said.author} read this as {said.fault_class.value}; by the rules alone it is {baseline.value}."
+    what = "harmless" if said.harmless else said.fault_class.value
+    text = f"{said.author} read this as {what}; by the rules alone it is {baseline.value}."
     return Evidence(f"{said.incident_id}-review", "event", REVIEWED, at.wall, at.wall, text)
 
 
@@ -134,6 +141,7 @@ def differs(incident: Incident, situation: Situation, verdict: Verdict) -> bool:
     """Whether an operator would care about what changed."""
     return (
         graver(incident, verdict)
+        or (verdict.harmless and verdict.severity is not incident.severity)
         or _doublings(situation) > doublings(incident.evidence)
         or _names(incident.culprits) != _names(verdict.culprits)
         or len(_notes(incident.context, verdict.notes)) != len(incident.context)
@@ -147,6 +155,19 @@ def _doublings(situation: Situation) -> int:
 def graver(incident: Incident, verdict: Verdict) -> bool:
     """Whether the class changed or the severity rose: told at once."""
     return incident.fault_class is not verdict.fault_class or verdict.severity.rank > incident.severity.rank
+
+
+def settled(situation: Situation, verdict: Verdict, t: float, settle_s: float) -> bool:
+    """Whether what is believed has been so for long enough to open."""
+    since = t - (t if situation.strong_t is None else situation.strong_t)
+    if verdict.lowered and verdict.fault_class.category is Category.SERVICE:
+        return since >= RECOVERY_S
+    if since >= settle_s * (1.0 - SLACK):
+        return True
+    strong = [one.finding for one in situation.strong()]
+    read = all(one.rule.startswith(READ) for one in strong)  # by who saw what else there is
+    sure = any(one.score >= AT_ONCE for one in strong) and not verdict.excused
+    return sure and (read or rootless(verdict.fault_class))
 
 
 def gravity(incident: Incident) -> tuple[int, float, float, str]:

@@ -1,8 +1,9 @@
 """A second look at an incident that rules opened: what a served model is asked of it, and what is believed.
 
 Rules often see the consequence: a service that fails again and again, where its disk gives errors. The
-answer may name another cause and say that another open incident has the same one; it cannot close, lower or
-hide anything, and what is about security stays so. Pure: knows no server, no clock.
+answer may name another cause and say that another open incident has the same one. Or rules take words for
+trouble that are none: then it may say so, and an error by words alone is told as a warning. It cannot close
+or hide anything, and what is about security stays so. Pure: knows no server, no clock.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from daemon.incidents.reading import (
     FAULTS,
     KINDS,
     LATELY,
+    NONE,
     SHOWN_CHARS,
     as_data,
     distinct,
@@ -48,6 +50,10 @@ a processor. What is the cause, as far as the evidence shows it: what does the o
 `fault` of the rules unless the evidence plainly shows another cause.
 `fault`: one of
 {faults}
+or "none".
+Sometimes nothing is wrong on this host: the words that rules took for trouble are data, a name, a quotation
+or a report of something else, a test or a check prints them, it was planned, or it ended well. Then `fault`
+is "none". Not if something does not work, is lost, refused or near its end, and not if you are in doubt.
 `same_as`: the id of one of `others` if both have one cause, so that mending it ends both; else "". Then
 `fault` is the cause of both. Two things at the same time are not yet one.
 `kind` and `name`: who or what is at fault: a unit, process, user, address, device, mount, interface or file,
@@ -67,7 +73,7 @@ class Question(NamedTuple):
 
 
 class Review(NamedTuple):
-    """What an answer comes to: what is to be kept, nothing if it agrees, or what is wrong with the answer."""
+    """What an answer comes to: what is to be kept, nothing if that may not be, or what is wrong with it."""
 
     record: KeepReview | None
     fault: str = ""
@@ -167,26 +173,41 @@ def question(
 
 
 def read(answer: str, asked: Question, at: float, author: str) -> Review:
-    """What is to be kept of an answer, if it says anything new."""
+    """What is to be kept of an answer."""
     try:
         found = _decoder.decode(json_of(answer))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         return Review(None, f"the answer is not the JSON that was asked for ({error})")
+    incident, baseline = asked.incident, asked.incident.fault_class
     fault = next((one for one in FAULTS if one.value == found.fault), None)
     cited = [asked.pieces[one] for one in dict.fromkeys(found.evidence) if one in asked.pieces][:EVIDENCE_MAX]
-    incident, other = asked.incident, asked.others.get(found.same_as)
-    if fault is None:
-        return Review(None, f"no fault is called {found.fault[:40]!r}")
-    if not cited:
-        return Review(None, "it cites no evidence that it was given")
-    if found.same_as and other is None:
-        return Review(None, f"no other incident is called {found.same_as!r}")
+    other = asked.others.get(found.same_as)
+    if found.fault == NONE:
+        return Review(KeepReview(incident.id, baseline, at, baseline, author, harmless=True))
+    if wrong := _wrong(found, fault, cited, other):
+        return Review(None, wrong)
+    assert fault is not None
+    if other is None and fault is baseline:
+        return Review(KeepReview(incident.id, baseline, at, fault, author))
     known = [incident, *([other] if other else [])]
-    if (other is None and fault is incident.fault_class) or hides(fault, [one.fault_class for one in known]):
+    if hides(fault, [one.fault_class for one in known]):
         return Review(None)
     culprit, same_as = _culprit(found, known, cited), other.id if other else ""
     names = [one.id for one in cited]
-    return Review(KeepReview(incident.id, incident.fault_class, at, fault, author, culprit, same_as, names))
+    return Review(KeepReview(incident.id, baseline, at, fault, author, culprit, same_as, names))
+
+
+def _wrong(
+    found: _Answer, fault: FaultClass | None, cited: Sequence[Evidence], other: Incident | None
+) -> str:
+    """What an answer says that it was not given; "" where it keeps to that."""
+    if fault is None:
+        return f"no fault is called {found.fault[:40]!r}"
+    if not cited:
+        return "it cites no evidence that it was given"
+    if found.same_as and other is None:
+        return f"no other incident is called {found.same_as!r}"
+    return ""
 
 
 def _culprit(found: _Answer, known: Sequence[Incident], cited: Sequence[Evidence]) -> Culprit | None:
@@ -221,7 +242,7 @@ def _evidence(one: Incident, count: int, now: float, known: dict[str, Evidence])
 
 def _schema(ids: list[str], others: list[str]) -> dict[str, Any]:
     properties: dict[str, Any] = {
-        "fault": {"type": "string", "enum": [one.value for one in FAULTS]},
+        "fault": {"type": "string", "enum": [NONE, *(one.value for one in FAULTS)]},
         "kind": {"type": "string", "enum": KINDS},
         "name": {"type": "string"},
         "same_as": {"type": "string", "enum": ["", *others]},

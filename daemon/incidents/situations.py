@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
@@ -17,6 +17,9 @@ from daemon.messages import Evidence, Finding, Incident, Stamp, Subject
 from daemon.subjects import Key, key, split_pid
 from models.digest import blake2b
 from models.taxonomy import FaultClass, SubjectKind
+
+if TYPE_CHECKING:
+    from daemon.incidents.doubts import Look
 
 CONDITIONS_MAX = 48  # a situation with more kinds of trouble than this is not understood better by a 49th
 EVIDENCE_PER_CONDITION = 6  # the first ones, the strongest, the latest
@@ -168,6 +171,8 @@ class Situation:
     opinion: Opinion | None = None  # what a model said of it
     review: Opinion | None = None  # what somebody said who read it, which goes before that
     reviewed: Evidence | None = None  # says so
+    looked: Look | None = None  # what came of that look
+    doubt_t: float | None = None  # until when its words are doubted
     curious: bool = False  # it was told anew, and a model may know better
     asked: str = ""  # what a model was asked last
 
@@ -225,6 +230,8 @@ class Situation:
         self.stage = self.stage or other.stage
         if self.review is None:
             self.review, self.reviewed = other.review, other.reviewed
+        if self.looked is None or (other.looked is not None and not other.looked.harmless):
+            self.looked = other.looked
         self.first_t = min(self.first_t, other.first_t)
         self.first_wall = min(self.first_wall, other.first_wall)
         self.last_t = max(self.last_t, other.last_t)

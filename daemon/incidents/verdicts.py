@@ -81,6 +81,8 @@ class Verdict(NamedTuple):
     excused: bool  # something of it was lowered or explained, which may pass
     benign: bool  # what speaks most is that the host did it on purpose
     path: Literal["baseline", "model"] = "baseline"  # who named the fault class or the first culprit
+    words: bool = False  # nothing but what programs wrote says how bad it is
+    harmless: bool = False  # somebody read those words, and says that nothing is wrong
 
 
 class _Weighed(NamedTuple):
@@ -104,11 +106,12 @@ def judge(
         (one for one in scores if not one.benign), key=lambda one: (scores[one], one), default=_F.UNKNOWN
     )
     strong = [one for one in causes if not one.condition.weak and not one.weighing.explained]
+    telling = _telling(strong)
     held = opinion if opinion is not None and fault in opinion.of else None
     told = fault if held is None or held.fault_class is None else held.fault_class
     return Verdict(
         fault_class=told,
-        severity=max(map(_severity, _telling(strong)), key=lambda one: one.rank, default=Severity.INFO),
+        severity=max(map(_severity, telling), key=lambda one: one.rank, default=Severity.INFO),
         score=round(_support(weighed), 3),
         scores={one: round(score, 3) for one, score in scores.items() if score >= 0.01},
         culprits=_first(_rank(told, causes), _better(told, causes, held.culprit if held else None)),
@@ -117,6 +120,7 @@ def judge(
         excused=any(one.weighing.factor < 1.0 for one in weighed),
         benign=any(one.benign and scores[one] >= scores.get(fault, 0.0) for one in scores),
         path="model" if held or _read(told, strong) else "baseline",
+        words=bool(telling) and all(one.condition.finding.words for one in telling),
     )
 
 

@@ -348,7 +348,7 @@ def run(settings: Settings) -> None:
                 consumer,
                 RecordsServer(wire),
                 WakePublisher(wire),
-                tier=MiddleTier(settings.middle, recent, silences, past),
+                tier=MiddleTier(settings.middle, recent, silences, past, awaited=settings.top.served.reading),
                 store=store,
                 model=consultation(life, settings, "middle"),
                 told=recent,

@@ -207,4 +207,5 @@ def _breach(label: str, hints: dict[FaultClass, float], subject: Subject, line: 
         kind="line",
         stale_s=60.0,
         category=fault.category,
+        words=line.source != "kernel",
     )

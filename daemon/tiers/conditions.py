@@ -29,6 +29,7 @@ class Breach(NamedTuple):
     `clear_s` how long it must be gone before it is over, `once` that it is never repeated. A condition whose
     `size` has doubled is reported at once. `since` is the wall time at which it began, if that was earlier
     than the first breach. `speaks` is for which classes a line may be quoted, where its hints do not say so.
+    `words`: it is what a program wrote, and nothing else.
     """
 
     rule: str
@@ -51,6 +52,7 @@ class Breach(NamedTuple):
     since: float | None = None
     path: Literal["baseline", "model"] = "baseline"
     speaks: Mapping[FaultClass, float] | None = None
+    words: bool = False
 
 
 def finding_id(rule: str, subject: str, at: Stamp, salt: str = "") -> str:
@@ -226,6 +228,7 @@ def _finding(condition: _Condition, breach: Breach, at: Stamp, *, ended: bool = 
         evidence=[evidence],
         ended=ended,
         path=breach.path,
+        words=breach.words,
     )
 
 

@@ -187,6 +187,7 @@ class Meanings:
             stale_s=LASTS_S if message.slug in self._lasting else STALE_S,
             category=message.category,
             size=ONCE if message.persists else 0.0,
+            words=not message.writer,
         )
 
     def _of_a_build(self, message: Message, line: Line, t: float) -> bool:

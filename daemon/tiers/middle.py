@@ -13,28 +13,25 @@ from daemon.clock import Timeline
 from daemon.incidents import lifecycle
 from daemon.incidents.closing import REOPEN_S, Closed
 from daemon.incidents.context import Contexts, weak
+from daemon.incidents.doubts import doubtful, due_t, look, tempered
 from daemon.incidents.gathering import Gathering, Label
 from daemon.incidents.grouping import silent_below
 from daemon.incidents.opinions import HINT, Asking, hides, of_review
 from daemon.incidents.quiet import Quiet
 from daemon.incidents.situations import Opinion, Situation, restored
-from daemon.incidents.unexplained import READ, UNREAD, Unexplained
+from daemon.incidents.unexplained import UNREAD, Unexplained
 from daemon.incidents.verdicts import Verdict, judge
 from daemon.messages import Event, Finding, Incident, KeepReview, KeepSilence, Stamp, Tick, Upward
 from daemon.questions import Question
 from daemon.settings import Middle
 from daemon.subjects import split_pid
-from models.causes import rootless
-from models.taxonomy import Category, Severity
+from models.taxonomy import Severity
 
 OPEN_MAX = 64  # a host with more incidents than this at a time has one that is not understood
 SEEN_MAX = 16384  # ids of findings, so that a delivery repeated after a crash is not counted twice
 HOLD_S = 10.0  # between the end of the last condition and closing: links and services flap
-RECOVERY_S = 30.0  # a service that is restarted on purpose has this long to come up before it is news
 REVISION_S = 2.0  # between revisions that are not urgent
 COUNT_S, COUNT_MAX_S = 60.0, 3600.0  # before mere counts are told; doubled each time, as each is a commit
-AT_ONCE = 0.7  # this sure of a class that nothing else causes: waiting would teach nothing
-SLACK = 0.1  # share of settle_s by which a tick may be early
 UNHEARD_S = 30.0  # after a hole in observation time like this, what holds is given time to be told again,
 REPORTED_S = 35.0  # and this long after a restart
 QUESTIONS_MAX = 8  # at a time; the rest is asked with the next tick
@@ -47,6 +44,7 @@ class MiddleTier:
 
     `open_incidents` may also hold incidents closed in the last minutes: they are reopened if they come back.
     `past` are those of the last weeks, from which habits are learned, `silences` also those taken back.
+    `awaited`: somebody reads incidents and says by `reviewed` what they are.
     """
 
     def __init__(
@@ -55,9 +53,11 @@ class MiddleTier:
         open_incidents: Sequence[Incident] = (),
         silences: Sequence[KeepSilence] = (),
         past: Sequence[Incident] = (),
+        *,
+        awaited: bool = False,
     ) -> None:
         self.counters = dict.fromkeys(_COUNTED, 0)
-        self._settings = settings
+        self._settings, self._awaited = settings, awaited
         self._time = Timeline()
         self._at = Stamp("", 0.0, 0.0)
         self._t = 0.0
@@ -127,12 +127,12 @@ class MiddleTier:
             self._reconsider(situation)
         return list(self._changed.values())
 
-    def _reconsider(self, situation: Situation) -> None:
-        """Tell the incident anew in the light of another opinion."""
+    def _reconsider(self, situation: Situation, *, news: bool = False) -> None:
+        """Tell the incident anew in the light of another opinion, if it differs or there is news of it."""
         situation = self._unite(situation)
         assert situation.incident is not None
         verdict = self._judge(situation)
-        if lifecycle.differs(situation.incident, situation, verdict):
+        if news or lifecycle.differs(situation.incident, situation, verdict):
             self._tell(situation, lifecycle.revised(situation.incident, situation, verdict, self._at))
             situation.curious = False
 
@@ -140,6 +140,7 @@ class MiddleTier:
         """Take what somebody who read an incident says of it; the incidents that it changes.
 
         Nothing where that is another one by now, or where what is about security would be told otherwise.
+        That it is harmless counts only where nothing but words speaks for it.
         """
         self._changed = {}
         situation = self._gathering.situations.get(said.incident_id)
@@ -156,11 +157,18 @@ class MiddleTier:
         if len(both) > 1:
             survivor, loser = self._gathering.join(*both)
             self._tell_merged(loser, survivor)
-        assert survivor.incident is not None
-        survivor.speak(said.evidence, said.fault_class, HINT)
-        survivor.reviewed = lifecycle.review(self._weigh(survivor).fault_class, said, self._at)
-        survivor.review = of_review(self._weigh(survivor), said)
-        self._reconsider(survivor)
+        rules = self._weigh(survivor)
+        if said.harmless and not doubtful(rules, survivor):
+            return
+        if said.agrees and survivor.looked is not None and survivor.looked.harmless:
+            survivor.reviewed = None  # it said otherwise
+        survivor.looked = look(survivor, harmless=said.harmless)
+        if not said.agrees:
+            survivor.reviewed = lifecycle.review(rules.fault_class, said, self._at)
+            survivor.review = None if said.harmless else of_review(rules, said)
+        if survivor.review is not None:
+            survivor.speak(said.evidence, said.fault_class, HINT)
+        self._reconsider(survivor, news=said.harmless)
 
     def puzzles(self) -> tuple[list[Finding], dict[str, str]]:
         """What was found in the last minute, if there is something new in it that no incident explains.
@@ -238,19 +246,8 @@ class MiddleTier:
             and not verdict.benign
         )
         situation.idle, situation.stale = not (situation.ripe or verdict.excused), False
-        if situation.ripe and self._settled(situation, verdict):
+        if situation.ripe and lifecycle.settled(situation, verdict, self._t, self._settings.settle_s):
             self._open(self._unite(situation))
-
-    def _settled(self, situation: Situation, verdict: Verdict) -> bool:
-        since = self._t - (self._t if situation.strong_t is None else situation.strong_t)
-        if verdict.lowered and verdict.fault_class.category is Category.SERVICE:
-            return since >= RECOVERY_S
-        if since >= self._settings.settle_s * (1.0 - SLACK):
-            return True
-        strong = [one.finding for one in situation.strong()]
-        read = all(one.rule.startswith(READ) for one in strong)  # by who saw what else there is
-        sure = any(one.score >= AT_ONCE for one in strong) and not verdict.excused
-        return sure and (read or rootless(verdict.fault_class))
 
     def _open(self, situation: Situation) -> None:
         if situation.open:  # it was united with an incident
@@ -283,7 +280,8 @@ class MiddleTier:
     def _go_on(self, situation: Situation) -> None:
         """Revise an open incident if there is news or enough has been counted; close it when it is over."""
         counted = self._counted(situation)
-        if situation.stale or counted:
+        doubted = situation.doubt_t is not None and self._t >= situation.doubt_t
+        if situation.stale or counted or doubted:
             situation = self._unite(situation)
             self._revise(situation, counted=counted)
         if self._over(situation):
@@ -346,7 +344,8 @@ class MiddleTier:
     def _judge(self, situation: Situation) -> Verdict:
         verdict = self._weigh(situation, situation.review or situation.opinion)
         self._gathering.set_top(situation, verdict.fault_class)
-        return verdict
+        situation.doubt_t = due_t(verdict, situation, awaited=self._awaited)
+        return tempered(verdict, situation, self._t)
 
     def _weigh(self, situation: Situation, opinion: Opinion | None = None) -> Verdict:
         return judge(situation, self._contexts, self._t, self._settings.merge_window_s, opinion)

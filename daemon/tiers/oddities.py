@@ -65,6 +65,7 @@ def novel(template: Template, watch: Watch, line: Line) -> Breach:
         once=True,
         category=Category.UNKNOWN if opinion is None else opinion.category,
         path="baseline" if opinion is None else "model",
+        words=line.source != "kernel",
     )
 
 

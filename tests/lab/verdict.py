@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -42,11 +43,12 @@ class Said:
     opened_s: float
     path: str
     text: str = ""
+    loudest: str = ""  # severity that it ever had, where that is known
 
     @property
     def loud(self) -> bool:
-        """Worse than a warning: somebody is woken up."""
-        return Severity(self.severity).rank > Severity.WARNING.rank
+        """At any time worse than a warning: somebody is woken up."""
+        return Severity(self.loudest or self.severity).rank > Severity.WARNING.rank
 
 
 @dataclass(frozen=True)
@@ -158,13 +160,13 @@ def judge(
     label = Run(scenario, run["seed"], run["number"], run["parameters"])
     moments = Moments(run["times"])
     began, end = moments.of("began"), moments.of("ended")
-    first, notes = _replay(folder, moments, models, "ended", age_s)
-    second, _ = _replay(folder, moments, models, "ended", age_s) if age_s < LONG_S else (first, [])
+    first = _replay(folder, moments, models, "ended", age_s)
+    second = _replay(folder, moments, models, "ended", age_s) if age_s < LONG_S else first
     live = [msgspec.convert(one["incident"], Incident) for one in run["live"]]
-    told = as_said(first, moments.since_effect)
+    told = as_said(first.kept, moments.since_effect, first.loudest)
     lived = [one for one in as_said(live, moments.since_effect) if one.opened_s <= end]
     others = [one for one in told if of_others(one, run, label)]
-    checked, wrong = _check_advice(folder, first, run, live, write)
+    checked, wrong = _check_advice(folder, first.kept, run, live, write)
     return Verdict(
         id=str(folder.relative_to(folder.parents[2])),
         scenario=run["scenario"],
@@ -182,8 +184,8 @@ def judge(
         live=[one for one in lived if one.opened_s >= began and not of_others(one, run, label)],
         advice_checked=checked,
         advice_violations=wrong,
-        same_twice=told == as_said(second, moments.since_effect),
-        damage=notes,
+        same_twice=told == as_said(second.kept, moments.since_effect, second.loudest),
+        damage=first.notes,
         losses=run["losses"],
         ambient_cores=run["ambient_cores"],
         **_beyond(folder, run, label, models),
@@ -196,7 +198,7 @@ def _beyond(folder: Path, run: dict[str, Any], label: Run, models: Models) -> di
     if "lingered" not in run["times"]:
         return {}
     moments = Moments(run["times"])
-    told = as_said(_replay(folder, moments, models, "lingered")[0], moments.since_effect)
+    told = as_said(_replay(folder, moments, models, "lingered").kept, moments.since_effect)
     kept = [one for one in told if one.opened_s > moments.of("ended") and not of_others(one, run, label)]
     return {"later": kept, "lingered_s": moments.of("lingered")}
 
@@ -221,18 +223,29 @@ def _since(at: float | None, moments: Moments) -> float | None:
     return None if at is None else round(moments.since_effect(at), 3)
 
 
-def _replay(
-    folder: Path, moments: Moments, models: Models, end: str, age_s: float = 0.0
-) -> tuple[list[Incident], list[str]]:
-    """The incidents as they are at the time called `end`, and what of the recording is damaged."""
+class _Replayed(NamedTuple):
+    """The incidents at some time, the worst severity that each had, and what of the recording is damaged."""
+
+    kept: list[Incident]
+    loudest: Mapping[str, Severity]
+    notes: list[str]
+
+
+def _replay(folder: Path, moments: Moments, models: Models, end: str, age_s: float = 0.0) -> _Replayed:
+    """Replay until the time called `end`."""
     replay = Replay(configuration.load(folder / "hauswart.toml"), *models)
     segments = SegmentReader(segment_paths(folder / "telemetry"))
     for batch in aged(moments.until(segments, end), moments.times["began"], age_s):
         replay.feed(batch)
-    return [one for one in replay.incidents.values() if one.state != "merged"], segments.notes
+    kept = [one for one in replay.incidents.values() if one.state != "merged"]
+    return _Replayed(kept, replay.loudest, segments.notes)
 
 
-def as_said(incidents: list[Incident], since: Callable[[float], float]) -> list[Said]:
+def as_said(
+    incidents: list[Incident],
+    since: Callable[[float], float],
+    loudest: Mapping[str, Severity] = MappingProxyType({}),
+) -> list[Said]:
     """Incidents as far as they are scored, in order; `since` gives the seconds of a time in Unix seconds."""
     kept = sorted(
         (one for one in incidents if one.state != "merged"), key=lambda one: (since(one.opened_at), one.id)
@@ -245,6 +258,7 @@ def as_said(incidents: list[Incident], since: Callable[[float], float]) -> list[
             round(since(one.opened_at), 3),
             one.path,
             one.evidence[0].text[:200] if one.evidence else "",
+            loudest[one.id].value if one.id in loudest else "",
         )
         for one in kept
     ]

@@ -1,0 +1,65 @@
+"""An error by words alone: what programs write may be data, a test or a plan, which only a reader can tell.
+
+Where a served model looks at incidents, such an error is told as a warning until it has looked, or has not
+within `WAIT_S`; and it stays one where it says that nothing is wrong, for as long as no other words, no
+measure and no event speak for it. Never what is about security, and never what is critical. Pure.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import NamedTuple
+
+from daemon.incidents.context import main_class
+from daemon.incidents.situations import Condition, Situation
+from daemon.incidents.verdicts import Verdict
+from daemon.subjects import Key, key
+from models.taxonomy import Category, FaultClass, Severity
+
+WAIT_S = 20.0  # for the answer: as long as until the second look, and what a small model on a processor takes
+
+
+class Look(NamedTuple):
+    """What came of a look at an incident: whether nothing is wrong, and of which words that was said."""
+
+    harmless: bool
+    words: frozenset[tuple[Key, FaultClass]]
+
+
+def look(situation: Situation, *, harmless: bool) -> Look:
+    """Somebody has looked at it as it is now."""
+    return Look(harmless, frozenset(map(_words, situation.strong())))
+
+
+def tempered(verdict: Verdict, situation: Situation, t: float) -> Verdict:
+    """The verdict as it is told at `t`, where its words are doubted until `doubt_t`."""
+    if situation.doubt_t is None or t >= situation.doubt_t:
+        return verdict
+    read = situation.looked is not None and situation.looked.harmless
+    return verdict._replace(severity=Severity.WARNING, harmless=read)
+
+
+def doubtful(verdict: Verdict, situation: Situation) -> bool:
+    """Whether a reader may say of what the rules think that it is nothing."""
+    grave = verdict.severity is Severity.CRITICAL or verdict.fault_class.category is Category.SECURITY
+    return verdict.words and not grave and not situation.stage
+
+
+def due_t(verdict: Verdict, situation: Situation, *, awaited: bool) -> float | None:
+    """Until when a verdict, as it is by the rules, is told as a warning; None if it is not."""
+    looked = situation.looked
+    if verdict.severity is not Severity.ERROR or not doubtful(verdict, situation):
+        return None
+    if looked is not None and not looked.harmless:
+        return None
+    known = looked.words if looked else frozenset()
+    unread = [one.first_t for one in situation.strong() if _words(one) not in known]
+    if not unread:
+        return inf
+    return min(unread) + WAIT_S if awaited else None
+
+
+def _words(condition: Condition) -> tuple[Key, FaultClass]:
+    finding = condition.finding
+    who = key(finding.subjects[0]) if finding.subjects else ("host", "")
+    return who, main_class(finding)

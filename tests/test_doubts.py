@@ -1,0 +1,111 @@
+"""Errors by words alone: how long they are told as warnings, and what takes that back."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from daemon.incidents.doubts import WAIT_S
+from daemon.messages import REVIEWED
+from daemon.replay import Replay
+from daemon.settings import Settings
+from models.taxonomy import FaultClass, Severity
+from tests.test_middle import find
+from tests.test_review import Host, tick
+
+F = FaultClass
+
+
+def words(t, text="self-test: simulated no space left on device: PASS", unit="app.service", **more):
+    said = {"severity": "error", "score": 0.7, "kind": "line", "text": text} | more
+    rule, hints = said.pop("rule", "known.no-space"), said.pop("hints", {"disk-full": 0.9})
+    return replace(find(t, rule, f"unit:{unit}", hints, **said), words=True)
+
+
+@pytest.fixture
+def reader():
+    one = Host(awaited=True)
+    one.until(6.0, words(2.0))
+    return one
+
+
+def told(host, fault=F.DISK_FULL):
+    return host.incident(fault).severity.value
+
+
+def test_an_error_by_words_alone_is_a_warning_until_somebody_looked_who_agrees(reader):
+    assert told(reader) == "warning"
+    reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL)
+    assert told(reader) == "error"
+    assert all(one.ref != REVIEWED for one in reader.incident(F.DISK_FULL).evidence)
+
+
+def test_nobody_waits_long_for_a_look_nor_where_nobody_looks(reader):
+    reader.until(2.0 + WAIT_S - 1.0)
+    assert told(reader) == "warning"
+    reader.until(2.0 + WAIT_S + 1.0)
+    assert told(reader) == "error"
+    alone = Host()
+    alone.until(6.0, words(2.0))
+    assert told(alone) == "error"
+
+
+def test_words_of_which_somebody_says_that_nothing_is_wrong_stay_a_warning_and_say_who(reader):
+    reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
+    reader.until(60.0, words(20.0), words(40.0, "self-test: simulated disk full: PASS"))
+    incident = reader.incident(F.DISK_FULL)
+    assert (incident.severity, incident.path) == (Severity.WARNING, "baseline")
+    said = "large at 127.0.0.1 read this as harmless; by the rules alone it is disk-full."
+    assert incident.evidence[-1].text == said
+    reader.review(incident, F.DISK_FULL)  # looked at once more, with more known
+    assert told(reader) == "error"
+    assert all(one.ref != REVIEWED for one in reader.incident(F.DISK_FULL).evidence)
+
+
+def test_an_answer_that_comes_late_still_lowers_it(reader):
+    reader.until(30.0)
+    assert told(reader) == "error"
+    reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
+    assert told(reader) == "warning"
+
+
+def test_a_measure_takes_the_word_back_at_once(reader):
+    reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
+    full = find(9.0, "fs.used.level", ["mount:/srv", "unit:app.service"], {"disk-full": 0.9}, "error")
+    reader.until(13.0, full)
+    assert told(reader) == "error"
+
+
+def test_other_words_are_not_covered_by_what_was_said(reader):
+    reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
+    broke = {"rule": "known.program-broke", "hints": {"service-crash": 0.9}}
+    reader.until(14.0, words(10.0, "panic: no space left on device", **broke))
+    assert told(reader) == "warning"
+    reader.until(10.0 + WAIT_S + 2.0)
+    assert told(reader) == "error"
+
+
+@pytest.mark.parametrize(
+    "finding",
+    [
+        replace(words(2.0), words=False),
+        words(2.0, rule="auth.failed", hints={"auth-bruteforce": 0.9}),
+        words(2.0, severity="critical"),
+    ],
+)
+def test_what_is_measured_about_security_or_critical_waits_for_nobody(finding):
+    host = Host(awaited=True)
+    host.until(6.0, finding)
+    (incident,) = host.kept.values()
+    assert incident.severity is finding.severity
+    assert host.review(incident, incident.fault_class, harmless=True) == []
+
+
+def test_a_replay_remembers_how_loud_an_incident_ever_was():
+    for seconds, loudest in ((30.0, "error"), (0.0, "warning")):
+        replay = Replay(Settings(), {}, lambda _, seconds=seconds: ('{"fault": "none"}', seconds))
+        ticks = [tick(float(t)) for t in range(60)]
+        for item in sorted([words(2.0), *ticks], key=lambda one: one.at.mono):
+            replay._take([item])
+        (incident,) = replay.incidents.values()
+        assert (incident.severity.value, replay.loudest[incident.id].value) == ("warning", loudest)
