@@ -10,6 +10,7 @@ from daemon.messages import REVIEWED
 from daemon.replay import Replay
 from daemon.settings import Settings
 from models.taxonomy import FaultClass, Severity
+from tests.lab.verdict import as_said
 from tests.test_middle import find
 from tests.test_review import Host, tick
 
@@ -109,3 +110,5 @@ def test_a_replay_remembers_how_loud_an_incident_ever_was():
             replay._take([item])
         (incident,) = replay.incidents.values()
         assert (incident.severity.value, replay.loudest[incident.id].value) == ("warning", loudest)
+        (said,) = as_said([incident], lambda wall: wall, replay.loudest)
+        assert said.loud == (loudest == "error")  # somebody was woken up, whatever it is called since
