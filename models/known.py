@@ -23,6 +23,10 @@ _UNIT = re.compile(r"\.(?:service|scope|socket|mount|swap|timer|target|device|pa
 _NUMBERS = re.compile(r"\d{1,4}:(?P<minor>\d{1,6})")
 _KINDS = {kind.value: kind for kind in SubjectKind}
 _ORDER = ("cgroup", "unit", "process", "device", "mount", "interface", "address", "user", "sensor", "file")
+# A text that a program will fill in, or that speaks of what did not happen: nobody's trouble.
+_BLANK = re.compile(r"(?<![\w%])%(?:\d\$)?(?:l{0,2}[dux]|s)\b|\bsimulated\b")
+_DENIED = re.compile(r"\b(?:no|without(?: an?)?)\s+$", re.IGNORECASE)
+_NEVER = re.compile(r"[\w-]\.invalid\b")  # a name that nobody can have (RFC 6761)
 _NAME_MAX = 200  # characters of a subject's name taken from a line
 
 Subjects = tuple[tuple[SubjectKind, str], ...]
@@ -99,7 +103,7 @@ class Catalogue:
 def read(message: Message, text: str) -> Reading | None:
     """What the line says if it is this message, else None."""
     match = message.pattern.search(text)
-    if match is None:
+    if match is None or (not message.writer and _hearsay(message, text, match.start())):
         return None
     parts: dict[str, str] = {}
     values = dict(message.values)
@@ -116,6 +120,13 @@ def read(message: Message, text: str) -> Reading | None:
     if (pid := parts.get("pid")) and len(pid) <= 10:
         values["pid"] = float(pid)
     return Reading(_subjects(parts), values, parts)
+
+
+def _hearsay(message: Message, text: str, start: int) -> bool:
+    """Whether a program only quotes such a message, or says that it is none."""
+    if _BLANK.search(text) or _DENIED.search(text, max(0, start - 24), start):
+        return True
+    return FaultClass.NAME_RESOLUTION in message.hints and _NEVER.search(text) is not None
 
 
 def unit_of_cgroup(path: str) -> str:

@@ -263,3 +263,20 @@ def test_topic_words_hint_faintly():
 def test_syslog_header_does_not_hide_a_known_message():
     text = "Failed password for root from 192.0.2.7 port 4000 ssh2"
     assert line_score(f"Feb  3 04:05:06 host sshd[77]: {text}") == pytest.approx(line_score(text), abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "slugs"),
+    [
+        ("payments: java.lang.OutOfMemoryError: Metaspace", {"out-of-memory"}),
+        ("gc: no full collection, no OutOfMemoryError, heap 17 % used", set()),
+        ("preview: [pl] Out of memory: killed process %d", set()),
+        ("self-test: simulated No space left on device: PASS", set()),
+        ("write of report%20of%20may.pdf failed: No space left on device", {"no-space"}),
+        ("fetch http://mirror.example/: Temporary failure in name resolution", {"name-resolution"}),
+        ("broken http://blog0.invalid/post: Temporary failure in name resolution", set()),
+    ],
+)
+def test_what_a_program_only_quotes_or_denies_is_not_said(text, slugs):
+    found = {one.slug for one in load().candidates(text) if read(one, text) is not None}
+    assert found == slugs
