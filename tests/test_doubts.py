@@ -86,6 +86,18 @@ def test_other_words_are_not_covered_by_what_was_said(reader):
     assert told(reader) == "error"
 
 
+def test_a_level_that_a_program_gives_a_line_which_no_rule_knows_is_a_word_too():
+    host = Host(awaited=True)
+    battery = {"rule": "line.novel", "hints": {"unknown": 0.5}, "severity": "critical"}
+    host.until(6.0, words(2.0, "UPS Self Test switch to battery.", **battery))
+    assert told(host, F.UNKNOWN) == "warning"
+    host.review(host.incident(F.UNKNOWN), F.UNKNOWN, harmless=True)
+    host.until(60.0)
+    assert told(host, F.UNKNOWN) == "warning"
+    host.review(host.incident(F.UNKNOWN), F.UNKNOWN)
+    assert told(host, F.UNKNOWN) == "critical"
+
+
 @pytest.mark.parametrize(
     "finding",
     [

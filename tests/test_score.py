@@ -3,9 +3,11 @@
 import json
 import math
 import re
+from dataclasses import replace
 from functools import partial
 
 import pytest
+from msgspec import structs
 
 from daemon import config as configuration
 from daemon.errors import ConfigError
@@ -196,6 +198,20 @@ def test_others_load_is_shown_and_not_scored_where_nobody_inside_is_blamed():
     assert not of_others(said("cpu-saturation", ["host:"]), run | {"ambient_cores": 0.4}, label)
     own = said("cpu-saturation", ["unit:lab-guest.service", "process:sh"])
     assert of_others(own, run | {"system": "machine", "ambient_cores": 0.0}, label)
+
+
+def test_a_disk_of_a_run_beside_it_is_nothing_of_this_one():
+    run = {"system": "container", "ambient_cores": 0.1}
+    [scenario] = find(["inode-exhaustion/searches-of-a-shop"])
+    label = Run(scenario, 1, 0, {"name": "shop", "loop": "loop483"})
+    waits = said("io-saturation", ["device:loop485"])
+    assert of_others(waits, run, label)
+    assert not of_others(said("io-saturation", ["device:loop483"]), run, label)
+    assert not of_others(said("disk-failing", ["device:loop485"]), run, label)
+    assert not of_others(waits, run | {"system": "machine"}, label)
+    files = {"$LAB/x": "losetup -f --show disk.img"}  # what losetup gives a run may have any number
+    other = replace(scenario, document=structs.replace(scenario.document, files=files))
+    assert not of_others(waits, run, Run(other, 1, 0, {}))
 
 
 def test_damaged_recording_is_said(recording):

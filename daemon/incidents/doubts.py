@@ -2,7 +2,8 @@
 
 Where a served model looks at incidents, such an error is told as a warning until it has looked, or has not
 within `WAIT_S`; and it stays one where it says that nothing is wrong, for as long as no other words, no
-measure and no event speak for it. Never what is about security, and never what is critical. Pure.
+measure and no event speak for it. Never what is about security, and never what is critical, unless nothing
+but the level at which a program wrote a line that no rule knows makes it so. Pure.
 """
 
 from __future__ import annotations
@@ -41,14 +42,16 @@ def tempered(verdict: Verdict, situation: Situation, t: float) -> Verdict:
 
 def doubtful(verdict: Verdict, situation: Situation) -> bool:
     """Whether a reader may say of what the rules think that it is nothing."""
-    grave = verdict.severity is Severity.CRITICAL or verdict.fault_class.category is Category.SECURITY
+    known = verdict.fault_class is not FaultClass.UNKNOWN  # else the program's own word for its level counts
+    grave = known and verdict.severity is Severity.CRITICAL
+    grave = grave or verdict.fault_class.category is Category.SECURITY
     return verdict.words and not grave and not situation.stage
 
 
 def due_t(verdict: Verdict, situation: Situation, *, awaited: bool) -> float | None:
     """Until when a verdict, as it is by the rules, is told as a warning; None if it is not."""
     looked = situation.looked
-    if verdict.severity is not Severity.ERROR or not doubtful(verdict, situation):
+    if verdict.severity.rank < Severity.ERROR.rank or not doubtful(verdict, situation):
         return None
     if looked is not None and not looked.harmless:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -267,16 +268,27 @@ def as_said(
 def of_others(said: Said, run: dict[str, Any], label: Run) -> bool:
     """Whether an incident about load is about what else this machine did.
 
-    A container's daemon sees no process outside, so who is blamed by name there is the run's own.
+    A container's daemon sees no process outside, so who is blamed by name there is the run's own; but it sees
+    every disk of the machine, those of runs beside it, too: a run's own loop devices stand in its scenario.
     """
     if said.fault_class not in LOAD or said.fault_class in label.scenario.right_classes:
         return False
+    if run["system"] == "container" and _of_another_run(said, label):
+        return True
     if said.culprits[:1] == [OWN]:
         return True
     named = [one for one in said.culprits[:1] if one != "host:"]
     if run["system"] == "host":
         named = [one for one in named if any(names(right, one) for right in label.culprits)]
     return not named and run["ambient_cores"] >= AMBIENT_CORES
+
+
+def _of_another_run(said: Said, label: Run) -> bool:
+    """Whether an incident blames a loop device first that its run neither names nor could have been given."""
+    kind, _, name = (said.culprits or [""])[0].partition(":")
+    done = label.fill(json.dumps(msgspec.to_builtins(label.scenario.document)))
+    given = re.search(r"losetup (?:-\S+ )*(?:-f|--find)", done)
+    return kind == "device" and name.startswith("loop") and not given and not re.search(rf"\b{name}\b", done)
 
 
 def _gist(said: Said) -> tuple[str, str, str]:
