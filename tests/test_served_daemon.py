@@ -146,7 +146,7 @@ def test_words_that_mean_nothing_stay_a_warning_and_say_who_read_them(tmp_path):
         serve(lambda _: Reply('{"fault": "none"}')) as server,
         live(tmp_path, more_environment=reads_at(server.url), follow=[str(log)]) as found,
     ):
-        append(log, "self-test: simulated No space left on device: PASS\n" * 3)
+        append(log, "check 12: a full store answers No space left on device, as it must: PASS\n" * 3)
         assert wait_until(lambda: found.found("disk-full", ""), 20)
         assert wait_until(lambda: "read this as harmless" in found.incidents()[0].evidence[-1].text, 20)
         (incident,) = found.incidents()
