@@ -46,6 +46,11 @@ def test_nobody_waits_long_for_a_look_nor_where_nobody_looks(reader):
     assert told(reader) == "warning"
     reader.until(2.0 + WAIT_S + 1.0)
     assert told(reader) == "error"
+    revision = reader.incident(F.DISK_FULL).revision
+    reader.until(40.0)
+    assert reader.incident(F.DISK_FULL).revision == revision
+    (situation,) = reader.tier._gathering.situations.values()
+    assert situation.doubt_t is None  # or it would be judged anew each second
     alone = Host()
     alone.until(6.0, words(2.0))
     assert told(alone) == "error"

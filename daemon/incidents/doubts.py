@@ -32,9 +32,9 @@ def look(situation: Situation, *, harmless: bool) -> Look:
     return Look(harmless, frozenset(map(_words, situation.strong())))
 
 
-def tempered(verdict: Verdict, situation: Situation, t: float) -> Verdict:
-    """The verdict as it is told at `t`, where its words are doubted until `doubt_t`."""
-    if situation.doubt_t is None or t >= situation.doubt_t:
+def tempered(verdict: Verdict, situation: Situation) -> Verdict:
+    """The verdict as it is told while its words are doubted."""
+    if situation.doubt_t is None:
         return verdict
     read = situation.looked is not None and situation.looked.harmless
     return verdict._replace(severity=Severity.WARNING, harmless=read)

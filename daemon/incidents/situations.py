@@ -172,7 +172,7 @@ class Situation:
     review: Opinion | None = None  # what somebody said who read it, which goes before that
     reviewed: Evidence | None = None  # says so
     looked: Look | None = None  # what came of that look
-    doubt_t: float | None = None  # until when its words are doubted
+    doubt_t: float | None = None  # until when its words are doubted, if they are
     curious: bool = False  # it was told anew, and a model may know better
     asked: str = ""  # what a model was asked last
 

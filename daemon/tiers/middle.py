@@ -344,8 +344,9 @@ class MiddleTier:
     def _judge(self, situation: Situation) -> Verdict:
         verdict = self._weigh(situation, situation.review or situation.opinion)
         self._gathering.set_top(situation, verdict.fault_class)
-        situation.doubt_t = due_t(verdict, situation, awaited=self._awaited)
-        return tempered(verdict, situation, self._t)
+        until_t = due_t(verdict, situation, awaited=self._awaited)
+        situation.doubt_t = until_t if until_t is not None and self._t < until_t else None
+        return tempered(verdict, situation)
 
     def _weigh(self, situation: Situation, opinion: Opinion | None = None) -> Verdict:
         return judge(situation, self._contexts, self._t, self._settings.merge_window_s, opinion)
