@@ -103,7 +103,7 @@ class Catalogue:
 def read(message: Message, text: str) -> Reading | None:
     """What the line says if it is this message, else None."""
     match = message.pattern.search(text)
-    if match is None or (not message.writer and _hearsay(message, text, match.start())):
+    if match is None or _hearsay(message, text, match.start()):
         return None
     parts: dict[str, str] = {}
     values = dict(message.values)
@@ -123,7 +123,12 @@ def read(message: Message, text: str) -> Reading | None:
 
 
 def _hearsay(message: Message, text: str, start: int) -> bool:
-    """Whether a program only quotes such a message, or says that it is none."""
+    """Whether a program only quotes such a message, or says that it is none.
+
+    Not where a stranger has a part in the text (a user's name, a request): he could hide himself by it.
+    """
+    if message.writer or message.writers or message.repeat or message.category is Category.SECURITY:
+        return False
     if _BLANK.search(text) or _DENIED.search(text, max(0, start - 24), start):
         return True
     return FaultClass.NAME_RESOLUTION in message.hints and _NEVER.search(text) is not None

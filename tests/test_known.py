@@ -280,3 +280,19 @@ def test_syslog_header_does_not_hide_a_known_message():
 def test_what_a_program_only_quotes_or_denies_is_not_said(text, slugs):
     found = {one.slug for one in load().candidates(text) if read(one, text) is not None}
     assert found == slugs
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Failed password for invalid user {} from 203.0.113.9 port 4711 ssh2",
+        "pam_unix(sshd:auth): authentication failure; uid=0 tty=ssh ruser= rhost=203.0.113.9  user={}",
+        '[error] 15#15: limiting requests, excess: 20.2 by zone "a", client: 192.0.2.7, request: "GET /{}"',
+    ],
+)
+@pytest.mark.parametrize("name", ["%s", "simulated", "%1$s", "a.invalid"])
+def test_a_stranger_cannot_hide_behind_a_name_that_looks_like_a_blank(text, name):
+    plain, hiding = text.format("admin"), text.format(name)
+    found = {one.slug for one in load().candidates(plain) if read(one, plain) is not None}
+    assert found
+    assert found == {one.slug for one in load().candidates(hiding) if read(one, hiding) is not None}
