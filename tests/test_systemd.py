@@ -238,5 +238,7 @@ def test_container_leaves_nothing_behind(tmp_path):
     mounts = Path("/proc/self/mounts").read_text()
     with container(tmp_path) as box:
         assert box.run("cat /proc/1/comm").strip() == "systemd"
+        box.run("kill -KILL 0", check=False)  # ends that shell's process group, not this one
+        assert box.run("cat /proc/1/comm").strip() == "systemd"
     assert Path("/proc/self/mounts").read_text() == mounts
     assert not list(Path("/sys/fs/cgroup").glob(f"*/hauswart-lab-{os.getpid()}-2"))

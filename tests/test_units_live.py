@@ -79,6 +79,14 @@ class Host:
     def pid(self, stage):
         return int(self.show(f"hauswart-{stage}", "MainPID"))
 
+    def kill(self, stage, name="KILL"):
+        """Send a signal to the stage once it runs; to which process."""
+        assert self.wait(lambda: self.serves(stage)), self.log()
+        pid = self.pid(stage)
+        assert pid, self.log()  # `kill 0` would be meant for the shell itself
+        self.run(f"kill -{name} {pid}")
+        return pid
+
     def status(self, stage):
         return json.loads(self.run(f"cat /run/hauswart/status/{stage}.json"))
 
@@ -368,8 +376,7 @@ def test_page_is_started_by_a_look_answers_confined_and_ends_when_nobody_looks(h
 
 
 def test_hung_stage_is_killed_by_its_watchdog_and_comes_back(host):
-    before = host.pid("low")
-    host.run(f"kill -STOP {before}")
+    before = host.kill("low", "STOP")
     assert host.wait(lambda: host.show("hauswart-low", "NRestarts") != "0", 40.0), host.log()
     host.wait_up()
     assert host.pid("low") != before
@@ -378,8 +385,7 @@ def test_hung_stage_is_killed_by_its_watchdog_and_comes_back(host):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_stage_comes_back_and_says_so(host, stage):
-    before = host.pid(stage)
-    host.run(f"kill -KILL {before}")
+    before = host.kill(stage)
     assert host.wait(lambda: host.pid(stage) not in {0, before} and host.serves(stage)), host.log()
     died = f"journalctl -b -o cat MESSAGE_ID={MessageId.STAGE_DIED} HAUSWART_STAGE={stage}"
     assert host.wait(lambda: "died without stopping" in host.run(died, check=False)), host.log()
@@ -389,7 +395,7 @@ def test_nothing_is_lost_across_kills_and_a_new_journald_under_load(host):
     lines = "for n in $(seq 3000); do echo line $n; [ $((n % 50)) = 0 ] && sleep 0.1; done; true"
     host.run(f"systemd-run -q --unit=load sh -c '{lines}'")
     for stage in ("low", "middle", "collector"):
-        host.run(f"kill -KILL {host.pid(stage)}")
+        host.kill(stage)
         time.sleep(1.5)
     host.run("journalctl -q --rotate && systemctl restart systemd-journald")
     assert host.wait(lambda: host.show("load", "ActiveState") in {"inactive", "failed"}, 40.0)
