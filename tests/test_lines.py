@@ -719,6 +719,67 @@ def test_one_attempt_counts_once_however_much_is_said_about_it(host):
     assert found == []
 
 
+PAM = "authentication failure; logname= uid=0 euid=0 tty=ssh ruser= rhost=192.0.2.{0}"
+
+
+def directory_down(host, number, verdict):
+    """A login by way of two PAM modules, of which the second asks a directory."""
+    said = [
+        f"pam_unix(sshd:auth): {PAM}  user=ann",
+        f"pam_sss(sshd:auth): {PAM} user=ann",
+        f"pam_sss(sshd:auth): received for user ann: {verdict}",
+    ]
+    found = [one for text in said for one in host.sshd(text.format(number), pid=number)]
+    found += host.wait(2)
+    return found + host.sshd(f"Failed password for ann from 192.0.2.{number} port 4000 ssh2", pid=number)
+
+
+def test_password_that_nobody_could_check_was_no_guess(host):
+    down = [one for n in range(1, 30) for one in directory_down(host, n, "4 (System error)")]
+    assert "known.auth-bruteforce" not in rules(down)
+    wrong = [one for n in range(30, 60) for one in directory_down(host, n, "7 (Authentication failure)")]
+    assert "known.auth-bruteforce" in rules(wrong)
+
+
+@pytest.mark.parametrize(
+    "tried", ["x: 4 (System error)", "pam_sss(sshd:auth): received for user x: 4 (System error)"]
+)
+def test_name_that_looks_like_a_directory_that_is_down_hides_no_guess(host, tried):
+    found = []
+    for pid in range(1, 9):
+        found += host.sshd(f"pam_sss(sshd:auth): {PAM} user={tried}".format(7), pid=pid)
+        found += host.sshd(f"Failed password for invalid user {tried} from 192.0.2.7 port 4000 ssh2", pid=pid)
+    assert "known.auth-bruteforce" in rules(found)
+
+
+def test_module_that_refuses_before_the_next_one_accepts_has_seen_no_guess(host):
+    def login(number):
+        found = host.sshd(f"pam_unix(sshd:auth): {PAM}  user=ann".format(number), pid=number)
+        text = f"Accepted password for ann from 192.0.2.{number} port 4000 ssh2"
+        return found + host.sshd(text, pid=number)
+
+    assert "known.auth-bruteforce" not in rules([one for n in range(1, 60) for one in login(n)])
+    assert "known.auth-bruteforce" not in rules([one for _ in range(20) for one in login(7)])
+    guessed = [
+        one
+        for pid in range(100, 106)
+        for one in host.sshd("Failed password for ann from 192.0.2.7 port 4000 ssh2", pid=pid)
+    ]
+    assert "then a login as ann was accepted" in [*guessed, *login(7)][-1].evidence[0].text
+
+
+def test_database_that_cannot_ask_its_directory_is_not_guessed_at(host):
+    found = []
+    for pid in range(1, 12):
+        said = {"identifier": "postgres", "unit": "db.service", "uid": 101, "pid": pid}
+        found += host.hear(
+            'LOG:  LDAP login failed for user "uid=icu" on server "10.0.0.1": Can\'t contact LDAP server',
+            **said,
+        )
+        found += host.hear('FATAL:  LDAP authentication failed for user "icu"', **said)
+    assert "known.auth-bruteforce" not in rules(found)
+
+
 def test_an_agent_that_offers_all_its_keys_has_tried_once_and_heaps_of_keys_are_an_attack(host):
     def offer(pid, keys):
         text = f"Failed publickey for deniz from 192.0.2.7 port {4000 + pid} ssh2: ED25519 SHA256:k"

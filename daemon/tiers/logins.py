@@ -1,7 +1,9 @@
 """Failed logins: a few are somebody's fingers, many within a minute are an attack.
 
-One attempt is often told several times (unknown user, PAM failure, failed password): it counts once. An
-attack lasts until a minute passes without an attempt; its count and duration are those of the whole attack.
+One attempt is often told several times (unknown user, PAM failure, failed password): it counts once. What
+could not be checked, since the directory that knows the passwords does not answer, does not count, nor does
+the refusal of a module where the next one accepts. An attack lasts until a minute passes without an attempt;
+its count and duration are those of the whole attack.
 Pure, on observation time, bounded however many addresses take part.
 """
 
@@ -23,6 +25,7 @@ PER_ADDRESS = 5  # sshd allows six guesses a connection (MaxAuthTries), a person
 OVERALL = 20
 TARGETED = 0.8  # of all attempts: then somebody is after one user, or one service
 QUIET_S = 5.0  # or three times the usual gap: then the attack is over or rests, and its total is told
+UNCHECKED_S = 5.0  # between what a PAM module says of its directory and what the service makes of it
 REMEMBER_S = 600.0  # a success this long after the guessing still belongs to it, and a pid is reused later
 ADDRESSES_MAX = 1024
 USERS_MAX = 64
@@ -54,20 +57,26 @@ class Attempt(NamedTuple):
 class _Connection:
     """One process that talks to one peer; how often each witness spoke of a failure."""
 
-    __slots__ = ("counted", "key", "t", "told")
+    __slots__ = ("counted", "key", "recent", "t", "told", "unchecked_t")
 
     def __init__(self, key: str, t: float) -> None:
-        self.key = key
         self.t = t
+        self.begin(key)
+
+    def begin(self, key: str) -> None:
+        """The pid is somebody else's from now on."""
+        self.key = key
         self.told: dict[Told, int] = {"password": 0, "pam": 0, "hint": 0}
         self.counted = 0
+        self.recent: deque[tuple[float, int, bool]] = deque(maxlen=8)  # when, how many, whether everywhere
+        self.unchecked_t = -UNCHECKED_S  # when it was said last that a password could not be checked
 
     def add(self, attempt: Attempt) -> int:
         """How many attempts are new: each witness tells all of them, hints tell one at most."""
         self.told[attempt.told] += attempt.number
         attempts = max(self.told["password"], self.told["pam"], min(1, self.told["hint"]))
         new, self.counted = attempts - self.counted, attempts
-        return new
+        return 0 if self.t - self.unchecked_t < UNCHECKED_S else new
 
 
 class _Attack:
@@ -114,6 +123,13 @@ class _Attack:
         if self.total or len(self.times) >= least:
             self.total = self.row
         return self.total > 0
+
+    def retract(self, count: int) -> None:
+        """The last attempts were none."""
+        for _ in range(min(count, len(self.times))):
+            self.times.pop()
+        self.row = max(0, self.row - count)
+        self.total = max(0, self.total - count)
 
     def name(self, user: str) -> None:
         """Somebody was tried."""
@@ -169,12 +185,14 @@ class Logins:
 
     def failed(self, attempt: Attempt, t: float) -> Breach | None:
         """One message about failures; the breach if there were enough."""
-        key, count = self._count(attempt, t)
+        connection, key, count = self._count(attempt, t)
         attack = self._attack(key)
         attacked = count > 0 and attack.add(attempt, count, t, PER_ADDRESS)
         attack.name(attempt.user and _plain(attempt.user))
         if count <= 0:
             return None
+        if connection is not None:
+            connection.recent.append((t, count, not attacked and bool(attempt.address)))
         if attacked:
             self._loud[key] = attack
             return _breach(key, attack) if attack.due(t) else None
@@ -183,8 +201,21 @@ class Logins:
             return _overall(self._everybody) if self._everybody.due(t) else None
         return None
 
+    def unchecked(self, pid: int, t: float) -> None:
+        """A process says that it could not check a password: what it tells of just now was no guess."""
+        if not pid:
+            return
+        connection = self._connection(pid, "", t)
+        self._retract(connection, t - UNCHECKED_S, connection.counted)
+        connection.unchecked_t = t
+
     def accepted(self, attempt: Attempt, t: float) -> Breach | None:
         """A login succeeded; a breach if its address had been guessing."""
+        connection = self._connections.get(attempt.pid)
+        if connection is not None and connection.counted > connection.told["password"]:
+            least = connection.counted - connection.told["password"]  # a module refused, the next accepted
+            self._retract(connection, t - WINDOW_S, least)
+            connection.told["pam"] = connection.counted = connection.told["password"]
         key = self._names.get(attempt.address, attempt.address)
         attack = self._by.get(key)
         if not key or attack is None or not attack.remember(t):
@@ -213,22 +244,38 @@ class Logins:
             sources.popitem(last=False)
         return attacked and len(sources) > 1
 
-    def _count(self, attempt: Attempt, t: float) -> tuple[str, int]:
+    def _retract(self, connection: _Connection, since_t: float, most: int) -> None:
+        """Take back what a connection was counted for since then, at most so much."""
+        while connection.recent and most > 0 and connection.recent[-1][0] >= since_t:
+            _, count, everywhere = connection.recent.pop()
+            count = min(count, most)
+            most -= count
+            if attack := self._by.get(connection.key):
+                attack.retract(count)
+            if everywhere:
+                self._everybody.retract(count)
+
+    def _count(self, attempt: Attempt, t: float) -> tuple[_Connection | None, str, int]:
         """Whose attempt it is, and how many are new."""
         local = f"by {_plain(attempt.by)}" if attempt.by else f"user {_plain(attempt.user)}"
         key = self._names.get(attempt.address, attempt.address) or local
         if not attempt.pid:
-            return key, attempt.number
-        connection = self._connections.get(attempt.pid)
+            return None, key, attempt.number
+        connection = self._connection(attempt.pid, key, t)
+        if connection.key != key and attempt.address:
+            self._learn_name(connection, key)
+        return connection, connection.key, connection.add(attempt)
+
+    def _connection(self, pid: int, key: str, t: float) -> _Connection:
+        connection = self._connections.get(pid)
         if connection is None or t - connection.t > REMEMBER_S:
-            connection = self._connections[attempt.pid] = _Connection(key, t)
-        self._connections.move_to_end(attempt.pid)
+            connection = self._connections[pid] = _Connection(key, t)
+        self._connections.move_to_end(pid)
         if len(self._connections) > CONNECTIONS_MAX:
             self._connections.popitem(last=False)
         connection.t = t
-        if connection.key != key and attempt.address:
-            self._learn_name(connection, key)
-        return connection.key, connection.add(attempt)
+        connection.key = connection.key or key
+        return connection
 
     def _learn_name(self, connection: _Connection, key: str) -> None:
         """One connection under two names: PAM gave the host name of what the service calls by its address."""
@@ -237,8 +284,7 @@ class Logins:
             self._alias(key, named)
             return
         if _NUMERIC.fullmatch(named) or named.startswith(_LOCAL):  # the pid is used again
-            connection.told, connection.counted = {"password": 0, "pam": 0, "hint": 0}, 0
-            connection.key = key
+            connection.begin(key)
             return
         attack = self._by.get(named)
         if attack is not None and attack.total:  # it was reported under its host name

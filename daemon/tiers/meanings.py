@@ -84,6 +84,9 @@ class Meanings:
             reading = read(message, line.text)
             if reading is None or not _about_itself(message, reading, line):
                 continue
+            if message.repeat == "login-unchecked":
+                self._logins.unchecked(line.pid if line.trusted else 0, t)
+                continue
             if fitting is None and message.slug in self._endings:
                 fitting = message, reading  # unless another entry knows why
                 continue
@@ -228,11 +231,9 @@ class Meanings:
         if told == "hint" and not (address and user):
             return []  # whoever only connects has tried nothing: a scan, or a monitor that asks for the port
         count = max(1, min(int(count), FAILURES_MAX))
-        ref = line.cursor or line.source
+        ref, by = line.cursor or line.source, reading.parts.get("by", "")
         unit = line.unit if line.trusted and service(line.unit) else ""
-        attempt = Attempt(
-            address, user, line.pid, told, count, ref, line.at, reading.parts.get("by", ""), unit
-        )
+        attempt = Attempt(address, user, line.pid, told, count, ref, line.at, by, unit)
         accepted = message.repeat == "login-accepted"
         breach = self._logins.accepted(attempt, t) if accepted else self._logins.failed(attempt, t)
         return self._conditions.hold(breach, line.at, t) if breach else []

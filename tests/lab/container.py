@@ -85,7 +85,7 @@ class Container:
             text=True,
             timeout=timeout_s,
             check=False,
-            start_new_session=True,  # a process group is not bounded by namespaces: `kill 0` would end us, too
+            start_new_session=True,  # `kill 0` in there would end this process group, too
             env={"PATH": os.environ["PATH"], "LC_ALL": "C", "PYTHONDONTWRITEBYTECODE": "1"},
         )
         if check and done.returncode:
