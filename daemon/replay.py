@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from daemon.incidents import reading, review
 from daemon.messages import Finding, Incident, KeepReview, Observation, Sample, Stamp, Tick, Upward
@@ -32,6 +33,22 @@ PAUSE_S = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 45, 62, 75, 95, 125, 200, 320, 6
 AFTERMATH_S = 45  # of the pause after the last observation: long enough to settle, too short to be over
 
 
+class Heard(NamedTuple):
+    """Somebody hears of an incident: in Unix seconds, and how bad it is."""
+
+    at: float
+    severity: Severity
+
+
+def worsened(told: Iterable[Heard]) -> list[Heard]:
+    """What of all that was told of an incident is news: its first time, and each time that it is worse."""
+    kept: list[Heard] = []
+    for one in sorted(told, key=lambda one: one.at):
+        if not kept or one.severity.rank > kept[-1].severity.rank:
+            kept.append(one)
+    return kept
+
+
 class Replay:
     """The low and the middle tier in a row; `incidents` holds the newest revision of each.
 
@@ -51,7 +68,7 @@ class Replay:
         self.low = LowTier(settings.low, unread=read is not None)
         self.middle = MiddleTier(settings.middle, awaited=read is not None)
         self.incidents: dict[str, Incident] = {}
-        self.loudest: dict[str, Severity] = {}  # that was ever told of each
+        self.heard: dict[str, list[Heard]] = {}  # when somebody hears of each
         self.counts: Counter[str] = Counter()
         self._last: Stamp | None = None
         self._boot = ""  # of the latest sample; lines of another are what was read late of an earlier boot
@@ -121,9 +138,9 @@ class Replay:
         for incident in changed:
             self.incidents[incident.id] = incident
             self._reviews.note(incident)
+            heard = [*self.heard.get(incident.id, []), Heard(incident.updated_at, incident.severity)]
             for one in {incident.id, incident.merged_into or incident.id}:
-                told = self.loudest.get(one, Severity.INFO), self.loudest.get(incident.id, Severity.INFO)
-                self.loudest[one] = max(*told, incident.severity, key=lambda severity: severity.rank)
+                self.heard[one] = worsened([*self.heard.get(one, []), *heard])
 
     def _puzzle(self, read: Read, now: Stamp) -> list[Incident]:
         """Ask what no rule knows; the incidents that earlier answers open or change by now."""

@@ -12,14 +12,16 @@ from msgspec import structs
 from daemon import config as configuration
 from daemon.errors import ConfigError
 from daemon.messages import Event, Sample, Stamp
+from daemon.replay import Heard, worsened
 from daemon.settings import Settings
+from models.taxonomy import Severity
 from tests.fixtures import lab_runs
 from tests.fixtures.lab_runs import said, verdict
 from tests.lab import days, report, tables
 from tests.lab.age import aged
 from tests.lab.scenario import Run, find
 from tests.lab.score import by_class, figures, interval, percentile, poisson_upper
-from tests.lab.verdict import is_drowned, judge, of_others
+from tests.lab.verdict import heard_since, is_drowned, judge, of_others
 
 
 def value(verdicts, name):
@@ -212,6 +214,24 @@ def test_a_disk_of_a_run_beside_it_is_nothing_of_this_one():
     files = {"$LAB/x": "losetup -f --show disk.img"}  # what losetup gives a run may have any number
     other = replace(scenario, document=structs.replace(scenario.document, files=files))
     assert not of_others(waits, run, Run(other, 1, 0, {}))
+
+
+def test_what_was_there_before_counts_once_it_gets_worse():
+    early = replace(said(), opened_s=-20.0)
+    assert heard_since(-5.0, early) is None
+    assert heard_since(-5.0, replace(early, worse_s=(-9.0,))) is None
+    assert heard_since(-5.0, replace(early, worse_s=(-9.0, 3.0, 8.0))).opened_s == 3.0
+    assert heard_since(-5.0, replace(early, opened_s=1.0, worse_s=(3.0,))).opened_s == 1.0
+
+
+def test_an_incident_is_heard_of_when_it_opens_and_each_time_that_it_is_worse_than_ever():
+    told = [(30.0, "error"), (10.0, "warning"), (20.0, "warning"), (40.0, "warning"), (50.0, "critical")]
+    heard = worsened(Heard(at, Severity(severity)) for at, severity in told)
+    assert [(one.at, one.severity.value) for one in heard] == [
+        (10.0, "warning"),
+        (30.0, "error"),
+        (50.0, "critical"),
+    ]
 
 
 def test_damaged_recording_is_said(recording):

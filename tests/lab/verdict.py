@@ -15,7 +15,7 @@ import msgspec
 from daemon import config as configuration
 from daemon.advice.check import check_advice
 from daemon.messages import Advice, Incident
-from daemon.replay import Ask, Read, Replay
+from daemon.replay import Ask, Heard, Read, Replay
 from daemon.status import ModelTier
 from daemon.store.segments import SegmentReader, segment_paths
 from daemon.tiers.top import TopTier, Write
@@ -45,6 +45,7 @@ class Said:
     path: str
     text: str = ""
     loudest: str = ""  # severity that it ever had, where that is known
+    worse_s: tuple[float, ...] = ()  # when it got worse since, where that is known
 
     @property
     def loud(self) -> bool:
@@ -164,9 +165,10 @@ def judge(
     first = _replay(folder, moments, models, "ended", age_s)
     second = _replay(folder, moments, models, "ended", age_s) if age_s < LONG_S else first
     live = [msgspec.convert(one["incident"], Incident) for one in run["live"]]
-    told = as_said(first.kept, moments.since_effect, first.loudest)
+    told = as_said(first.kept, moments.since_effect, first.heard)
+    within = [heard for one in told if (heard := heard_since(began, one)) is not None]
     lived = [one for one in as_said(live, moments.since_effect) if one.opened_s <= end]
-    others = [one for one in told if of_others(one, run, label)]
+    others = [one for one in within if of_others(one, run, label)]
     checked, wrong = _check_advice(folder, first.kept, run, live, write)
     return Verdict(
         id=str(folder.relative_to(folder.parents[2])),
@@ -179,13 +181,13 @@ def judge(
         right_severity=[one.value for one in scenario.document.severity],
         span_s=(began, end),
         watched_s=end - moments.of("up"),
-        before=[one for one in told if one.opened_s < began],
-        during=[one for one in told if one.opened_s >= began and one not in others],
-        ambient=[one for one in others if one.opened_s >= began],
+        before=[one for one in told if heard_since(began, one) is None],
+        during=[one for one in within if one not in others],
+        ambient=others,
         live=[one for one in lived if one.opened_s >= began and not of_others(one, run, label)],
         advice_checked=checked,
         advice_violations=wrong,
-        same_twice=told == as_said(second.kept, moments.since_effect, second.loudest),
+        same_twice=told == as_said(second.kept, moments.since_effect, second.heard),
         damage=first.notes,
         losses=run["losses"],
         ambient_cores=run["ambient_cores"],
@@ -225,10 +227,10 @@ def _since(at: float | None, moments: Moments) -> float | None:
 
 
 class _Replayed(NamedTuple):
-    """The incidents at some time, the worst severity that each had, and what of the recording is damaged."""
+    """The incidents at some time, when each was heard of, and what of the recording is damaged."""
 
     kept: list[Incident]
-    loudest: Mapping[str, Severity]
+    heard: Mapping[str, list[Heard]]
     notes: list[str]
 
 
@@ -239,13 +241,13 @@ def _replay(folder: Path, moments: Moments, models: Models, end: str, age_s: flo
     for batch in aged(moments.until(segments, end), moments.times["began"], age_s):
         replay.feed(batch)
     kept = [one for one in replay.incidents.values() if one.state != "merged"]
-    return _Replayed(kept, replay.loudest, segments.notes)
+    return _Replayed(kept, replay.heard, segments.notes)
 
 
 def as_said(
     incidents: list[Incident],
     since: Callable[[float], float],
-    loudest: Mapping[str, Severity] = MappingProxyType({}),
+    heard: Mapping[str, list[Heard]] = MappingProxyType({}),
 ) -> list[Said]:
     """Incidents as far as they are scored, in order; `since` gives the seconds of a time in Unix seconds."""
     kept = sorted(
@@ -259,10 +261,20 @@ def as_said(
             round(since(one.opened_at), 3),
             one.path,
             one.evidence[0].text[:200] if one.evidence else "",
-            loudest[one.id].value if one.id in loudest else "",
+            heard[one.id][-1].severity.value if one.id in heard else "",
+            tuple(round(since(each.at), 3) for each in heard.get(one.id, [])[1:]),
         )
         for one in kept
     ]
+
+
+def heard_since(began_s: float, said: Said) -> Said | None:
+    """An incident as of when somebody heard of it first since the injection; None if it was older news.
+
+    One that was there before and gets worse is told anew: that counts like one that opens.
+    """
+    at = next((at for at in (said.opened_s, *said.worse_s) if at >= began_s), None)
+    return None if at is None else replace(said, opened_s=at)
 
 
 def of_others(said: Said, run: dict[str, Any], label: Run) -> bool:
