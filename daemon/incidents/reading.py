@@ -47,7 +47,8 @@ FAULTS: Mapping[FaultClass, str] = {
     _F.SERVICE_CRASH: "a program died of a signal, an assertion, a panic",
     _F.CRASH_LOOP: "a service fails or is restarted again and again",
     _F.SERVICE_HUNG: "a service no longer gets on: deadlock, endless wait, time-out of its own work",
-    _F.CONFIG_ERROR: "a setting, file mode or argument is wrong, so that something does not work as meant",
+    _F.CONFIG_ERROR: "a setting, file mode or argument is wrong, so that something does not work as meant; "
+    "not: data that is wrong, a bug, a limit or number that is used up",
     _F.DEPENDENCY_FAILED: "something cannot work because another service, host or unit is missing",
     _F.AUTH_BRUTEFORCE: "passwords, keys or accounts are guessed: many refused attempts",
     _F.PRIVILEGE_MISUSE: "somebody does or tries what he is not allowed to",
