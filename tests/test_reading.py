@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
+from daemon.errors import ConfigError
 from daemon.incidents import reading, review, unexplained
 from daemon.incidents.unexplained import Unexplained
 from daemon.messages import Evidence, Finding, Line, Sample, Stamp, Subject, Tick
@@ -22,6 +23,7 @@ from daemon.tiers.low import LowTier
 from daemon.tiers.middle import MiddleTier
 from models.taxonomy import Category, FaultClass, Severity, SubjectKind
 from tests.fixtures.chat import Reply, serve
+from tests.lab.reader import Reader
 
 T0 = 1.8e9
 LINES = [
@@ -340,3 +342,47 @@ def test_reading_needs_an_address_and_the_operators_word():
     assert not Served(url="http://127.0.0.1:1").reading
     assert not Served(reads=True).reading
     assert Served(url="http://127.0.0.1:1", reads=True).reading
+
+
+# --- answers that are kept ----------------------------------------------------------------------------------
+
+
+def question(findings):
+    return reading.question(findings, {}, T0 + 9)
+
+
+def test_a_served_models_answers_are_kept_and_not_asked_for_again(findings, tmp_path):
+    file = tmp_path / "answers.jsonl"
+    with serve([Reply(says())]) as server:
+        first = Reader(server.url, "m", file)
+        told = first(question(findings))
+    assert told[0] == says()
+    assert told[1] > 0.0
+    again = Reader(kept=file)
+    assert again(question(findings)) == told
+    assert (again.asked, again.left, again.close()) == (1, 0, None)
+
+
+def test_what_nobody_answered_is_written_down_for_others(findings, tmp_path):
+    file = tmp_path / "answers.jsonl"
+    reader, asked = Reader(kept=file), question(findings)
+    assert reading.read(reader(asked)[0], asked, at(9.0)).finding is None
+    assert reader.left == 1
+    (row,) = [json.loads(line) for line in reader.close().read_text().splitlines()]
+    assert row["system"] == asked.messages[0]["content"]
+    assert row["user"] == asked.messages[1]["content"]
+    file.write_text(json.dumps({"question": row["question"], "answer": json.loads(says())}) + "\n")
+    answered = Reader(kept=file)
+    assert reading.read(answered(asked)[0], asked, at(9.0)).finding.hints == {FaultClass.AUTH_BRUTEFORCE: 0.8}
+    assert answered.close() is None
+    assert not (tmp_path / "answers.open.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "line", ["{", '{"question": "no hash", "answer": {}}', '{"question": "' + "a" * 64 + '", "answer": 3}']
+)
+def test_a_bad_line_of_kept_answers_is_refused_by_its_number(line, tmp_path):
+    file = tmp_path / "answers.jsonl"
+    file.write_text('{"question": "' + "b" * 64 + '", "answer": {"fault": "none"}}\n' + line + "\n")
+    with pytest.raises(ConfigError, match=r"answers\.jsonl:2: "):
+        Reader(kept=file)

@@ -59,6 +59,9 @@ def parser() -> argparse.ArgumentParser:
         )
         verb.add_argument("--served-model", default="", metavar="NAME", help="its name there")
         verb.add_argument(
+            "--answers", type=Path, metavar="FILE", help="what it answered before; more is added"
+        )
+        verb.add_argument(
             "--age",
             type=float,
             default=0.0,

@@ -222,7 +222,8 @@ def _usable(runs_folder: Path, wanted: dict[str, Scenario]) -> list[Path]:
 
 
 def _judged(folders: list[Path], wanted: dict[str, Scenario], options: argparse.Namespace) -> list[Verdict]:
-    read = Reader(options.served, options.served_model) if options.served else None
+    wanted_reader = options.served or options.answers
+    read = Reader(options.served, options.served_model, options.answers) if wanted_reader else None
     with _models(wanted=not options.no_models) as (_, ask, write), _progress() as bar:
         task = bar.add_task("replaying", total=len(folders))
         found = []
@@ -230,12 +231,16 @@ def _judged(folders: list[Path], wanted: dict[str, Scenario], options: argparse.
             found.append(judge(folder, wanted[_name(folder)], (ask, read), write, options.age))
             bar.advance(task)
     if read:
-        took = sorted(read.seconds) or [0.0]
-        median, most = took[len(took) // 2], took[-1]
-        print(
-            f"lab: {read.asked} questions were read, {median:.1f} s each, {most:.1f} at most", file=sys.stderr
-        )
+        _tell_reader(read)
     return found
+
+
+def _tell_reader(read: Reader) -> None:
+    took = sorted(read.seconds) or [0.0]
+    median, most = took[len(took) // 2], took[-1]
+    print(f"lab: {read.asked} questions were read, {median:.1f} s each, {most:.1f} at most", file=sys.stderr)
+    if (path := read.close()) is not None:
+        print(f"lab: {read.left} of them have no answer: they are in {path}", file=sys.stderr)
 
 
 @contextlib.contextmanager
