@@ -1,8 +1,6 @@
 """Block devices, arrays, sensors and SMART, on a recorded tree."""
 
-import shutil
 import time
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,24 +10,7 @@ from daemon.collectors.arrays import ArrayReader
 from daemon.collectors.disks import DiskReader
 from daemon.collectors.sensors import SensorReader
 from daemon.collectors.smart import Health, SmartReader, parse_report
-
-FIXTURES = Path(__file__).parent / "fixtures"
-
-
-@pytest.fixture
-def proc(tmp_path):
-    return Path(shutil.copytree(FIXTURES / "proc-host", tmp_path / "proc"))
-
-
-@pytest.fixture
-def sys(tmp_path):
-    return Path(shutil.copytree(FIXTURES / "sys-host", tmp_path / "sys"))
-
-
-def replace(path, old, new):
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
+from tests.fixtures.trees import FIXTURES, replace
 
 
 def read(reader, mono):

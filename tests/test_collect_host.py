@@ -24,30 +24,9 @@ from daemon.collectors.network import (
 )
 from daemon.collectors.queues import QueueReader, parse_queue
 from daemon.collectors.system import SystemReader, parse_pressure, parse_processor
-from daemon.messages import Event, Sample, Stamp
+from daemon.messages import Event, Sample
 from models.metrics import METRICS, split
-
-FIXTURES = Path(__file__).parent / "fixtures"
-
-
-@pytest.fixture
-def proc(tmp_path):
-    return Path(shutil.copytree(FIXTURES / "proc-host", tmp_path / "proc"))
-
-
-@pytest.fixture
-def sys(tmp_path):
-    return Path(shutil.copytree(FIXTURES / "sys-host", tmp_path / "sys"))
-
-
-def at(mono):
-    return Stamp("b" * 32, mono, 1.7e9 + mono)
-
-
-def replace(path, old, new):
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
+from tests.fixtures.trees import at, replace
 
 
 def read(reader, mono):

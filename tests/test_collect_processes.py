@@ -1,7 +1,6 @@
 """Processes and connections: one pass, its bounds, and when a snapshot is sent."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,24 +18,8 @@ from daemon.collectors.jumps import Jumps
 from daemon.collectors.processes import Scanner, Seen, Stat, candidates, parse_command, parse_stat
 from daemon.collectors.snapshots import ProcessCollector, choose
 from daemon.collectors.sockets import Connections, parse_address, scan
-from daemon.messages import Snapshot, Stamp
-
-FIXTURES = Path(__file__).parent / "fixtures"
-
-
-@pytest.fixture
-def proc(tmp_path):
-    return Path(shutil.copytree(FIXTURES / "proc-host", tmp_path / "proc"))
-
-
-def at(mono):
-    return Stamp("b" * 32, mono, 1.7e9 + mono)
-
-
-def replace(path, old, new):
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
+from daemon.messages import Snapshot
+from tests.fixtures.trees import FIXTURES, at, replace
 
 
 def take(collector, mono):
