@@ -223,7 +223,8 @@ in
         description = ''
           Where systemd listens for it, as {manpage}`systemd.socket(5)` describes ListenStream=: loopback, or a unix
           socket for a reverse proxy. Anything else demands {option}`services.hauswart.web.passwordFile` or
-          `settings.web.auth = "header"`.
+          `settings.web.auth = "header"`. The page answers to the names that it knows: set `settings.web.listen`
+          to the same (`unix:` before a path), or `settings.web.hosts` to what a proxy passes on.
         '';
       };
 
@@ -435,6 +436,9 @@ in
       (lib.genAttrs (map (stage: "hauswart-${stage}") stages) (
         _: dropIn { reloadTriggers = [ configFile ]; }
       ))
+
+      # The page has no reload: it is started anew, if somebody has it open, and by the next look otherwise.
+      (mkIf cfg.web.enable { hauswart-web = dropIn { restartTriggers = [ configFile ]; }; })
 
       # ssh-keygen checks the signatures of bundles.
       (mkIf (cfg.settings ? models.allowed_signers) (

@@ -18,7 +18,7 @@ from daemon.settings import Settings
 from daemon.status import ModelTier
 from daemon.tiers.low import LowTier
 from daemon.tiers.middle import MiddleTier
-from models.taxonomy import Severity
+from models.taxonomy import FaultClass, Severity
 
 Ask = Callable[[Sequence[Question]], list[Answer]]
 Read = Callable[
@@ -60,7 +60,9 @@ class Replay:
         self, settings: Settings, ask: Mapping[ModelTier, Ask] | None = None, read: Read | None = None
     ) -> None:
         self._read = read
-        self._answers: list[tuple[float, Finding]] = []  # by when they come
+        self._answers: list[tuple[float, reading.Reading]] = []  # by when they come
+        self._busy_until = 0.0  # Unix seconds: it answers one question at a time
+        self._patience_s = settings.top.served.timeout_s
         self._told: dict[str, str] = {}  # what answers spoke of: findings' ids to classes
         self._reviews = review.Reviews()
         self._reviewed: list[tuple[float, KeepReview]] = []  # by when they come
@@ -69,6 +71,7 @@ class Replay:
         self.middle = MiddleTier(settings.middle, awaited=read is not None)
         self.incidents: dict[str, Incident] = {}
         self.heard: dict[str, list[Heard]] = {}  # when somebody hears of each
+        self.named: dict[str, list[tuple[float, FaultClass]]] = {}  # what each was called, since Unix seconds
         self.counts: Counter[str] = Counter()
         self._last: Stamp | None = None
         self._boot = ""  # of the latest sample; lines of another are what was read late of an earlier boot
@@ -138,36 +141,49 @@ class Replay:
         for incident in changed:
             self.incidents[incident.id] = incident
             self._reviews.note(incident)
+            called = self.named.setdefault(incident.id, [])
+            if not called or called[-1][1] is not incident.fault_class:
+                called.append((incident.updated_at, incident.fault_class))
             heard = [*self.heard.get(incident.id, []), Heard(incident.updated_at, incident.severity)]
             for one in {incident.id, incident.merged_into or incident.id}:
                 self.heard[one] = worsened([*self.heard.get(one, []), *heard])
 
     def _puzzle(self, read: Read, now: Stamp) -> list[Incident]:
-        """Ask what no rule knows; the incidents that earlier answers open or change by now."""
-        findings, told = self.middle.puzzles()
+        """Ask what no rule knows; the incidents that answers open or change by now."""
+        findings, told = self.middle.puzzles() if now.wall >= self._busy_until else ([], {})
         if findings:
             asked = reading.question(findings, self._told | told, now.wall)
-            answer, seconds = read(asked)
-            at = Stamp(now.boot, now.mono + seconds, now.wall + seconds)
+            answer, at = self._ask_reader(read, asked, now)
             found = reading.read(answer, asked, at)
-            self._answers += [(at.wall, found.finding)] if found.finding else []
-            self._told |= found.told
+            self._answers += [(at.wall, found)] if found.finding else []
         due = [one for at, one in self._answers if at <= now.wall]
         self._answers = [(at, one) for at, one in self._answers if at > now.wall]
+        for one in due:
+            self._told |= one.told
         self.counts["read"] += len(due)
-        return self.middle.take(due) if due else []
+        return self.middle.take([one.finding for one in due if one.finding]) if due else []
 
     def _look_again(self, read: Read, now: Stamp) -> list[Incident]:
-        """Ask about incidents whose time it is; those that earlier answers change by now."""
-        while (due := self._reviews.due(now.wall)) is not None:
+        """Ask about incidents whose time it is; those that answers change by now."""
+        while now.wall >= self._busy_until and (due := self._reviews.due(now.wall)) is not None:
             asked = review.question(*due, self.middle.lately(), now.wall)
-            answer, seconds = read(asked)
-            said = review.read(answer, asked, now.wall + seconds, READER).record
-            self._reviewed += [(now.wall + seconds, said)] if said else []
+            answer, at = self._ask_reader(read, asked, now)
+            said = review.read(answer, asked, at.wall, READER).record
+            self._reviewed += [(at.wall, said)] if said else []
         answers = [one for at, one in self._reviewed if at <= now.wall]
         self._reviewed = [(at, one) for at, one in self._reviewed if at > now.wall]
         self.counts["reviewed"] += len(answers)
         return [incident for one in answers for incident in self.middle.reviewed(one)]
+
+    def _ask_reader(
+        self, read: Read, asked: reading.Question | review.Question, now: Stamp
+    ) -> tuple[str, Stamp]:
+        """The answer and when it comes, "" for one that nobody waits for; meanwhile nothing else is asked."""
+        answer, seconds = read(asked)
+        waited_s = min(seconds, self._patience_s)
+        self._busy_until = now.wall + waited_s
+        at = Stamp(now.boot, now.mono + waited_s, now.wall + waited_s)
+        return answer if seconds <= self._patience_s else "", at
 
 
 def _by_second(batch: Sequence[Observation]) -> Iterator[list[Observation]]:

@@ -95,8 +95,9 @@ class ServedModel:
         self._child = Child(command, watch=watch, pid_file=pid_file)
         self._waiting: OrderedDict[str, Incident] = OrderedDict()
         self._asked: _Asked | None = None
-        self._unread: reading.Question | None = None
-        self._unsure: OrderedDict[str, review.Question] = OrderedDict()  # by the incidents' ids
+        # Questions are made when it is their turn: what earlier answers said of it is known then.
+        self._unread: Callable[[], reading.Question] | None = None
+        self._unsure: OrderedDict[str, Callable[[], review.Question]] = OrderedDict()  # by incidents' ids
         self._recent: deque[float] = deque()  # when incidents were asked about, within the hour
         self._recent_readings: deque[float] = deque()
         self._said: set[str] = set()
@@ -106,8 +107,8 @@ class ServedModel:
 
     @property
     def busy(self) -> bool:
-        """Whether something is asked or waits to be."""
-        return self._asked is not None or self._wanting
+        """Whether something is asked, or waits to be and may."""
+        return self._asked is not None or (self._wanting and self._clock() >= self._retry_s)
 
     @property
     def _wanting(self) -> bool:
@@ -123,9 +124,9 @@ class ServedModel:
         """How long until `step` has something to do by itself."""
         if self._asked is not None:
             return max(0.0, self._asked.until_s + GRACE_S - self._clock())
-        if self._wanting:
-            return 0.0
-        return max(0.0, self._idle_s + IDLE_S - self._clock()) if self._child.running else math.inf
+        times_s = [self._retry_s] if self._wanting else []
+        times_s += [self._idle_s + IDLE_S] if self._child.running else []
+        return max(0.0, min(times_s, default=math.inf) - self._clock())
 
     def want(self, incident: Incident) -> None:
         """Have this revision explained when it is its turn; a newer one takes the place of an older."""
@@ -137,16 +138,16 @@ class ServedModel:
             self._waiting.popitem(last=False)
             self.counters["skipped"] += 1
 
-    def want_reading(self, question: reading.Question) -> None:
+    def want_reading(self, question: Callable[[], reading.Question]) -> None:
         """Have this read next, in place of what waits to be: it has what was new then, too."""
         if not self._off:
             self._unread = question
 
-    def want_review(self, question: review.Question) -> None:
+    def want_review(self, incident_id: str, question: Callable[[], review.Question]) -> None:
         """Have an incident looked at once more; a newer question takes the place of an older."""
         if self._off:
             return
-        self._unsure[question.incident.id] = question
+        self._unsure[incident_id] = question
         while len(self._unsure) > QUEUE_MAX:
             self._unsure.popitem(last=False)
             self.counters["skipped"] += 1
@@ -182,7 +183,12 @@ class ServedModel:
         self._unread = None
 
     def _ask_next(self) -> None:
-        """What may open an incident comes first, then what may be wrong with one, then a better text."""
+        """What may open an incident comes first, then what may be wrong with one, then a better text.
+
+        While a server that failed is left alone, all of them wait.
+        """
+        if self._clock() < self._retry_s:
+            return
         if self._asked is None and self._unread is not None:
             unread, self._unread = self._unread, None
             self._ask_to_read(unread, "readings")
@@ -204,17 +210,15 @@ class ServedModel:
             until_s = self._clock() + self._settings.timeout_s
             self._put(_Asked(question, until_s, self._settings.attempts))
 
-    def _ask_to_read(self, question: Question, counter: str) -> None:
+    def _ask_to_read(self, question: Callable[[], Question], counter: str) -> None:
         limit = self._settings.readings_per_hour
         if self._may_ask(self._clock(), self._recent_readings, limit, "new lines and incidents"):
             self.counters[counter] += 1
-            self._put(_Asked(question, self._clock() + self._settings.timeout_s, 1))
+            self._put(_Asked(question(), self._clock() + self._settings.timeout_s, 1))
         else:
             self.counters["skipped"] += 1
 
     def _may_ask(self, now_s: float, recent: deque[float], limit: int, what: str) -> bool:
-        if now_s < self._retry_s:
-            return False
         while recent and now_s - recent[0] > HOUR_S:
             recent.popleft()
         if len(recent) >= limit:

@@ -203,8 +203,9 @@ def supervise(resolved: Path, for_s: float | None = None) -> int:
 
 def choose_stages(settings: Settings) -> tuple[str, ...]:
     """The stages that these settings ask for, in the order in which they start."""
-    notify = settings.notify
-    wanted = bool(notify.hook or notify.targets or notify.targets_file or settings.metrics.listen)
+    notify, metrics = settings.notify, settings.metrics
+    channels = (notify.hook, notify.targets, notify.targets_file, notify.alertmanager, metrics.otlp)
+    wanted = any(channels) or bool(metrics.listen)
     return START_ORDER if wanted else tuple(stage for stage in START_ORDER if stage != "notify")
 
 

@@ -147,9 +147,9 @@ def _locked(shelf: Path) -> Iterator[None]:
     """Only one at a time changes a tier's shelf; the kernel lets go when the holder dies."""
     try:
         shelf.mkdir(parents=True, exist_ok=True)
-        _give(shelf, shelf.parent)
+        give(shelf, shelf.parent)
         descriptor = os.open(shelf / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        _give(shelf / ".lock", shelf)
+        give(shelf / ".lock", shelf)
     except OSError as error:
         raise ConfigError(f"{shelf} is not writable: {error.strerror}", hint="run as root") from error
     try:
@@ -200,7 +200,7 @@ def _place(offered: Bundle, target: Path, trust: Trust) -> None:
         for name in (*offered.manifest.files, MANIFEST, *signature):
             _copy(offered.directory / name, staged / name)
         trust.verify(staged, offered.manifest.tier)
-        _give(staged, target.parent)
+        give(staged, target.parent)
         _sync(staged)
         staged.rename(target)
         _sync(target.parent)
@@ -212,7 +212,7 @@ def _place(offered: Bundle, target: Path, trust: Trust) -> None:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def _give(path: Path, shelf: Path) -> None:
+def give(path: Path, shelf: Path) -> None:
     """What root installs belongs to the shelf's owner, who may have to remove it one day."""
     if os.geteuid() == 0 and (owner := shelf.stat()).st_uid != 0:
         for one in (path, *path.rglob("*")):
@@ -249,7 +249,7 @@ def _point(shelf: Path, name: str, version: str) -> None:
     fresh = shelf / f"{_STAGED}{name}"
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(version)
-    _give(fresh, shelf)
+    give(fresh, shelf)
     fresh.replace(shelf / name)
     _sync(shelf)
 

@@ -243,6 +243,15 @@ def test_purge_erases_telemetry(state, capsys):
     assert "1 telemetry segments" in capsys.readouterr().out
 
 
+def test_purge_of_everything_takes_retrainings_candidates_too(state):
+    version = state / "candidates/low/20261101T040000"
+    version.mkdir(parents=True)
+    (version / "model.onnx").write_bytes(b"model")
+    version.with_suffix(".json").write_text('{"changed": [{"text": "a line of this host"}]}')
+    assert run(state, "purge", "--all", "--yes") == 0
+    assert [*(state / "candidates").rglob("*")] == [state / "candidates/low"]
+
+
 def record(directory: Path, seconds: int) -> None:
     """Telemetry of a host on which a program is killed for memory."""
     directory.mkdir(exist_ok=True)

@@ -91,6 +91,28 @@ def test_other_words_are_not_covered_by_what_was_said(reader):
     assert told(reader) == "error"
 
 
+def test_words_that_came_after_the_question_are_not_covered_by_its_answer(reader):
+    broke = {"rule": "known.program-broke", "hints": {"service-crash": 0.9}}
+    reader.until(14.0, words(10.0, "panic: no space left on device", **broke))
+    reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True, asked_t=8.0)
+    assert told(reader) == "warning"
+    reader.until(10.0 + WAIT_S + 2.0)
+    assert told(reader) == "error"
+
+
+@pytest.mark.parametrize("harmless", [False, True])
+def test_a_restart_forgets_neither_the_doubt_nor_that_nothing_is_wrong(reader, harmless):
+    if harmless:
+        reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
+    stored = reader.incident(F.DISK_FULL)
+    assert (stored.severity, stored.meant) == (Severity.WARNING, Severity.ERROR)
+    again = Host(stored, awaited=True, t=7.0)
+    again.until(9.0)
+    assert told(again) == "warning"
+    again.until(9.0 + WAIT_S + 2.0)
+    assert told(again) == ("warning" if harmless else "error")
+
+
 def test_a_level_that_a_program_gives_a_line_which_no_rule_knows_is_a_word_too():
     host = Host(awaited=True)
     battery = {"rule": "line.novel", "hints": {"unknown": 0.5}, "severity": "critical"}
@@ -128,5 +150,5 @@ def test_a_replay_remembers_how_loud_an_incident_ever_was():
         (incident,) = replay.incidents.values()
         heard = replay.heard[incident.id]
         assert (incident.severity.value, heard[-1].severity.value) == ("warning", loudest)
-        (said,) = as_said([incident], lambda wall: wall, replay.heard)
+        (said,) = as_said([incident], lambda wall: wall, replay)
         assert said.loud == (loudest == "error")  # somebody was woken up, whatever it is called since

@@ -18,7 +18,7 @@ from daemon.served import Read, ServedModel
 from daemon.settings import Low, Middle, Served, Settings
 from daemon.store.reader import StoreReader
 from daemon.store.writer import StoreWriter
-from daemon.tiers.gates import UNREAD_PER_MINUTE
+from daemon.tiers.gates import UNREAD_OF_ONE, UNREAD_PER_MINUTE
 from daemon.tiers.low import LowTier
 from daemon.tiers.middle import MiddleTier
 from models.taxonomy import Category, FaultClass, Severity, SubjectKind
@@ -123,6 +123,13 @@ def test_nothing_about_ourselves_or_that_is_over_is_asked():
     assert kept.due(10.0, ())[0] == []
 
 
+def test_of_too_many_kinds_those_that_are_told_give_way():
+    many = [found(number, f"kind {number}", template=f"k{number}") for number in range(reading.LATELY + 10)]
+    told = {f"f{number}": "disk-full" for number in range(20, 30)}
+    shown = [one.id for one in reading.question(many, told, T0).findings.values()]
+    assert shown == [one.id for one in many if one.id not in told]
+
+
 def test_memory_of_what_was_asked_is_bounded(monkeypatch):
     monkeypatch.setattr(unexplained, "ASKED_MAX", 4)
     kept = Unexplained()
@@ -132,10 +139,10 @@ def test_memory_of_what_was_asked_is_bounded(monkeypatch):
     assert len(kept._asked) == 4
 
 
-def observed(tier, texts, *, step=1.0, start=10.0):
+def observed(tier, texts, *, step=1.0, start=10.0, unit="broker.service"):
     upward = []
     for number, text in enumerate(texts):
-        line = Line(at(start + step * number), "journal", text, unit="broker.service", identifier="mosquitto")
+        line = Line(at(start + step * number), "journal", text, unit=unit, identifier="mosquitto")
         upward += tier.observe([line])
     return [one for one in upward if isinstance(one, Finding)]
 
@@ -149,13 +156,19 @@ def test_lines_nobody_understands_are_findings_only_where_somebody_reads_them():
     assert all(one.hints == {} for one in told)
 
 
-def test_a_flood_of_new_lines_is_bounded():
+def flood(count):
     words = "abcdefghijklmnopqrstuvwxyz"
-    texts = [
-        " ".join(words[(n * k) % 26] * 5 for k in range(1, 9)) + f" {words[n % 26]}{n}x" for n in range(300)
+    return [
+        " ".join(words[(n * k) % 26] * 5 for k in range(1, 9)) + f" {words[n % 26]}{n}x" for n in range(count)
     ]
-    told = observed(LowTier(Low(), unread=True), texts, step=0.01)
-    assert 10 < len(told) <= UNREAD_PER_MINUTE
+
+
+def test_a_flood_of_new_lines_is_bounded_and_leaves_room_for_others():
+    tier = LowTier(Low(), unread=True)
+    told = observed(tier, flood(300), step=0.01)
+    assert 10 < len(told) <= UNREAD_OF_ONE < UNREAD_PER_MINUTE
+    beside = observed(tier, ["The pump says that it has lost its water."], unit="pump.service", start=14.0)
+    assert [one.rule for one in beside] == ["line.unread"]
 
 
 # --- what is believed ---------------------------------------------------------------------------------------
@@ -319,12 +332,12 @@ def test_a_served_model_reads_within_its_hour_and_what_it_reads_is_audited(findi
     with serve([Reply(says(evidence=["F1", "F2"])), Reply("nonsense"), Reply('{"fault": "none"}')]) as server:
         model = ServedModel(Served(url=server.url, reads=True, readings_per_hour=3), ["en"])
         try:
-            model.want_reading(question)
+            model.want_reading(lambda: question)
             (told,) = hear(model)
             assert isinstance(told, Read)
             assert told.finding.rule == "read.auth-bruteforce"
             for _ in range(3):
-                model.want_reading(question)
+                model.want_reading(lambda: question)
                 assert hear(model) == []
         finally:
             model.close()

@@ -144,6 +144,20 @@ def test_only_candidates_are_written_unless_it_is_promoted(host, monkeypatch):
     assert read_manifest(serving).version == "later"
 
 
+def test_only_the_latest_candidates_stay_and_nobody_elses_files_go(tmp_path):
+    names = [f"202611{day:02d}T040000" for day in range(1, 10)]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.onnx").touch()
+        (tmp_path / f"{name}.json").touch()
+    (tmp_path / "mine").mkdir()
+    retrain.forget(tmp_path)
+    kept = names[-retrain.KEPT :]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [*kept, *(f"{name}.json" for name in kept), "mine"]
+    )
+
+
 def test_host_without_feedback_and_lines_has_nothing_to_learn_from(host):
     settings, store = host
     with pytest.raises(HauswartError, match="nothing to learn"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from msgspec.structs import replace
@@ -31,8 +32,9 @@ def tick(t):
 class Host:
     """A tier, driven second by second, and the newest revision of each incident."""
 
-    def __init__(self, *, awaited=False):
-        self.tier, self.kept, self.t = MiddleTier(Middle(), awaited=awaited), {}, 0.0
+    def __init__(self, *stored, awaited=False, t=0.0):
+        self.tier, self.kept, self.t = MiddleTier(Middle(), stored, awaited=awaited), {}, t
+        self.kept |= {one.id: one for one in stored}
 
     def until(self, t, *findings):
         upward = [*findings, *(tick(self.t + n) for n in range(1, int(t - self.t) + 1))]
@@ -40,7 +42,9 @@ class Host:
             self.kept |= {each.id: each for each in self.tier.take([one])}
         self.t = t
 
-    def review(self, incident, fault, *, baseline=None, culprit=None, same_as="", harmless=False):
+    def review(
+        self, incident, fault, *, baseline=None, culprit=None, same_as="", harmless=False, asked_t=0.0
+    ):
         said = KeepReview(
             incident.id,
             baseline or incident.fault_class,
@@ -51,6 +55,7 @@ class Host:
             same_as,
             [one.id for one in incident.evidence],
             harmless,
+            asked_t and WALL + asked_t,
         )
         told = self.tier.reviewed(said)
         self.kept |= {each.id: each for each in told}
@@ -230,6 +235,18 @@ def test_what_is_over_merged_or_about_ourselves_is_not_looked_at():
     assert reviews.due(WALL + 900.0) == (incident("d"), [])
 
 
+def test_what_opened_before_was_looked_at_by_somebody_else_until_more_is_known():
+    reviews = Reviews(since=WALL + 150.0)
+    reviews.note(incident())
+    assert reviews.due_at() is None
+    reviews.note(incident("b", opened=160.0))
+    assert reviews.due_at() == WALL + 160.0 + SETTLE_S
+    again = Reviews(since=WALL + 150.0)
+    again.note(incident())
+    again.note(incident(fault=F.DISK_FULL, revision=2))
+    assert again.due_at() is not None
+
+
 def test_memory_of_incidents_is_bounded():
     reviews = Reviews()
     for number in range(4 * KEPT):
@@ -280,11 +297,12 @@ def test_another_cause_with_its_evidence_is_kept_and_that_it_agrees_or_sees_noth
         "large",
         Culprit(K.FILE, "base/5/16384", 1.0),
         evidence=["e1"],
+        asked_at=WALL,
     )
     assert read(disk | {"name": "not-in-it"}).record.culprit is None
     assert read(disk | {"name": "db.service"}).record.culprit == Culprit(K.UNIT, "db.service", 1.0)
     assert read(disk | {"kind": "host", "name": "PANIC"}).record.culprit is None
-    agreed = KeepReview("a", F.CRASH_LOOP, WALL + 9.0, F.CRASH_LOOP, "large")
+    agreed = KeepReview("a", F.CRASH_LOOP, WALL + 9.0, F.CRASH_LOOP, "large", asked_at=WALL)
     assert read(disk | {"fault": "crash-loop"}).record == agreed
     assert agreed.agrees
     assert read({"fault": "none"}).record == replace(agreed, harmless=True)
@@ -325,13 +343,13 @@ def test_a_served_model_is_asked_after_what_may_open_one_and_within_its_hour():
     with serve([Reply(disk), Reply("nonsense")]) as server:
         model = ServedModel(Served(url=server.url, reads=True, readings_per_hour=2), ["en"])
         try:
-            model.want_review(asked())
+            model.want_review("a", asked)
             (told,) = hear(model)
             assert isinstance(told, Reviewed)
             assert told.record.fault_class is F.DISK_FAILING
             assert told.record.author.endswith("at 127.0.0.1:" + server.url.split(":")[2].split("/")[0])
             for _ in range(2):
-                model.want_review(asked())
+                model.want_review("a", asked)
                 assert hear(model) == []
         finally:
             model.close()
@@ -358,3 +376,25 @@ def test_a_replay_looks_again_and_takes_the_answer_when_it_comes():
     assert {fault for t, fault in told if t < first + SETTLE_S + 2.0} <= {F.SERVICE_CRASH, F.CRASH_LOOP}
     assert told[-1] == (19.0, F.DISK_FAILING)
     assert len(replay.incidents) == 1
+
+
+def test_a_replay_asks_one_thing_at_a_time_and_waits_for_no_answer_longer_than_the_daemon():
+    clock, asked_t, seconds = [0.0], [], 12.0
+
+    def answer(question):
+        asked_t.append(clock[0])
+        return '{"fault": "disk-failing", "evidence": ["E1"]}', seconds
+
+    def played():
+        replay = Replay(Settings(), {}, answer)
+        upward = [*crashes(2.0), *crashes(4.0, "web.service"), *(tick(float(t)) for t in range(60))]
+        for item in sorted(upward, key=lambda one: one.at.mono):
+            clock[0] = item.at.mono
+            replay._take([item])
+        return {one.fault_class for one in replay.incidents.values()}
+
+    assert F.DISK_FAILING in played()
+    assert len(asked_t) >= 2
+    assert min(later - earlier for earlier, later in pairwise(asked_t)) >= seconds
+    seconds = Settings().top.served.timeout_s + 1.0
+    assert F.DISK_FAILING not in played()

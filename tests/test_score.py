@@ -114,6 +114,21 @@ def test_early_incident_has_no_negative_delay():
     assert figures([verdict(said(opened_s=-0.4))])["delay_s"]["p50"] == 0.0
 
 
+def test_an_incident_is_named_from_when_its_class_is_right_for_good():
+    named = ((1.0, "crash-loop"), (4.0, "disk-full"), (5.0, "service-crash"), (7.5, "disk-full"))
+    again = replace(said(), named=named)
+    found = figures([verdict(again)])
+    assert (found["delay_s"]["p50"], found["named_s"]["p50"]) == (1.0, 7.5)
+    assert figures([verdict(replace(said(), named=((-3.0, "disk-full"),)))])["named_s"]["p50"] == 1.0
+    assert figures([verdict()])["named_s"] == {"p50": None, "p95": None, "n": 0}
+
+
+def test_incidents_that_became_part_of_another_one_are_counted_all_the_same():
+    found = figures([verdict(said()), verdict(said(), merged=2, scenario="disk-full/other")])
+    assert found["exactly_one"]["value"] == 1.0
+    assert found["incidents"]["value"] == 2.0
+
+
 def test_percentile_is_a_value_that_was_measured():
     assert percentile([1.0, 2.0, 3.0, 4.0], 0.5) == 2.0
     assert percentile([1.0, 2.0, 3.0, 4.0], 0.95) == 4.0

@@ -190,7 +190,10 @@ def test_interrupt_from_the_terminal_reaches_only_the_supervisor(begin):
 def test_notify_runs_only_where_it_is_wanted():
     assert "notify" not in choose_stages(Settings())
     assert "notify" in choose_stages(Settings(notify=Notify(hook=["true"])))
-    assert "notify" in choose_stages(Settings(metrics=Metrics(listen="127.0.0.1:9")))
+    for notify in (Notify(targets_file="/etc/targets"), Notify(alertmanager="http://127.0.0.1:9093")):
+        assert "notify" in choose_stages(Settings(notify=notify))
+    for metrics in (Metrics(listen="127.0.0.1:9"), Metrics(otlp="http://127.0.0.1:4318")):
+        assert "notify" in choose_stages(Settings(metrics=metrics))
 
 
 def test_summary_of_a_run_that_left_no_status_is_all_zero(tmp_path):

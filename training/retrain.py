@@ -8,6 +8,7 @@ labelled is held where the champion sees it, so that little feedback moves littl
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import time
@@ -37,6 +38,8 @@ FEEDBACK_SHARE, COPIES_MAX = 0.2, 64
 CANARY_SHARE = 0.2
 CANARY_MAX = 5000
 WORK = ".work"
+KEPT = 6  # candidates with their reports, the latest; what was promoted is a copy
+_VERSION = re.compile(r"\d{8}T\d{6}")
 
 
 class NothingToLearnError(HauswartError):
@@ -66,7 +69,8 @@ def retrain(
 ) -> Outcome:
     """Train a challenger and let it contest with the champion; HauswartError if nothing is to be learned.
 
-    The candidate stays under `STATE/candidates/low/VERSION`, `VERSION.json` beside it, whatever came out.
+    The candidate stays under `STATE/candidates/low/VERSION`, `VERSION.json` beside it, whatever came out,
+    until KEPT later ones are there.
     """
     from models.runtime import Classifier  # noqa: PLC0415  # numpy and onnxruntime
     from training import bundle, contest, dataset, finetune, rows  # noqa: PLC0415  # torch
@@ -79,6 +83,7 @@ def retrain(
     work = shop / WORK
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
+    shelf.give(shop, shop.parent)  # what root began, the nightly unit goes on with
     try:
         judged, host = gather(store, telemetry or state / "telemetry", tell)
         if not judged and not host:
@@ -130,9 +135,19 @@ def retrain(
     )
     report = outcome._asdict() | {"champion": champion.name, "candidate": candidate.name}
     (shop / f"{version}.json").write_text(json.dumps(report, indent=1, default=str) + "\n", encoding="utf-8")
+    forget(shop)
+    shelf.give(shop, shop.parent)
     if promoted:
         shelf.install(candidate.directory, TIER, state, trust)
     return outcome
+
+
+def forget(shop: Path) -> None:
+    """Remove all but the latest candidates; what lies there under another name is somebody else's."""
+    made = sorted(path for path in shop.iterdir() if _VERSION.fullmatch(path.stem))
+    for version in sorted({path.stem for path in made})[:-KEPT]:
+        shutil.rmtree(shop / version, ignore_errors=True)
+        (shop / f"{version}.json").unlink(missing_ok=True)
 
 
 def pack(

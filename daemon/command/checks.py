@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import socket
@@ -166,9 +167,10 @@ def _sensors(root: Path) -> Check:
 
 def _followed(settings: Settings) -> Iterator[Check]:
     for name in settings.collect.follow:
-        yield _readable(
-            f"log {name}", Path(name), "followed as soon as it appears", "check the path and its group"
-        )
+        for path in sorted(glob.glob(name)) or [name]:  # noqa: PTH207 - Path.glob takes no absolute pattern
+            yield _readable(
+                f"log {path}", Path(path), "followed as soon as it appears", "check the path and its group"
+            )
 
 
 def _clock(mark: Path) -> Check:

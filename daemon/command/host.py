@@ -15,7 +15,7 @@ from daemon.command.checks import examine
 from daemon.command.session import console, operator, print_json, session_of
 from daemon.errors import ConfigError
 from daemon.messages import KeepPurge
-from daemon.store.purge import Erased, purge_copies, purge_telemetry
+from daemon.store.purge import Erased, purge_candidates, purge_copies, purge_telemetry
 from models.taxonomy import FaultClass
 
 MARKS = {"ok": "[green]ok[/]", "absent": "[yellow]absent[/]", "problem": "[red]problem[/]"}
@@ -86,6 +86,7 @@ def purge(
         sys.stdout.write(f"erased {count} incidents\n")
     if everything:
         _say("copies of a damaged store", purge_copies(session.store_path))
+        _say("files of retraining's candidates", purge_candidates(session.settings.state))
     if everything or telemetry:
         _say("telemetry segments", purge_telemetry(session.settings.state / "telemetry", limit))
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from daemon.incidents.context import main_class
 from daemon.incidents.situations import Condition, Situation
 from daemon.incidents.verdicts import Verdict
+from daemon.messages import REVIEWED
 from daemon.subjects import Key, key
 from models.taxonomy import Category, FaultClass, Severity
 
@@ -27,9 +28,16 @@ class Look(NamedTuple):
     words: frozenset[tuple[Key, FaultClass]]
 
 
-def look(situation: Situation, *, harmless: bool) -> Look:
-    """Somebody has looked at it as it is now."""
-    return Look(harmless, frozenset(map(_words, situation.strong())))
+def look(situation: Situation, *, harmless: bool, until_t: float = inf) -> Look:
+    """Somebody has looked at it as it was then."""
+    return Look(harmless, frozenset(_words(one) for one in situation.strong() if one.first_t <= until_t))
+
+
+def recall(situation: Situation) -> None:
+    """What a restart leaves of a look: that nothing is wrong is told as long as its words are doubted."""
+    known = situation.incident
+    if known is not None and known.meant is not None and any(one.ref == REVIEWED for one in known.evidence):
+        situation.looked = look(situation, harmless=True)
 
 
 def tempered(verdict: Verdict, situation: Situation) -> Verdict:
@@ -37,7 +45,7 @@ def tempered(verdict: Verdict, situation: Situation) -> Verdict:
     if situation.doubt_t is None:
         return verdict
     read = situation.looked is not None and situation.looked.harmless
-    return verdict._replace(severity=Severity.WARNING, harmless=read)
+    return verdict._replace(severity=Severity.WARNING, harmless=read, meant=verdict.severity)
 
 
 def doubtful(verdict: Verdict, situation: Situation) -> bool:

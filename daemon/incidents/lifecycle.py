@@ -46,6 +46,7 @@ def opened(situation: Situation, verdict: Verdict, at: Stamp) -> Incident:
         evidence_at=situation.first_wall,
         path=verdict.path,
         scores=verdict.scores,
+        meant=verdict.meant,
     )
 
 
@@ -68,6 +69,7 @@ def revised(incident: Incident, situation: Situation, verdict: Verdict, at: Stam
         evidence_at=situation.first_wall,
         path=verdict.path,
         scores=verdict.scores,
+        meant=verdict.meant,
     )
 
 

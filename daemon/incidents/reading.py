@@ -114,7 +114,7 @@ _decoder = msgspec.json.Decoder(_Answer)
 
 def question(findings: Sequence[Finding], told: Mapping[str, str], now: float) -> Question:
     """What to ask about findings; `told`: by id the class of their incident, `now`: Unix seconds."""
-    kinds = distinct(findings, told)[-LATELY:]
+    kinds = _shown(distinct(findings, told))
     named = {f"F{number}": one for number, (one, _) in enumerate(kinds, 1)}
     document = [
         piece(name, one, kind[1], now) for (name, one), kind in zip(named.items(), kinds, strict=True)
@@ -188,6 +188,13 @@ def _subjects(found: _Answer, cited: Sequence[Finding], evidence: Sequence[Evide
         if not any((one.kind, one.name) == (who.kind, who.name) for who in blamed)
     ]
     return [*blamed, *rest][:8]
+
+
+def _shown(kinds: list[tuple[Finding, str]]) -> list[tuple[Finding, str]]:
+    """The latest, as many as are shown; what is told already gives way to what is not."""
+    too_many = max(0, len(kinds) - LATELY)
+    told = [number for number, (_, fault) in enumerate(kinds) if fault][:too_many]
+    return [one for number, one in enumerate(kinds) if number not in told][-LATELY:]
 
 
 def distinct(findings: Sequence[Finding], told: Mapping[str, str]) -> list[tuple[Finding, str]]:

@@ -8,6 +8,7 @@ or hide anything, and what is about security stays so. Pure: knows no server, no
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, NamedTuple
@@ -63,13 +64,14 @@ _EXAMPLE = '{"fault": "crash-loop", "kind": "unit", "name": "", "same_as": "", "
 
 
 class Question(NamedTuple):
-    """What is asked about an incident; `pieces`: what can be cited, `others`: by the short names given."""
+    """What is asked about an incident at a time: `pieces` that can be cited, `others` by the names given."""
 
     messages: list[dict[str, str]]
     schema: dict[str, Any]
     incident: Incident
     pieces: dict[str, Evidence]
     others: dict[str, Incident]
+    at: float
 
 
 class Review(NamedTuple):
@@ -96,12 +98,16 @@ _decoder = msgspec.json.Decoder(_Answer)
 class Reviews:
     """Which open incident is to be looked at: once it settled, has another class, or more is known."""
 
-    def __init__(self) -> None:
+    def __init__(self, since: float = -math.inf) -> None:
+        """Incidents that opened before `since`, Unix seconds, were looked at by somebody else."""
+        self._since = since
         self._open: OrderedDict[str, Incident] = OrderedDict()
         self._looked: OrderedDict[str, list[tuple[FaultClass, int, float]]] = OrderedDict()
 
     def note(self, incident: Incident) -> None:
         """An incident as it is now."""
+        if incident.opened_at < self._since and incident.id not in self._looked:
+            self._remember(incident, incident.updated_at)
         if incident.state != "open" or any(one.kind is SubjectKind.STAGE for one in incident.culprits):
             self._open.pop(incident.id, None)
             return
@@ -124,12 +130,15 @@ class Reviews:
         for one in self._open.values():
             at = self._at(one)
             if at is not None and at <= now:
-                looks = self._looked.setdefault(one.id, [])
-                looks.append((one.fault_class, one.revision, now))
-                while len(self._looked) > KEPT:
-                    self._looked.popitem(last=False)
+                self._remember(one, now)
                 return one, [other for other in self._open.values() if other.id != one.id]
         return None
+
+    def _remember(self, incident: Incident, at: float) -> None:
+        """It is looked at as it is now."""
+        self._looked.setdefault(incident.id, []).append((incident.fault_class, incident.revision, at))
+        while len(self._looked) > KEPT:
+            self._looked.popitem(last=False)
 
     def _at(self, incident: Incident) -> float | None:
         looks = self._looked.get(incident.id, [])
@@ -169,7 +178,7 @@ def question(
         {"role": "system", "content": system},
         {"role": "user", "content": as_data(document)},
     ]
-    return Question(messages, _schema(list(known), list(named)), incident, known, named)
+    return Question(messages, _schema(list(known), list(named)), incident, known, named, now)
 
 
 def read(answer: str, asked: Question, at: float, author: str) -> Review:
@@ -183,18 +192,21 @@ def read(answer: str, asked: Question, at: float, author: str) -> Review:
     cited = [asked.pieces[one] for one in dict.fromkeys(found.evidence) if one in asked.pieces][:EVIDENCE_MAX]
     other = asked.others.get(found.same_as)
     if found.fault == NONE:
-        return Review(KeepReview(incident.id, baseline, at, baseline, author, harmless=True))
+        return Review(
+            KeepReview(incident.id, baseline, at, baseline, author, harmless=True, asked_at=asked.at)
+        )
     if wrong := _wrong(found, fault, cited, other):
         return Review(None, wrong)
     assert fault is not None
     if other is None and fault is baseline:
-        return Review(KeepReview(incident.id, baseline, at, fault, author))
+        return Review(KeepReview(incident.id, baseline, at, fault, author, asked_at=asked.at))
     known = [incident, *([other] if other else [])]
     if hides(fault, [one.fault_class for one in known]):
         return Review(None)
     culprit, same_as = _culprit(found, known, cited), other.id if other else ""
     names = [one.id for one in cited]
-    return Review(KeepReview(incident.id, baseline, at, fault, author, culprit, same_as, names))
+    record = KeepReview(incident.id, baseline, at, fault, author, culprit, same_as, names, asked_at=asked.at)
+    return Review(record)
 
 
 def _wrong(

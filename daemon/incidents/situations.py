@@ -229,7 +229,7 @@ class Situation:
         self.count += other.count
         self.stage = self.stage or other.stage
         if self.review is None:
-            self.review, self.reviewed = other.review, other.reviewed
+            self.review, self.reviewed = other.review, other.reviewed or self.reviewed
         if self.looked is None or (other.looked is not None and not other.looked.harmless):
             self.looked = other.looked
         self.first_t = min(self.first_t, other.first_t)
@@ -361,11 +361,12 @@ def restored(incident: Incident, t: float) -> Situation:
         at=Stamp(incident.boot_id, 0.0, incident.evidence_at),
         rule=RESTORED,
         category=incident.fault_class.category,
-        severity=incident.severity,
+        severity=incident.meant or incident.severity,
         score=incident.score,
         subjects=[Subject(one.kind, one.name, one.score) for one in incident.culprits],
         hints=_remembered(incident),
         evidence=incident.evidence[:1],
+        words=incident.meant is not None,
     )
     stage = any(one.kind is SubjectKind.STAGE for one in incident.culprits)
     found = Situation(incident.id, incident.boot_id, t, incident.evidence_at, t, stage)
@@ -375,7 +376,12 @@ def restored(incident: Incident, t: float) -> Situation:
     condition.weak, condition.evidence = False, list(incident.evidence)
     condition.happened = _occurrences(incident.evidence)
     found.incident, found.ids = incident, dict.fromkeys(incident.finding_ids)
-    found.count, found.told_t, found.told_rules, found.stale = incident.findings_count, t, 1, False
+    found.count, found.told_t, found.told_rules, found.stale = (
+        incident.findings_count,
+        t,
+        1,
+        incident.meant is not None,
+    )
     return found
 
 

@@ -83,6 +83,7 @@ class Verdict(NamedTuple):
     path: Literal["baseline", "model"] = "baseline"  # who named the fault class or the first culprit
     words: bool = False  # nothing but what programs wrote says how bad it is
     harmless: bool = False  # somebody read those words, and says that nothing is wrong
+    meant: Severity | None = None  # by those words, as long as they are doubted
 
 
 class _Weighed(NamedTuple):

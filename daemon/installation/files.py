@@ -13,7 +13,7 @@ import daemon
 UNITS = Path(daemon.__file__).parent / "units"
 PROGRAM = "@hauswart@"  # in the units, where the program's absolute path belongs
 UNIT_SUFFIXES = {".service", ".socket", ".timer", ".target", ".slice"}
-TARGET, TIMER = "hauswart.target", "hauswart-retrain.timer"
+TARGET, TIMER, SOCKET = "hauswart.target", "hauswart-retrain.timer", "hauswart-web.socket"
 CONFIG = Path("etc/hauswart/hauswart.toml")
 RECEIPT = Path("var/lib/hauswart/installed.json")  # what was written, to take away that and nothing else
 STATE, RUNTIME = Path("var/lib/hauswart"), Path("run/hauswart")
@@ -37,6 +37,8 @@ MOVED = {
 DEFAULT_CONFIG = """\
 # hauswart's configuration: every key has a default, `hauswart config show` prints what is in force.
 # After a change: hauswart config check && systemctl reload hauswart.target
+# After the first that names whom to notify, also: systemctl start hauswart.target
+# After one of [web]: systemctl try-restart hauswart-web
 
 # [notify]
 # floor = "error"                        # info, warning, error or critical

@@ -46,7 +46,7 @@ def uninstall(host: Host, *, purge: bool) -> None:
     check_host(host)
     before = _receipt(host)
     if before:
-        wanted = [name for name in (files.TARGET, files.TIMER) if _unit(host, name)]
+        wanted = [name for name in (files.TARGET, files.TIMER, files.SOCKET) if _unit(host, name)]
         host.run("systemctl", "stop", "hauswart-*", here=False, may_fail=True)
         host.run("systemctl", "disable", "--quiet", *wanted, may_fail=True)
     for name, known in before.items():

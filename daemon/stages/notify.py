@@ -272,7 +272,7 @@ def run(settings: Settings) -> None:
     channels = channels_of(settings.notify, settings.metrics.otlp)
     life = Life("notify", settings)
     if not channels and not settings.metrics.listen:
-        life.ready("nothing to do: neither a hook nor targets nor an endpoint is configured")
+        life.ready("nothing to do: no hook, target or endpoint is configured; start it once one is")
         life.end()
         return
     wire = Wire(life.runtime)

@@ -6,6 +6,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from daemon.message_ids import MessageId
@@ -33,12 +34,19 @@ class Explanations:
         # Findings that readings spoke of, and their classes.
         self._told: OrderedDict[str, str] = OrderedDict()
         self._reviews: Reviews | None = None
+        self._rest_until_s = -math.inf
+        if settings.top.served.reading:
+            from daemon.incidents.review import SETTLE_S, Reviews  # noqa: PLC0415  # only where it is on
+
+            # What opened right before this stage began nobody may have looked at.
+            self._reviews = Reviews(time.time() - SETTLE_S)
 
     @property
     def wait_s(self) -> float:
         """How long until there is something to do by itself."""
         due_at = self._reviews.due_at() if self._reviews else None
         due_s = math.inf if due_at is None else max(0.0, due_at - time.time())
+        due_s = max(due_s, self._rest_until_s - time.monotonic())
         return due_s if self._model is None else min(due_s, self._model.wait_s)
 
     @property
@@ -49,19 +57,24 @@ class Explanations:
         return {f"served/{name}": count for name, count in self._model.counters.items()}
 
     def want(self, incident: Incident) -> None:
-        """Have a better text for this revision, when it is its turn; it may be looked at once more."""
+        """Have a better text for this revision, when it is its turn."""
         if model := self._served():
             model.want(incident)
-        if self._settings.top.served.reading:
-            if self._reviews is None:
-                from daemon.incidents.review import Reviews  # noqa: PLC0415  # only where it is on
 
-                self._reviews = Reviews()
-            self._reviews.note(incident)
+    def note(self, opened: Sequence[Incident]) -> None:
+        """Those that are open now: each may be looked at once more."""
+        if self._reviews is not None:
+            self._reviews.keep_only(opened)
+
+    def rest(self, seconds: float) -> None:
+        """Look at nothing for so long: the store cannot be read."""
+        self._rest_until_s = time.monotonic() + seconds
 
     @property
     def doubts(self) -> bool:
         """Whether an incident is to be looked at once more now."""
+        if time.monotonic() < self._rest_until_s:
+            return False
         due_at = self._reviews.due_at() if self._reviews else None
         return due_at is not None and due_at <= time.time()
 
@@ -75,14 +88,21 @@ class Explanations:
         reviews.keep_only(opened)
         while (due := reviews.due(time.time())) is not None:
             incident, others = due
-            model.want_review(question(incident, others, lately, time.time()))
+            ask = partial(question, incident, others, lately)
+            model.want_review(incident.id, lambda ask=ask: ask(time.time()))
 
     def want_reading(self, findings: Sequence[Finding], told: Mapping[str, str]) -> None:
         """Have read what no rule knows; `told`: the classes of the incidents that have some of it."""
         if findings and self._settings.top.served.reading and (model := self._served()):
             from daemon.incidents.reading import question  # noqa: PLC0415  # only where it is on
 
-            model.want_reading(question(findings, {**self._told, **told}, time.time()))
+            model.want_reading(lambda: question(findings, {**self._told, **told}, time.time()))
+
+    def heed(self, told: Mapping[str, str]) -> None:
+        """What was read is kept: an incident tells of these findings from now on, by their ids its class."""
+        self._told |= told
+        while len(self._told) > TOLD_MAX:
+            self._told.popitem(last=False)
 
     def _served(self) -> ServedModel | None:
         top = self._settings.top
@@ -104,10 +124,6 @@ class Explanations:
                 f"the served model: {describe(error)}", MessageId.MODEL_FELL_BACK, tier="top"
             )
             found = []
-        for one in found:
-            self._told |= getattr(one, "told", {})
-        while len(self._told) > TOLD_MAX:
-            self._told.popitem(last=False)
         while self._model.audits:
             self._audit(*self._model.audits.popleft())
         while self._model.notes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,12 +22,13 @@ from daemon.stages.process import describe
 from daemon.stages.served import Explanations
 
 if TYPE_CHECKING:
-    from daemon.served import Explained, Said
+    from daemon.served import Explained, Read, Reviewed, Said
 
 KEEP_TIMEOUT_S = 4.0  # less than the time in which a stage has to stop
 RETRY_S = 3.0
 PAUSE_S = 0.25  # between two looks, so that a burst of revisions is read once
 MAX_GIVEN_UP = 256
+UNKEPT_MAX, OFFERS = 16, 5  # of what was read, while the middle tier is being started again
 ROUNDS = 16  # of the reader's list at one look
 
 
@@ -70,6 +71,8 @@ class TopStage:
         self._tier: Tier | None = None
         self._look_s = self._looked_s = 0.0
         self._given_up: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._unkept: deque[Read | Reviewed] = deque(maxlen=UNKEPT_MAX)
+        self._offer_s, self._offered = 0.0, 0  # not before, so often: the first of them
         self._crash = None if life.died is None else KeepFinding(find_crash(life.stage, life.died))
         self._counts: Counter[str] = Counter()
         self._trouble = ""
@@ -91,14 +94,14 @@ class TopStage:
         """One round: wait, and look if it is time."""
         self._life.wait(min(max(0.0, self._look_s - time.monotonic()), self._served.wait_s))
         self._model.listen()
-        for said in self._served.step():
-            self._keep_said(said)
+        self._keep_all(self._served.step())
         hints = {hint.table for hint in self._listener.drain()}
         if "findings" in hints and self._life.settings.top.served.reading:
             self._have_read()
         if self._served.doubts:
             self._have_reviewed()
         if "incidents" in hints:
+            self._note_open()
             self._look_s = min(self._look_s, max(time.monotonic(), self._looked_s + PAUSE_S))
         if time.monotonic() < self._look_s or self._life.stopping:
             return
@@ -162,23 +165,51 @@ class TopStage:
             opened, (findings, _) = self._opened(), self._lately(time.time() - SHOWN_S)
         except HauswartError as error:
             self._life.tell.warning(str(error))
-            opened, findings = [], []
+            self._served.rest(RETRY_S)
+            return
         self._served.want_reviews(opened, findings)
 
-    def _keep_said(self, said: Said) -> None:
-        from daemon.served import Explained, Reviewed  # noqa: PLC0415  # loaded by whoever said it
-
-        if isinstance(said, Explained):
-            self._keep_better(said)
+    def _note_open(self) -> None:
+        """Have the served model's second looks know what is open."""
+        if not self._life.settings.top.served.reading:
             return
-        record = said.record if isinstance(said, Reviewed) else KeepFinding(said.finding)
+        try:
+            self._served.note(self._opened())
+        except HauswartError as error:
+            self._life.tell.warning(str(error))
+
+    def _keep_all(self, found: Sequence[Said]) -> None:
+        """Have kept what the served model said; what it read is offered again where that failed."""
+        if found:
+            from daemon.served import Explained  # noqa: PLC0415  # loaded by whoever said it
+
+            self._unkept += [said for said in found if not isinstance(said, Explained)]
+            for said in found:
+                if isinstance(said, Explained):
+                    self._keep_better(said)
+        while self._unkept and time.monotonic() >= self._offer_s:
+            self._keep_read(self._unkept[0])
+
+    def _keep_read(self, said: Read | Reviewed) -> None:
+        """One that the middle tier has already does no harm a second time."""
+        from daemon.served import Read  # noqa: PLC0415  # loaded by whoever said it
+
+        record, told = (KeepFinding(said.finding), said.told) if isinstance(said, Read) else (said.record, {})
         try:
             self._client.keep(record, KEEP_TIMEOUT_S)
         except HauswartError as error:
+            self._offered += 1
+            self._offer_s = time.monotonic() + RETRY_S
+            if self._offered < OFFERS:
+                self._life.tell.warning(f"what the served model read is not kept yet: {error}")
+                return
             self._life.tell.warning(f"what the served model read is lost: {error}")
             self._counts["read_lost"] += 1
-            return
-        self._counts["read"] += 1
+        else:
+            self._served.heed(told)
+            self._counts["read"] += 1
+        self._unkept.popleft()
+        self._offered = 0
 
     def _keep_better(self, better: Explained) -> None:
         """Have a served model's text take the place of what was said; where that fails, that stays."""

@@ -7,6 +7,7 @@ notices and begins a new one.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,16 @@ def purge_telemetry(directory: Path, before: float | None = None) -> Erased:
 def purge_copies(store: Path) -> Erased:
     """Delete the copies that were moved aside when the store was damaged. Raises HauswartError."""
     return _delete(sorted(store.parent.glob(f"{store.name}.corrupt-*")))
+
+
+def purge_candidates(state: Path) -> Erased:
+    """Delete what retraining made: bundles, and reports that quote this host's lines. Raises HauswartError."""
+    shop = state / "candidates"
+    erased = _delete(sorted(path for path in shop.rglob("*") if path.is_symlink() or not path.is_dir()))
+    for folder in sorted((path for path in shop.glob("*/**/*") if path.is_dir()), reverse=True):
+        with contextlib.suppress(OSError):  # a retraining has just begun
+            folder.rmdir()
+    return erased
 
 
 def _delete(paths: list[Path]) -> Erased:

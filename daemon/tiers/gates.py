@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from daemon.messages import Finding
 from daemon.tiers.oddities import READ_AT, UNREAD
 from models.templates import Template
 
 WEAK_PER_SECOND, WEAK_PER_MINUTE, KNOWN_PER_SECOND = 10, 60, 50
-UNREAD_PER_MINUTE = 60
+UNREAD_PER_MINUTE, UNREAD_OF_ONE = 60, 20  # of the whole host, of one writer
 
 
 class Unread:
-    """Which lines somebody is to read who understands what no rule does: few of a kind, few at a time."""
+    """Which lines somebody is to read who understands what no rule does: few of a kind, few at a time.
+
+    And few of one writer, so that nobody talks the others out of being read.
+    """
 
     def __init__(self) -> None:
-        self._minute = self._told = 0
+        self._minute = 0
+        self._told: Counter[str] = Counter()  # by who pays for it
 
-    def wants(self, template: Template, t: float) -> bool:
+    def wants(self, template: Template, payer: str, t: float) -> bool:
         """Whether this line of the template is one: its first, second, eighth, sixty-fourth."""
         if template.count not in READ_AT:
             return False
         if int(t) // 60 != self._minute:
-            self._minute, self._told = int(t) // 60, 0
-        self._told += 1
-        return self._told <= UNREAD_PER_MINUTE
+            self._minute, self._told = int(t) // 60, Counter()
+        if self._told.total() >= UNREAD_PER_MINUTE or self._told[payer] >= UNREAD_OF_ONE:
+            return False
+        self._told[payer] += 1
+        return True
 
 
 class Gate:

@@ -125,7 +125,7 @@ class LineJudge:
         findings = self._novel(template, watch, writer, line, t) if novel else []
         if watch.complains and not thrifty:
             findings += self._complain(watch, writer, line, t)
-        if self._unread and not thrifty and self._unread.wants(template, t):
+        if self._unread and not thrifty and self._unread.wants(template, writer.budget.payer, t):
             findings += self._conditions.hold(oddities.unread(template, line), line.at, t)
         burst = watch.arrive(t)
         if burst or watch.silent:

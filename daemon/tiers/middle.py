@@ -13,7 +13,7 @@ from daemon.clock import Timeline
 from daemon.incidents import lifecycle
 from daemon.incidents.closing import REOPEN_S, Closed
 from daemon.incidents.context import Contexts, weak
-from daemon.incidents.doubts import doubtful, due_t, look, tempered
+from daemon.incidents.doubts import doubtful, due_t, look, recall, tempered
 from daemon.incidents.gathering import Gathering, Label
 from daemon.incidents.grouping import silent_below
 from daemon.incidents.opinions import HINT, Asking, hides, of_review
@@ -162,7 +162,7 @@ class MiddleTier:
             return
         if said.agrees and survivor.looked is not None and survivor.looked.harmless:
             survivor.reviewed = None  # it said otherwise
-        survivor.looked = look(survivor, harmless=said.harmless)
+        survivor.looked = look(survivor, harmless=said.harmless, until_t=self._t - said.age_s(self._at.wall))
         if not said.agrees:
             survivor.reviewed = lifecycle.review(rules.fault_class, said, self._at)
             survivor.review = None if said.harmless else of_review(rules, said)
@@ -388,6 +388,7 @@ class MiddleTier:
         for finding_id in incident.finding_ids:
             self._see(finding_id)
         situation = restored(incident, self._t)
+        recall(situation)
         if incident.state == "open":
             self._gathering.restore(situation, incident.fault_class)
         elif incident.closed_at is not None and self._at.wall - incident.closed_at <= REOPEN_S:

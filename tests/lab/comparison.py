@@ -30,7 +30,7 @@ from statistics import median
 from typing import Any
 
 from tests.lab.answers import INFO, Alert
-from tests.lab.score import percentile, poisson_upper, share
+from tests.lab.score import poisson_upper, share, times
 from tests.lab.verdict import AMBIENT_CORES, LOAD, Said, Verdict
 
 HAUSWART = "hauswart"
@@ -130,7 +130,7 @@ def _window(who: str, faults: Sequence[Verdict], seconds: float | None) -> dict[
         return raised(one, who, one.span_s[1] if seconds is None else seconds)
 
     every = [said(one) for one in faults]
-    first = sorted(max(0.0, min(each.at_s for each in one)) for one in every if one)
+    first = [min(each.at_s for each in one) for one in every if one]
     right = [[each.at_s for each in one if each.right_class] for one in every]
     figures = {
         "recall": share(faults, lambda one: bool(said(one))),
@@ -140,13 +140,9 @@ def _window(who: str, faults: Sequence[Verdict], seconds: float | None) -> dict[
     }
     return {
         **{name: asdict(figure) for name, figure in figures.items()},
-        "delay_s": _delays(first),
-        "right_delay_s": _delays(sorted(max(0.0, min(one)) for one in right if one)),
+        "delay_s": times(first),
+        "right_delay_s": times(min(one) for one in right if one),
     }
-
-
-def _delays(ordered: list[float]) -> dict[str, Any]:
-    return {"p50": percentile(ordered, 0.5), "p95": percentile(ordered, 0.95), "n": len(ordered)}
 
 
 def _false_alarms(who: str, benign: Sequence[Verdict]) -> dict[str, Any]:

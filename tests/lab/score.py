@@ -13,6 +13,8 @@ Intervals are 95 % bootstrap intervals over mechanisms; where there are fewer th
 | severity | a right severity, of the recalled |
 | exactly one | the right incident and no other, of all faults |
 | delay | seconds from the effect, by the lab's own probe, to the right incident, on the observations' time |
+| named | seconds from the effect until the right incident has a right class for good |
+| incidents | how many were opened in a fault's window, those too that became part of another one |
 | quiet | share of benign runs with nothing above warning |
 | false alarms a day | incidents above warning in benign runs, for a day's length |
 """
@@ -60,10 +62,13 @@ def figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "exactly_one": share(faults, lambda one: one.exactly_one),
         "quiet": share(benign, lambda one: not any(said.loud for said in one.during)),
     }
-    delays = sorted(max(0.0, one.right.opened_s) for one in faults if one.right)
+    delays = [one.right.opened_s for one in recalled if one.right]
+    named = [one.named_s for one in recalled if one.named_s is not None]
     return {
         **{name: asdict(figure) for name, figure in found.items()},
-        "delay_s": {"p50": percentile(delays, 0.5), "p95": percentile(delays, 0.95), "n": len(delays)},
+        "incidents": asdict(share(faults, lambda one: len(one.during) + one.merged)),
+        "delay_s": times(delays),
+        "named_s": times(named),
         "false_alarms": _false_alarms(benign),
         "advice": {
             "checked": sum(one.advice_checked for one in verdicts),
@@ -75,6 +80,12 @@ def figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
             "same_as_live": sum(one.same_as_live for one in verdicts),
         },
     }
+
+
+def times(seconds: Iterable[float]) -> dict[str, float | int | None]:
+    """How long it took, of how many; what came before its effect came at once."""
+    ordered = sorted(max(0.0, one) for one in seconds)
+    return {"p50": percentile(ordered, 0.5), "p95": percentile(ordered, 0.95), "n": len(ordered)}
 
 
 def by_class(verdicts: Iterable[Verdict]) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,7 +14,7 @@ import msgspec
 from daemon import config as configuration
 from daemon.advice.check import check_advice
 from daemon.messages import Advice, Incident
-from daemon.replay import Ask, Heard, Read, Replay
+from daemon.replay import Ask, Read, Replay
 from daemon.status import ModelTier
 from daemon.store.segments import SegmentReader, segment_paths
 from daemon.tiers.top import TopTier, Write
@@ -46,6 +45,7 @@ class Said:
     text: str = ""
     loudest: str = ""  # severity that it ever had, where that is known
     worse_s: tuple[float, ...] = ()  # when it got worse since, where that is known
+    named: tuple[tuple[float, str], ...] = ()  # what it was called, since when, where that is known
 
     @property
     def loud(self) -> bool:
@@ -80,6 +80,7 @@ class Verdict:
     before: list[Said] = field(default_factory=list)
     during: list[Said] = field(default_factory=list)
     ambient: list[Said] = field(default_factory=list)  # true of the machine, but not of this run; not scored
+    merged: int = 0  # more that were opened meanwhile, and became part of another one
     live: list[Said] = field(default_factory=list)
     later: list[Said] = field(default_factory=list)  # after the window, while the run lingered; not scored
     lingered_s: float = 0.0  # until when it did, as `Said.opened_s`; 0 if not
@@ -108,6 +109,18 @@ class Verdict:
         return next((one for one in self.during if one.fault_class in self.right_classes), None)
 
     @property
+    def named_s(self) -> float | None:
+        """Since when the right incident has a right class for good, as `Said.opened_s`."""
+        if self.right is None:
+            return None
+        since_s = self.right.opened_s
+        for at_s, called in self.right.named[::-1]:
+            if called not in self.right_classes:
+                break
+            since_s = at_s
+        return max(since_s, self.right.opened_s)
+
+    @property
     def noticed(self) -> bool:
         """Whether any incident has a right class or blames a right culprit first."""
         return any(one.fault_class in self.right_classes or self.blames(one, 1) for one in self.during)
@@ -133,7 +146,7 @@ class Verdict:
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
-        derived = ("noticed", "exactly_one", "severity_right", "same_as_live")
+        derived = ("noticed", "exactly_one", "severity_right", "same_as_live", "named_s")
         found = {name: getattr(self, name) for name in derived}
         culprit = {
             f"culprit_{n}": self.right is not None and self.blames(self.right, n) for n in (1, CULPRITS)
@@ -165,7 +178,7 @@ def judge(
     first = _replay(folder, moments, models, "ended", age_s)
     second = _replay(folder, moments, models, "ended", age_s) if age_s < LONG_S else first
     live = [msgspec.convert(one["incident"], Incident) for one in run["live"]]
-    told = as_said(first.kept, moments.since_effect, first.heard)
+    told = as_said(first.kept, moments.since_effect, first.replay)
     within = [heard for one in told if (heard := heard_since(began, one)) is not None]
     lived = [one for one in as_said(live, moments.since_effect) if one.opened_s <= end]
     others = [one for one in within if of_others(one, run, label)]
@@ -184,10 +197,11 @@ def judge(
         before=[one for one in told if heard_since(began, one) is None],
         during=[one for one in within if one not in others],
         ambient=others,
+        merged=sum(began <= moments.since_effect(one.opened_at) for one in first.merged),
         live=[one for one in lived if one.opened_s >= began and not of_others(one, run, label)],
         advice_checked=checked,
         advice_violations=wrong,
-        same_twice=told == as_said(second.kept, moments.since_effect, second.heard),
+        same_twice=told == as_said(second.kept, moments.since_effect, second.replay),
         damage=first.notes,
         losses=run["losses"],
         ambient_cores=run["ambient_cores"],
@@ -227,11 +241,12 @@ def _since(at: float | None, moments: Moments) -> float | None:
 
 
 class _Replayed(NamedTuple):
-    """The incidents at some time, when each was heard of, and what of the recording is damaged."""
+    """The incidents at some time, those that became part of them, and what of the recording is damaged."""
 
     kept: list[Incident]
-    heard: Mapping[str, list[Heard]]
+    merged: list[Incident]
     notes: list[str]
+    replay: Replay
 
 
 def _replay(folder: Path, moments: Moments, models: Models, end: str, age_s: float = 0.0) -> _Replayed:
@@ -241,15 +256,15 @@ def _replay(folder: Path, moments: Moments, models: Models, end: str, age_s: flo
     for batch in aged(moments.until(segments, end), moments.times["began"], age_s):
         replay.feed(batch)
     kept = [one for one in replay.incidents.values() if one.state != "merged"]
-    return _Replayed(kept, replay.heard, segments.notes)
+    merged = [one for one in replay.incidents.values() if one.state == "merged"]
+    return _Replayed(kept, merged, segments.notes, replay)
 
 
 def as_said(
-    incidents: list[Incident],
-    since: Callable[[float], float],
-    heard: Mapping[str, list[Heard]] = MappingProxyType({}),
+    incidents: list[Incident], since: Callable[[float], float], replay: Replay | None = None
 ) -> list[Said]:
     """Incidents as far as they are scored, in order; `since` gives the seconds of a time in Unix seconds."""
+    heard, named = (replay.heard, replay.named) if replay else ({}, {})
     kept = sorted(
         (one for one in incidents if one.state != "merged"), key=lambda one: (since(one.opened_at), one.id)
     )
@@ -263,6 +278,7 @@ def as_said(
             one.evidence[0].text[:200] if one.evidence else "",
             heard[one.id][-1].severity.value if one.id in heard else "",
             tuple(round(since(each.at), 3) for each in heard.get(one.id, [])[1:]),
+            tuple((round(since(at), 3), called.value) for at, called in named.get(one.id, [])),
         )
         for one in kept
     ]
