@@ -3,7 +3,7 @@
 import pytest
 
 from daemon.messages import Line, Stamp
-from daemon.settings import Low
+from daemon.settings import Low, Middle
 from daemon.tiers.lines import LineJudge
 
 SAID = {
@@ -150,3 +150,67 @@ def test_refused_requests_are_a_flood_only_in_great_numbers(per_second, loud):
     for number in range(5 * per_second):
         told += judged(judge, 1e6 + number / per_second, LIMITED, unit="web.service", identifier="nginx")
     assert any(one.score >= 0.6 for one in told) is loud
+
+
+EVERYDAY = [
+    ("dockerd", 6, 'level=info msg="Container failed to exit within 10s of signal 15 - using the force"'),
+    ("systemd-networkd", 6, "veth3f2a1b0: Lost carrier"),
+    ("systemd-networkd", 6, "docker0: Lost carrier"),
+    ("libvirtd", 3, "End of file while reading data: Input/output error"),
+    ("agetty", 3, "/dev/ttyS0: failed to get terminal attributes: Input/output error"),
+    ("systemd-sysctl", 4, "Couldn't write '1' to 'kernel/sysrq', ignoring: Read-only file system"),
+    ("sshd", 2, "fatal: Timeout before authentication for 192.0.2.7 port 40022"),
+    ("sshd", 2, "fatal: userauth_pubkey: parse packet: incomplete message [preauth]"),
+    ("smartd", 2, "Device: /dev/nvme0, number of Error Log entries increased from 12 to 13"),
+    ("kernel", 3, "I/O error, dev fd0, sector 0 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2"),
+    ("kernel", 3, "Buffer I/O error on dev sr0, logical block 0, async page read"),
+    ("kernel", 6, "mmc0: card aaaa removed"),
+    ("kernel", 4, "EXT4-fs (sda1): warning: maximal mount count reached, running e2fsck is recommended"),
+    ("kernel", 4, "BTRFS warning (device sda1): failed to trim 1 block group(s), last error -512"),
+    ("chronyd", 4, "Forward time jump detected!"),
+    ("postgres", 6, '[815] ERROR:  syntax error at or near "FORM" at character 10'),
+    ("postgres", 6, 'FATAL:  invalid value for parameter "TimeZone": "Asia/Calcutta"'),
+    ("zed", 5, "eid=20 class=statechange pool='tank' vdev=sdb1 vdev_state=ONLINE"),
+    ("dovecot", 6, "imap-login: Maximum number of connections from user+IP exceeded (limit=10): user=<al>"),
+    ("postfix/smtpd", 4, "hostname x does not resolve to address 192.0.2.9: Name or service not known"),
+    ("named", 6, "SERVFAIL unexpected RCODE resolving '4.3.2.1.in-addr.arpa/PTR/IN': 192.0.2.3#53"),
+    ("systemd", 4, "session-123.scope: Failed with result 'resources'."),
+    ("systemd", 3, "Failed to start session-123.scope - Session 123 of User bob."),
+    ("udisksd", 4, "failed to load module mdraid: libbd_mdraid.so.2: cannot open shared object file"),
+    ("app", 4, "object 'x.so' from LD_PRELOAD cannot be preloaded (cannot open shared object file)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("program", "priority", "text"), EVERYDAY)
+def test_what_healthy_hosts_say_every_week_wakes_nobody(program, priority, text):
+    judge = LineJudge(Low())
+    for _ in range(6):  # pollers say it again and again
+        source = "kernel" if program == "kernel" else "journal"
+        pid = {"kernel": 0, "systemd": 1}.get(program, 42)
+        line = {"source": source, "pid": pid, "unit": f"{program}.service" if pid > 1 else ""}
+        found = judged(judge, 1e6, text, identifier=program, priority=priority, **line)
+        believed = [one.score * min(1.0, max(one.hints.values(), default=0.0) / 0.5) for one in found]
+        assert max(believed, default=0.0) < Middle().open_score
+
+
+@pytest.mark.parametrize(
+    ("program", "fault", "text"),
+    [
+        ("dockerd", "service-hung", "Container 01 failed to exit within 10s of kill - trying direct SIGKILL"),
+        ("systemd-networkd", "link-down", "br0: Lost carrier"),
+        ("mysqld", "filesystem-corrupt", "InnoDB: Database page corruption on disk or a failed read of file"),
+        ("postgres", "filesystem-corrupt", "ERROR:  invalid page in block 17 of relation base/16384/16397"),
+        ("postgres", "config-error", 'LOG:  syntax error in file "postgresql.conf" line 3, near token "x"'),
+        ("zed", "disk-failing", "eid=31 class=statechange pool='tank' vdev=sdb1 vdev_state=FAULTED"),
+    ],
+)
+def test_their_neighbours_that_are_faults_are_told(program, fault, text):
+    (finding,) = judged(LineJudge(Low()), 1e6, text, unit=f"{program}.service", identifier=program)
+    assert max(finding.hints, key=finding.hints.get).value == fault
+
+
+def test_a_device_that_lost_its_link_is_named_though_its_manager_says_carrier_first():
+    said = "device (eth0): carrier: link disconnected"
+    unit = {"unit": "NetworkManager.service", "identifier": "NetworkManager"}
+    (finding,) = judged(LineJudge(Low()), 1e6, said, **unit)
+    assert finding.subjects[0].name == "eth0"

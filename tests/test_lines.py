@@ -619,6 +619,12 @@ def test_service_account_that_asks_for_rights_is_told_of_at_once(host):
     assert denied(host, asks.replace("www-data", "bob"), "sudo", uid=0) == []
 
 
+def test_who_tells_of_a_denial_as_a_service_is_not_who_asked(host):
+    said = "Operator of unix-session:3 FAILED to authenticate to gain authorization for action org.example.do"
+    slip = f"{said} for system-bus-name::1.92 [gnome-software] (owned by unix-user:alice)"
+    assert denied(host, slip, "polkitd", uid=998) == []
+
+
 def test_second_account_with_the_number_of_root_is_misuse(host):
     text = "new user: name=mallory, UID={}, GID=0, home=/root, shell=/bin/bash, from=/dev/pts/0"
     (finding,) = host.hear(text.format(0), identifier="useradd", unit="session-3.scope", uid=0)

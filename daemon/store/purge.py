@@ -34,7 +34,7 @@ def purge_copies(store: Path) -> Erased:
 
 
 def purge_candidates(state: Path) -> Erased:
-    """Delete what retraining made: bundles, and reports that quote this host's lines. Raises HauswartError."""
+    """Delete what retraining made: bundles, and reports that quote log lines. Raises HauswartError."""
     shop = state / "candidates"
     erased = _delete(sorted(path for path in shop.rglob("*") if path.is_symlink() or not path.is_dir()))
     for folder in sorted((path for path in shop.glob("*/**/*") if path.is_dir()), reverse=True):

@@ -26,6 +26,7 @@ _NAMES = (
     " mysql postgres redis mongodb memcache memcached tomcat named bind postfix dovecot squid"
 )
 _PROGRAMS = frozenset(_NAMES.split())
+_ASKERS = frozenset(["sudo", "sudo-rs", "su", "su-l", "doas", "pkexec", "crontab"])  # run as whoever asks
 
 
 class Privileges:
@@ -40,7 +41,8 @@ class Privileges:
         if not user or user == "root":
             return None
         count = max(1, min(ODD_MAX, int(reading.values.get("failures_count", 1.0))))
-        program = user in _PROGRAMS or (line.trusted and _of_program(line.uid))
+        asks = line.trusted and line.identifier in _ASKERS  # others speak of whoever asked, as themselves
+        program = user in _PROGRAMS or (asks and _of_program(line.uid))
         if "asked" in reading.parts and not program:
             return None  # a script that asks whether there is a password to be typed
         times = self._recent(user, t)
