@@ -269,6 +269,13 @@ def test_only_changed_settings_reload_each_stage():
         assert "ExecReload" in shipped(name)["Service"]
 
 
+def test_changed_settings_restart_the_page_where_there_is_one():
+    assert host("{ enable = true; web.enable = true; }")["units"]["hauswart-web.service"]["restarts"] == [
+        "hauswart-checked.toml"
+    ]
+    assert "hauswart-web.service" not in host("{ enable = true; }")["units"]
+
+
 def test_collector_gets_no_more_than_its_readers_need():
     def collector(options):
         found = host(f"{{ enable = true; {options} }}")

@@ -17,7 +17,7 @@ from daemon.stages.process import describe
 from daemon.status import explainer_pid_path
 
 if TYPE_CHECKING:
-    from daemon.incidents.review import Reviews
+    from daemon.incidents.review import Question, Reviews
     from daemon.inquiries import Told
     from daemon.served import Said, ServedModel
 
@@ -80,16 +80,12 @@ class Explanations:
 
     def want_reviews(self, opened: Sequence[Incident], lately: Sequence[Finding]) -> None:
         """Have those looked at whose time it is; `opened`: all that are open now."""
-        from daemon.incidents.review import question  # noqa: PLC0415
-
         model, reviews = self._served(), self._reviews
         if model is None or reviews is None:
             return
         reviews.keep_only(opened)
         while (due := reviews.due(time.time())) is not None:
-            incident, others = due
-            ask = partial(question, incident, others, lately)
-            model.want_review(incident.id, lambda ask=ask: ask(time.time()))
+            model.want_review(due[0].id, partial(_review, *due, lately))
 
     def want_reading(self, findings: Sequence[Finding], told: Mapping[str, str]) -> None:
         """Have read what no rule knows; `told`: the classes of the incidents that have some of it."""
@@ -152,3 +148,9 @@ class Explanations:
             outcome=told.outcome,
             seconds=f"{told.seconds:g}",
         )
+
+
+def _review(incident: Incident, others: Sequence[Incident], lately: Sequence[Finding]) -> Question:
+    from daemon.incidents.review import question  # noqa: PLC0415  # only where it is on
+
+    return question(incident, others, lately, time.time())
