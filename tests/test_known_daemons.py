@@ -152,6 +152,138 @@ def test_refused_requests_are_a_flood_only_in_great_numbers(per_second, loud):
     assert any(one.score >= 0.6 for one in told) is loud
 
 
+_KEYCLOAK = 'type="LOGIN_ERROR", realmId="x"'
+_AUTHELIA = "Unsuccessful 1FA authentication attempt by user"
+MORE_5 = {
+    "service-crash": [
+        ("java", "Z ERROR 1 --- [  main] o.s.boot.SpringApplication        : Application run failed"),
+        ("celery", "raised error: WorkerLostError('Worker exited prematurely: signal 9 (SIGKILL) Job: 0.')"),
+        ("celery", "ERROR/MainProcess] Process 'ForkPoolWorker-1' pid:12 exited with 'signal 11 (SIGSEGV)'"),
+        ("api", "http: panic serving 192.0.2.7:4123: runtime error: index out of range [3] with length 3"),
+        ("beam.smp", "Crash dump is being written to: erl_crash.dump...done"),
+        ("game", "[Server thread/ERROR]: This crash report has been saved to: /srv/game/crash-reports/x.txt"),
+        ("gnome-session-binary", "Unrecoverable failure in required component org.gnome.Shell.desktop"),
+        ("app", "ERROR:../src/x.c:12:func: assertion failed: (x > 0)"),
+        ("app", "app: src/x.c:12: main: Assertion `n > 0' failed."),
+    ],
+    "service-hung": [
+        ("game", "[Server Watchdog/FATAL]: A single server tick took 60.00 seconds (should be max 0.05)"),
+        ("php-fpm", "PHP Fatal error:  Maximum execution time of 30 seconds exceeded in x.php on line 3"),
+        ("sssd", "Child [815] ('a.example':'%BE_a.example') was terminated by own WATCHDOG. Consult logs"),
+    ],
+    "crash-loop": [("sssd", "Exiting the SSSD. Could not restart critical service [nss].")],
+    "config-error": [
+        ("java", "APPLICATION FAILED TO START"),
+        ("hass", "ERROR (MainThread) [homeassistant.setup] Setup failed for 'mqtt': Integration failed to x"),
+        ("hass", "ERROR (MainThread) [homeassistant.config] Invalid config for 'sensor' at x.yaml, line 12"),
+        ("game", "[Server thread/WARN]: **** FAILED TO BIND TO PORT!"),
+        ("restic", "Fatal: wrong password or no key found"),
+        ("borg", "passphrase supplied in BORG_PASSPHRASE, by BORG_PASSCOMMAND or via X is incorrect."),
+        ("apt.systemd.daily", "E: dpkg was interrupted, you must manually run 'dpkg --configure -a' to"),
+        ("dpkg", "dpkg: error processing package mariadb-server (--configure):"),
+        ("cron", "(*system*backup) INSECURE MODE (group/other writable) (/etc/cron.d/backup)"),
+        ("cron", "Error: bad minute; while reading /etc/cron.d/backup"),
+        ("sshd", "fatal: Cannot bind any address."),
+    ],
+    "connection-flood": [
+        ("java", "x: HikariPool-1 - Connection is not available, request timed out after 30000ms."),
+        ("puma", "ConnectionTimeoutError (waited 5.001 seconds); all pooled connections were in use):"),
+        ("gunicorn", "django.db.utils.OperationalError: FATAL:  sorry, too many clients already"),
+    ],
+    "dependency-failed": [
+        ("java", "com.mysql.cj.jdbc.exceptions.CommunicationsException: Communications link failure"),
+        ("pvestatd", "storage 'nas' is not online"),
+        ("syncthing", 'WARNING: Error on folder "docs" (x): folder path missing'),
+        ("pvescheduler", "ERROR: Backup of VM 100 failed - backup write data failed: command error: x"),
+        ("borgmatic", "ssh://backup@nas/./repo: Error running actions for repository"),
+        ("rclone", "Failed to sync with 3 errors: last error was: couldn't list directory"),
+        ("syncoid", "CRITICAL ERROR:  zfs send  'tank/a'@'b' | ssh nas zfs receive failed: 256"),
+        ("restic", "unable to create lock in backend: repository is already locked by PID 9 on web by root"),
+    ],
+    "device-lost": [
+        ("zigbee2mqtt", "Error: Failed to connect to the adapter (Error: SRSP - SYS - ping after 6000ms)"),
+        ("zigbee2mqtt", "Error: No such file or directory, cannot open /dev/ttyUSB0"),
+        ("hass", "could not open port /dev/ttyACM0: [Errno 2] No such file or directory: '/dev/ttyACM0'"),
+        ("cupsd", "[Job 12] Printer stopped due to backend errors; please consult the error_log file"),
+    ],
+    "disk-failing": [("minio", "Error: Read failed. Insufficient number of drives online")],
+    "disk-full": [
+        ("apt-get", "E: You don't have enough free space in /var/cache/apt/archives/."),
+        ("syncthing", "insufficient space on disk for database (/srv/index): current 0.90 % < required 1 %"),
+        ("sanoid", "cannot create snapshot 'tank/home@autosnap': out of space"),
+        ("bareos-dir", "JobId 5: Job x is waiting. Cannot find any appendable volumes."),
+        ("pvescheduler", "ERROR: Backup of VM 100 failed - write error: No space left on device"),
+    ],
+    "filesystem-corrupt": [
+        ("hass", "sqlite3.DatabaseError: database disk image is malformed"),
+        ("restic", "Fatal: repository contains errors"),
+        ("proxmox-backup-proxy", "TASK ERROR: verification failed - please check the log for details"),
+    ],
+    "memory-exhaustion": [("beam.smp", "eheap_alloc: Cannot allocate 131826 bytes of memory (of type x).")],
+    "certificate-expired": [
+        ("apt-get", "W: GPG error: The following signatures were invalid: EXPKEYSIG 0123456789ABCDEF Repo"),
+        ("api", "http: TLS handshake error from 192.0.2.7:4: remote error: tls: expired certificate"),
+    ],
+    "clock-jump": [
+        ("apt-get", "E: Release file for http://d.example/x is not valid yet (invalid for another 2h 3min)"),
+    ],
+    "cpu-saturation": [("game", "Can't keep up! Is the server overloaded? Running 2345ms or 46 ticks")],
+    "": [  # what nobody has to look at
+        ("gnome-shell", "g_object_unref: assertion 'G_IS_OBJECT (object)' failed"),
+        ("bluetoothd", "gatt-time-server: Input/output error (5)"),
+        ("bluetoothd", "avdtp_connect_cb() connect to 00:11:22:33:44:55: Host is down (112)"),
+        ("dbus-daemon", "[system] Failed to activate service 'org.bluez': timed out (x=25000ms)"),
+        ("gdm-password]", "gkr-pam: unable to locate daemon control file"),
+        ("sshd", "error: ssh_dispatch_run_fatal: Connection from 192.0.2.7 port 4: Connection corrupted"),
+        ("sshd", "fatal: mm_answer_moduli: bad parameters: 0 0 0"),
+        ("synapse", "synapse.http.matrixfederationclient - 655 - WARNING - x: ConnectionRefusedError"),
+        ("sidekiq", "OpenSSL::SSL::SSLError: (certificate has expired) on https://gone.example/inbox"),
+        ("sidekiq", "HTTP::ConnectionError: failed to connect: x on https://g.example/a/inbox"),
+        ("rclone", "ERROR : a.txt: Failed to copy: googleapi: Error 403: User Rate Limit Exceeded"),
+        ("code", "[8:0201/100000.000:ERROR:bus.cc(407)] Failed to connect to the bus: Could not"),
+        ("api", "http: TLS handshake error from 192.0.2.7:51234: read tcp 192.0.2.1:443: i/o timeout"),
+        ("game", "[10:00:00] [Server thread/INFO]: alice lost connection: Timed out"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fault", "program", "text"), [(fault, *one) for fault in MORE_5 for one in MORE_5[fault]]
+)
+def test_message_of_an_application_speaks_for_its_class(fault, program, text):
+    test_message_of_a_daemon_speaks_for_its_class(fault, program, text)
+
+
+@pytest.mark.parametrize(
+    ("program", "text"),
+    [
+        ("jellyfin", 'Authentication request for "admin" has been denied (IP: 192.0.2.7).'),
+        ("jellyfin", "Authentication request for admin has been denied (IP: 192.0.2.7)."),
+        ("keycloak", f'{_KEYCLOAK}, clientId="admin", ipAddress="192.0.2.7", error="user_not_found"'),
+        ("paperless", "[paperless.auth] Login failed for user `admin` from IP `192.0.2.7`."),
+        ("authelia", f"level=error msg=\"{_AUTHELIA} 'admin'\" method=POST remote_ip=192.0.2.7"),
+        ("immich", "Failed login attempt for user admin from ip address 192.0.2.7"),
+        ("phpmyadmin", "user denied: admin (mysql-denied) from 192.0.2.7"),
+    ],
+)  # fmt: skip
+def test_who_guesses_passwords_of_an_application_is_named_and_nobody_else(program, text):
+    judge, told = LineJudge(Low()), []
+    for number in range(40):
+        told += judge.judge(said := _said(program, text, 1e6 + number), said.at.mono)
+    named = {one.name for finding in told for one in finding.subjects if one.kind == "address"}
+    assert named == {"192.0.2.7"}
+    judge, name = LineJudge(Low()), text.replace("192.0.2.7", "198.51.100.9").replace('"', '\\"')
+    for number in range(40):
+        said = _said(program, text.replace("admin", name), 1e6 + number)
+        for finding in judge.judge(said, said.at.mono):
+            assert all(one.name != "198.51.100.9" for one in finding.subjects)
+
+
+def _said(program, text, t):
+    said = {"unit": f"{program}.service", "identifier": program, "pid": 42, "uid": 990}
+    return Line(at=Stamp("b1", t, 1e9 + t), source="journal", text=text, **said)
+
+
 EVERYDAY = [
     ("dockerd", 6, 'level=info msg="Container failed to exit within 10s of signal 15 - using the force"'),
     ("systemd-networkd", 6, "veth3f2a1b0: Lost carrier"),
