@@ -284,6 +284,8 @@ EVERYDAY = [
     ("systemd-networkd", 6, "tap101i0: Lost carrier"),
     ("php-fpm8.2", 4, "[pool www] child 815 exited on signal 15 (SIGTERM) after 12.3 seconds from start"),
     ("sshd", 3, "error: bind [127.0.0.1]:8080: Address already in use"),
+    ("apache2", 3, "[client 192.0.2.7:4] AH02039: Certificate Verification: Error (10): certificate expired"),
+    ("wpa_supplicant", 6, "wlan0: CTRL-EVENT-SSID-TEMP-DISABLED id=0 auth_failures=1 reason=CONN_FAILED"),
     ("squid", 3, "ERROR: negotiating TLS on FD 12: certificate verify failed (1/-1/0)"),
 ]  # fmt: skip
 
