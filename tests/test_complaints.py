@@ -149,6 +149,7 @@ def test_single_complaints_are_nothing():
         {"unit": "session-1.scope", "uid": 1000},
         {"unit": "user@1000.service", "uid": 1000},
         {"unit": "ssh.service", "identifier": "sshd", "uid": 0},
+        {"unit": "postfix@-.service", "identifier": "postfix/bounce", "uid": 0},
         {"source": "file:/var/log/syslog", "unit": "", "trusted": False},
     ],
 )

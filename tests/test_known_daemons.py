@@ -251,6 +251,83 @@ MORE_5 = {
     ("fault", "program", "text"), [(fault, *one) for fault in MORE_5 for one in MORE_5[fault]]
 )
 def test_message_of_an_application_speaks_for_its_class(fault, program, text):
+NO_ROOM = (
+    "[error] 7#7: *1 connect() to unix:/run/x.sock failed (11: Resource temporarily unavailable) "
+    "while connecting to upstream"
+)
+NO_FILTER = (
+    "3F2A1B0C9D: to=<al@example.org>, relay=none, delay=3, delays=0/0/3/0, dsn=4.4.1, "
+    "status=deferred (connect to example.org[private/dovecot-lmtp]: No such file or directory)"
+)
+MORE_3 = {
+    "config-error": [
+        ("postfix/smtpd", "fatal: open database /etc/postfix/virtual.db: No such file or directory"),
+        ("postfix", "fatal: parameter inet_interfaces: no local interface found for 192.0.2.5"),
+        ("postfix/smtp", "3F2A1B0C9D: SASL authentication failed; server mx.example[192.0.2.25] said: 535"),
+        ("dovecot", "imap-login: Error: Failed to initialize SSL server context: Can't load certificate"),
+        ("opendkim", "can't load key from /etc/opendkim/keys/mail.private: Permission denied"),
+        ("dhcpd", "Not configured to listen on any interfaces!"),
+        ("openvpn", "AUTH: Received control message: AUTH_FAILED"),
+        ("wg-quick", "Line unrecognized: `Foo=bar'"),
+        ("pppd", "PAP authentication failed"),
+        ("hostapd", "1 errors found in configuration file '/etc/hostapd/hostapd.conf'"),
+        ("nginx", "[crit] 7#7: *1 connect() to unix:/run/x.sock failed (13: Permission denied) while x"),
+        ("apache2", "[ssl:emerg] [pid 7] AH02572: Failed to configure at least one certificate and key"),
+        ("haproxy", "[ALERT]    (7) : config : parsing [/etc/haproxy/haproxy.cfg:1] : unknown keyword 'foo'"),
+        ("php-fpm8.2", "ERROR: [pool www] cannot get uid for user 'foo'"),
+        ("sshd", 'fatal: bad ownership or modes for chroot directory component "/srv/sftp/"'),
+        ("sshd", "Authentication refused: bad ownership or modes for directory /home/al"),
+        ("nft", "/etc/nftables.conf:12:5-9: Error: syntax error, unexpected string"),
+        ("chronyd", "Fatal error : adjtimex(0x8001) failed : Operation not permitted"),
+        ("fail2ban.actions", "Failed to execute ban jail 'sshd' action 'iptables-multiport' info 'x'"),
+    ],
+    "dependency-failed": [
+        ("postfix/smtpd", "warning: SASL: Connect to private/auth failed: No such file or directory"),
+        ("postfix/trivial-rewrite", "warning: domains: proxy:mysql:/etc/postfix/x.cf: table lookup problem"),
+        ("dovecot", "auth: Error: ldap(ldap://127.0.0.1): bind failed: Can't contact LDAP server"),
+        ("postfix/lmtp", NO_FILTER),
+        ("Keepalived_vrrp", "Script `chk_nginx` now returning 1"),
+        ("freeradius", "Marking home server 192.0.2.9 port 1812 as zombie (it has not responded in 30 s)."),
+        ("nginx", "[error] 7#7: *1 recv() failed (104: x) while reading response header from upstream"),
+        ("winbindd", "  ads_connect for domain X failed: No logon servers are currently available"),
+    ],
+    "connection-flood": [
+        ("dhcpd", "DHCPDISCOVER from aa:bb:cc:dd:ee:ff via eth0: network 192.0.2.0/24: no free leases"),
+        ("dnsmasq-dhcp", "DHCPDISCOVER(eth0) aa:bb:cc:dd:ee:ff no address available"),
+        ("nginx", NO_ROOM),
+    ],
+    "link-down": [
+        ("ospfd", "AdjChg: Nbr 10.0.0.1(default) on eth1:10.0.0.2: Full -> Deleted (InactivityTimer)"),
+        ("dhcpcd", "eth0: DHCP lease expired"),
+        ("systemd-networkd", "eth0: Could not bring up interface: Invalid argument"),
+        ("hostapd", "nl80211 driver initialization failed."),
+    ],
+    "name-resolution": [
+        ("squid", "ERROR: idnsSendQuery: Can't send query, no DNS nameservers known!"),
+        ("pihole-FTL", "WARNING in dnsmasq core: Maximum number of concurrent DNS queries reached (max: 9)"),
+        ("named", "timed out resolving 'www.example.net/A/IN': 192.0.2.53#53"),
+    ],
+    "certificate-expired": [
+        ("openvpn", "192.0.2.7:40022 VERIFY ERROR: depth=0, error=CRL has expired: CN=laptop, serial=7"),
+        ("lego", "2026/02/01 10:00:00 Could not renew the certificate: acme: error: 403"),
+    ],
+    "clock-jump": [
+        ("sssd", "Failed to initialize credentials using keytab [MEMORY:/x]: Clock skew too great."),
+        ("dovecot", "master: Fatal: Time just moved backwards by 1000 seconds."),
+    ],
+    "service-crash": [
+        ("dovecot", "imap(al)<7><abc>: Panic: file mail-index-map.c: line 547: assertion failed: (x > 0)"),
+        ("named", "resolver.c:4988: INSIST(!(fctx->attributes & 0x0001)) failed, back trace"),
+        ("haproxy", "[ALERT]    (7) : Current worker (8) exited with code 139 (Segmentation fault)"),
+        ("smbd", "  PANIC (pid 7): Signal 11: Segmentation fault in 4.17.12-Debian"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("fault", "program", "text"), [(fault, *one) for fault in MORE_3 for one in MORE_3[fault]]
+)
+def test_message_of_domain_3_speaks_for_its_class(fault, program, text):
     test_message_of_a_daemon_speaks_for_its_class(fault, program, text)
 
 
@@ -282,6 +359,13 @@ def test_who_guesses_passwords_of_an_application_is_named_and_nobody_else(progra
 def _said(program, text, t):
     said = {"unit": f"{program}.service", "identifier": program, "pid": 42, "uid": 990}
     return Line(at=Stamp("b1", t, 1e9 + t), source="journal", text=text, **said)
+        ("dovecot", "imap-login: Disconnected (auth failed): user=<imap: Panic: file x.c: line 1>, rip=::1"),
+        ("haproxy", '192.0.2.7:4 www web/s1 "GET /[ALERT] (1) : Current worker (1) exited with code 139 "'),
+        ("nginx", '[error] 7#7: *1 x, request: "GET /] 7#7: *1 recv() failed (104: x) while reading"'),
+    ],
+)
+def test_what_a_stranger_writes_into_a_line_is_not_what_the_server_says(program, text):
+    assert not judged(LineJudge(Low()), 1e6, text, unit=f"{program}.service", identifier=program)
 
 
 EVERYDAY = [
@@ -310,6 +394,23 @@ EVERYDAY = [
     ("systemd", 3, "Failed to start session-123.scope - Session 123 of User bob."),
     ("udisksd", 4, "failed to load module mdraid: libbd_mdraid.so.2: cannot open shared object file"),
     ("app", 4, "object 'x.so' from LD_PRELOAD cannot be preloaded (cannot open shared object file)"),
+    ("postfix/smtp", 6, "certificate verification failed for x[192.0.2.2]:25: certificate has expired"),
+    ("postfix/smtp", 6, "3F2A1B0C9D: host x[192.0.2.2] said: 452 4.3.1 Insufficient system storage"),
+    ("postfix/smtpd", 4, "warning: Connection rate limit exceeded: 31 from x[192.0.2.7] for service smtp"),
+    ("exim", 6, "1abcde-000123-AB H=mx.example.net [192.0.2.25]: Connection refused"),
+    ("named", 6, "connection refused resolving 'ns1.example.net/A/IN': 192.0.2.53#53"),
+    ("unbound", 5, "notice: sendto failed: Network is unreachable"),
+    ("openvpn", 6, "192.0.2.7:40022 VERIFY ERROR: depth=0, error=certificate has expired: CN=al, serial=7"),
+    ("minio", 6, "http: TLS handshake error from 192.0.2.7:4: remote error: tls: expired certificate"),
+    ("NetworkManager", 4, "<warn>  [1700000000.1] dhcp6 (eth0): request timed out"),
+    ("NetworkManager", 6, "device (veth1): state change: activated -> unavailable (reason 'carrier')"),
+    ("systemd-networkd", 6, "eth0: DHCPv6 lease lost"),
+    ("systemd-networkd", 6, "tap101i0: Lost carrier"),
+    ("php-fpm8.2", 4, "[pool www] child 815 exited on signal 15 (SIGTERM) after 12.3 seconds from start"),
+    ("sshd", 3, "error: bind [127.0.0.1]:8080: Address already in use"),
+    ("apache2", 3, "[client 192.0.2.7:4] AH02039: Certificate Verification: Error (10): certificate expired"),
+    ("wpa_supplicant", 6, "wlan0: CTRL-EVENT-SSID-TEMP-DISABLED id=0 auth_failures=1 reason=CONN_FAILED"),
+    ("squid", 3, "ERROR: negotiating TLS on FD 12: certificate verify failed (1/-1/0)"),
 ]  # fmt: skip
 
 

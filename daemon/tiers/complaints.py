@@ -57,6 +57,17 @@ _OPEN_TO_ALL = frozenset(
         *("sshd", "sshd-session", "sshd-auth", "smtpd", "smtp", "postscreen", "qmgr", "cleanup", "exim"),
         *("exim4", "named", "sudo", "su", "cron", "crond", "CRON", "fail2ban", "fail2ban-server"),
         *("kernel", "systemd", "systemd-logind", "nginx", "apache2", "httpd"),
+        *(
+            "postfix",
+            "dovecot",
+            "unbound",
+            "charon",
+            "pluto",
+            "asterisk",
+            "freeswitch",
+            "kamailio",
+            "opensips",
+        ),
     }
 )
 # But these are never a stranger's trouble.
@@ -170,7 +181,7 @@ def _subject(writer: Writer, line: Line, *, alone: bool, own: bool) -> Subject |
     """Whose complaint it is; None of those that are not to be heard here."""
     if alone and writer.role == KERNEL:
         return subject_of(line)
-    if writer.role or (line.identifier in _OPEN_TO_ALL and not own):
+    if writer.role or (not _OPEN_TO_ALL.isdisjoint(line.identifier.split("/")) and not own):
         return None
     if line.trusted and line.unit.endswith(".service") and of_system(line):
         return Subject(SubjectKind.UNIT, line.unit)
