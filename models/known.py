@@ -27,6 +27,10 @@ _ORDER = ("cgroup", "unit", "process", "device", "mount", "interface", "address"
 _BLANK = re.compile(r"(?<![\w%])%(?:\d\$)?(?:l{0,2}[dux]|s)\b|\bsimulated\b")
 _DENIED = re.compile(r"\b(?:no|without(?: an?)?)\s+$", re.IGNORECASE)
 _NEVER = re.compile(r"[\w-]\.invalid\b")  # a name that nobody can have (RFC 6761)
+# Common and combined log format, a virtual host before it perhaps: what follows is what a stranger asked for.
+_ACCESS = re.compile(
+    r"(?:[\w.:-]{1,128} )?[\da-fA-F.:]{2,45} \S{1,64} \S{1,64} \[\d\d/\w{3}/\d{4}:[\d:]{8} [+-]\d{4}\] \""
+)
 _NAME_MAX = 200  # characters of a subject's name taken from a line
 
 Subjects = tuple[tuple[SubjectKind, str], ...]
@@ -125,9 +129,14 @@ def read(message: Message, text: str) -> Reading | None:
 def _hearsay(message: Message, text: str, start: int) -> bool:
     """Whether a program only quotes such a message, or says that it is none.
 
-    Not where a stranger has a part in the text (a user's name, a request): he could hide himself by it.
+    Not where a stranger has a part in the text (a user's name, a request): he could hide himself by it. In a
+    log of requests all is his.
     """
-    if message.writer or message.writers or message.repeat or message.category is Category.SECURITY:
+    if message.writer or message.category is Category.SECURITY:
+        return False
+    if _ACCESS.match(text):
+        return True
+    if message.writers or message.repeat:
         return False
     if _BLANK.search(text) or _DENIED.search(text, max(0, start - 24), start):
         return True

@@ -243,6 +243,90 @@ MORE_5 = {
         ("code", "[8:0201/100000.000:ERROR:bus.cc(407)] Failed to connect to the bus: Could not"),
         ("api", "http: TLS handshake error from 192.0.2.7:51234: read tcp 192.0.2.1:443: i/o timeout"),
         ("game", "[10:00:00] [Server thread/INFO]: alice lost connection: Timed out"),
+MORE_1 = {
+    "connection-flood": [
+        ("memcached", "Too many open connections"),
+        ("zookeeper", "WARN  [NIOServerCnxnFactory@288] - Too many connections from /10.0.0.7 - max is 60"),
+        ("app", "sqlalchemy.exc.TimeoutError: QueuePool limit of size 5 overflow 10 reached, timed out"),
+        ("app", "HikariPool-1 - Connection is not available, request timed out after 30000ms."),
+        ("pgbouncer", "WARNING C-0x55: shop/web@10.0.0.7:4711 pooler error: query_wait_timeout"),
+        ("clickhouse-server", "<Error> Code: 252. DB::Exception: Too many parts (9). Merges are processing"),
+    ],
+    "dependency-failed": [
+        ("mosquitto", "1795935600: Error creating bridge: Connection refused."),
+        ("mariadbd", "[ERROR] Slave SQL: Could not execute Update_rows_v1 event on table shop.orders"),
+        ("mysqld", "[ERROR] [Repl] Replica SQL for channel '': Worker 1 failed executing transaction"),
+        ("mariadbd", "[ERROR] Slave I/O: Got fatal error 1236 from master when reading data from binary log"),
+        ("mariadbd", "[ERROR] WSREP: It may not be safe to bootstrap the cluster from this node."),
+        ("redis-sentinel", "815:X 01 Feb 2026 10:00:00.000 # +odown master shop 192.0.2.7 6379 #quorum 2/2"),
+        ("patroni", "INFO: demoting self because DCS is not accessible and I was a leader"),
+        ("patroni", "ERROR: Error communicating with DCS"),
+        ("redis-server", "# MASTER aborted replication with an error: NOAUTH Authentication required."),
+        ("postgres", 'FATAL:  could not start WAL streaming: ERROR:  replication slot "b" does not exist'),
+        ("nats-server", "[WRN] JetStream cluster stream '$G > ORDERS' has NO quorum, stalled"),
+        ("rabbitmq-server", "mnesia got {inconsistent_database, running_partitioned_network, rabbit@b}"),
+        ("slapd", "do_syncrepl: rid=001 rc -1 retrying"),
+        ("pgbouncer", "LOG S-0x55: shop/web@10.0.0.8:5432 closing because: connect failed (age=0s)"),
+        ("app", "READONLY You can't write against a read only replica."),
+    ],
+    "service-hung": [
+        ("mariadbd", "[ERROR] [FATAL] InnoDB: innodb_fatal_semaphore_wait_threshold was exceeded for x"),
+        ("postgres", 'ERROR:  database is not accepting commands to avoid wraparound data loss in "x"'),
+        ("postgres", 'WARNING:  database "shop" must be vacuumed within 10985967 transactions'),
+    ],
+    "io-saturation": [
+        ("etcd", '"msg":"apply request took too long","took":"2.143s","expected-duration":"100ms"'),
+        ("zookeeper", "fsync-ing the log took 2814ms which will adversely effect operation latency."),
+    ],
+    "filesystem-corrupt": [
+        ("postgres", "PANIC:  could not locate a valid checkpoint record"),
+        ("postgres", 'ERROR:  could not read block 7 in file "base/1/2": read only 0 of 8192 bytes'),
+        ("postgres", "ERROR:  missing chunk number 0 for toast value 815 in pg_toast_16384"),
+        ("mariadbd", "[ERROR] mysqld: Incorrect key file for table './shop/orders.MYI'; try to repair it"),
+        ("elasticsearch", "org.apache.lucene.index.CorruptIndexException: checksum failed"),
+        ("cassandra", "ERROR org.apache.cassandra.io.sstable.CorruptSSTableException: Corrupted: /srv/x.db"),
+        ("clickhouse-server", "<Error> shop.orders: Detaching broken part /var/lib/clickhouse/all_1_1_0"),
+        ("slapd", "mdb_db_open: database cannot be opened: MDB_CORRUPTED: Located page was wrong type"),
+        ("app", "sqlite3.DatabaseError: database disk image is malformed"),
+        ("grafana", "open /var/lib/grafana/x: read-only file system"),
+    ],
+    "memory-exhaustion": [
+        ("elasticsearch", "[WARN ][JvmGc] [a] [gc][815] overhead, spent [830ms] collecting in the last"),
+        ("clickhouse-server", "<Error> DB::Exception: (total) memory limit exceeded: would use 14.32 GiB"),
+        ("influxd", 'lvl=warn msg="Write failed" error="engine: cache-max-memory-size exceeded: (9/8)"'),
+        ("postgres", 'ERROR:  could not resize shared memory segment "/x": No space left on device'),
+        ("postgres", "ERROR:  out of shared memory"),
+        ("vector", "mmap /srv/index: cannot allocate memory"),
+    ],
+    "disk-failing": [
+        ("prometheus", 'level=error msg="WAL truncation failed" err="read /data/wal: input/output error"'),
+        ("mariadbd", "[ERROR] InnoDB: Operating system error number 5 in a file operation."),
+    ],
+    "disk-full": [
+        ("app", "blocked by: [TOO_MANY_REQUESTS/12/disk usage exceeded flood-stage watermark, x]"),
+        ("etcd", '{"level":"warn","msg":"alarm raised","alarm":"NOSPACE","from":"8e9e05c52164694d"}'),
+        ("slapd", "mdb_id2entry_put: mdb_put failed: MDB_MAP_FULL: Environment mapsize limit reached"),
+        ("ns-slapd", "CRIT - Disk space is critically low on disk (/var), remaining space: 9 Kb."),
+        ("nats-server", "[ERR] JetStream out of resources, will be DISABLED"),
+        ("mysqld", "[ERROR] [MY-010907] [Server] The table 'orders' is full"),
+    ],
+    "fd-exhaustion": [("rabbitmq-server", "[warning] <0.815.0> file descriptor limit alarm set.")],
+    "clock-jump": [("etcd", '"msg":"prober found high clock drift","clock-drift":"4.1s"')],
+    "config-error": [
+        ("postgres", 'FATAL:  lock file "postmaster.pid" already exists'),
+        ("postgres", "FATAL:  could not load pg_hba.conf"),
+        ("postgres", "FATAL:  database files are incompatible with server"),
+        ("mysqld", "[ERROR] [MY-012574] [InnoDB] Unable to lock ./ibdata1 error: 11"),
+        ("mysqld", "[ERROR] --initialize specified but the data directory has files in it. Aborting."),
+        ("mongod", '"msg":"DBException in initAndListen, terminating","attr":{"error":"NonExistentPath"}'),
+        ("redis-server", "Can't open the append-only file: Permission denied"),
+        ("redis-server", "# Can't handle RDB format version 11"),
+        ("prometheus", "panic: Unable to create mmap-ed active query log"),
+        ("prometheus", 'err="opening storage failed: lock DB directory: resource temporarily unavailable"'),
+        ("mosquitto", '1795935600: Error: Unable to open pwfile "/etc/mosquitto/passwd".'),
+        ("elasticsearch", "[ERROR][o.e.b.Elasticsearch] [1] bootstrap checks failed."),
+        ("app", "sqlite3.OperationalError: attempt to write a readonly database"),
+        ("app", "sqlite3.OperationalError: unable to open database file"),
     ],
 }  # fmt: skip
 
@@ -366,6 +450,18 @@ def _said(program, text, t):
 )
 def test_what_a_stranger_writes_into_a_line_is_not_what_the_server_says(program, text):
     assert not judged(LineJudge(Low()), 1e6, text, unit=f"{program}.service", identifier=program)
+    ("fault", "program", "text"), [(fault, *one) for fault in MORE_1 for one in MORE_1[fault]]
+)
+def test_message_of_domain_1_speaks_for_its_class(fault, program, text):
+    test_message_of_a_daemon_speaks_for_its_class(fault, program, text)
+
+
+ASKED = '192.0.2.7 - - [01/Feb/2026:10:00:00 +0000] "GET /ENOSPC HTTP/1.1" 200 9 "-" "too many open files"'
+
+
+def test_what_a_stranger_asks_for_accuses_no_server():
+    assert not judged(LineJudge(Low()), 1e6, ASKED, unit="nginx.service", identifier="nginx")
+    assert not judged(LineJudge(Low()), 1e6, f"www.example:443 {ASKED}", unit="app.service", identifier="app")
 
 
 EVERYDAY = [
@@ -411,6 +507,18 @@ EVERYDAY = [
     ("apache2", 3, "[client 192.0.2.7:4] AH02039: Certificate Verification: Error (10): certificate expired"),
     ("wpa_supplicant", 6, "wlan0: CTRL-EVENT-SSID-TEMP-DISABLED id=0 auth_failures=1 reason=CONN_FAILED"),
     ("squid", 3, "ERROR: negotiating TLS on FD 12: certificate verify failed (1/-1/0)"),
+    ("postgres", 4, "web@shop STATEMENT:  INSERT INTO told VALUES ('No space left on device')"),
+    ("postgres", 6, "web@shop LOG:  duration: 12.345 ms  statement: SELECT 'Too many open files'"),
+    ("postgres", 6, "web@shop LOG:  duration: 9.1 ms  execute <unnamed>: SELECT 'Out of memory' = $1"),
+    ("postgres", 6, "web@shop DETAIL:  parameters: $1 = 'certificate has expired', $2 = '7'"),
+    ("postgres", 4, 'web@shop ERROR:  invalid input syntax for type integer: "Out of memory"'),
+    ("loki", 6, 'level=info ts=1 caller=metrics.go:159 org_id=fake query="{app=x} |= `Out of memory`"'),
+    ("clickhouse-server", 6, "2026.02.01 10:00:00.123456 [ 8 ] {a} <Debug> executeQuery: SELECT 'ENOSPC'"),
+    ("elasticsearch", 6, "[INFO ][JvmGcMonitorService] [a] [gc][8] overhead, spent [300ms] collecting in"),
+    ("containerd", 3, "copy failed: read /dev/ptmx: input/output error"),
+    ("etcd", 6, '"msg":"apply request took too long","took":"143.1ms","expected-duration":"100ms"'),
+    ("mysqld", 4, "[Warning] IP address '192.0.2.7' could not be resolved: Name or service not known"),
+    ("mariadbd", 6, "[Note] WSREP: New cluster view: view# -1: non-Primary, number of nodes: 0, my"),
 ]  # fmt: skip
 
 
