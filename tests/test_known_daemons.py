@@ -152,6 +152,153 @@ def test_refused_requests_are_a_flood_only_in_great_numbers(per_second, loud):
     assert any(one.score >= 0.6 for one in told) is loud
 
 
+MORE_2 = {
+    "config-error": [
+        ("dockerd", "failed to start daemon: error initializing graphdriver: driver not supported: overlay2"),
+        (
+            "dockerd",
+            'error="OCI runtime create failed: runc: exec: \\"/app\\": stat /app: no such file or directory"',
+        ),
+        (
+            "dockerd",
+            'msg="Health check for container 1 error: exec: \\"curl\\": executable file not found in $PATH"',
+        ),
+        ("podman", "Error: rootlessport listen tcp 0.0.0.0:80: bind: permission denied"),
+        ("podman", "Error: initializing source docker://x/y:1: requested access to the resource is denied"),
+        ("containerd", 'level=fatal msg="failed to load TOML: /etc/containerd/config.toml: (3, 5): bad"'),
+        (
+            "kubelet",
+            'err="failed to run Kubelet: running with swap on is not supported, please disable swap!"',
+        ),
+        (
+            "libvirtd",
+            'internal error: process exited while connecting to monitor: qemu: Failed to get "write" lock',
+        ),
+        ("qemu-system-x86_64", "Could not access KVM kernel module: No such file or directory"),
+        ("gitlab-runner", "ERROR: Checking for jobs... forbidden  runner=abc status=403 Forbidden"),
+        ("jenkins", "Running with Java 11, which is older than the minimum required version (Java 17)."),
+        ("systemd-cryptsetup", "Device /dev/disk/by-uuid/x is not a valid LUKS device."),
+        ("systemd-remount-fs", "/usr/bin/mount for / exited with exit status 32."),
+    ],
+    "dependency-failed": [
+        ("kubelet", '"Skipping pod synchronization" err="container runtime is down"'),
+        (
+            "dockerd",
+            'msg="Not continuing with pull after error: toomanyrequests: You have reached your limit"',
+        ),
+        (
+            "containerd",
+            'failed to resolve reference "docker.io/library/x:1": docker.io/library/x:1: not found',
+        ),
+        ("pvestatd", "unable to activate storage 'nas' - directory '/mnt/pve/nas' does not exist"),
+        ("pvescheduler", "ERROR: Backup of VM 101 failed - vma_queue_write: write error - Broken pipe"),
+        ("pmxcfs", "[status] notice: node lost quorum"),
+    ],
+    "name-resolution": [
+        (
+            "containerd",
+            'failed to resolve reference "docker.io/x:1": dial tcp: lookup docker.io: no such host',
+        ),
+    ],
+    "disk-full": [
+        ("dockerd", "failed to start daemon: mkdir /var/lib/docker/tmp: no space left on device"),
+        (
+            "pvescheduler",
+            "ERROR: Backup of VM 100 failed - job failed with err -28 - No space left on device",
+        ),
+        ("jenkins", "Making Built-In Node offline temporarily due to the lack of disk space"),
+        (
+            "kubelet",
+            '"Image garbage collection failed" err="Failed to garbage collect required amount of images"',
+        ),
+    ],
+    "memory-exhaustion": [
+        (
+            "libvirtd",
+            "qemu unexpectedly closed the monitor: cannot set up guest memory: Cannot allocate memory",
+        ),
+    ],
+    "fd-exhaustion": [
+        ("k3s", "Error while processing event: inotify_add_watch /sys/fs/cgroup/x: no space left on device"),
+    ],
+    "service-crash": [
+        ("qemu-kvm", "KVM: entry failed, hardware error 0x80000021"),
+        ("incusd", 'level=error msg="Failed to auto start instance" err="x" instance=web project=default'),
+    ],
+    "service-hung": [
+        ("dockerd", 'msg="Container failed to exit within 10s of kill" error="context deadline exceeded"'),
+        ("podman", "container health_status 08 (image=x, name=web, health_status=unhealthy, health_log=)"),
+        (
+            "pvestatd",
+            "VM 1 qmp command failed - unable to connect to VM 1 qmp socket - timeout after 51 retries",
+        ),
+        ("k3s", '"Skipping pod synchronization" err="PLEG is not healthy: pleg was last seen active 4m ago"'),
+        ("(udev-worker)", "sdb: Spawned process 'ata_id /dev/sdb' [8] timed out after 2min 59s, killing"),
+        ("udevadm", "Timed out for waiting the udev queue being empty."),
+    ],
+    "crash-loop": [
+        (
+            "nomad",
+            'client: not restarting task: task=web reason="Exceeded allowed attempts 3 in interval 30m0s"',
+        ),
+        ("k3s", "CrashLoopBackOff: back-off 5m0s restarting failed container=web"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("fault", "program", "text"), [(fault, *one) for fault in MORE_2 for one in MORE_2[fault]]
+)
+def test_message_of_domain_2_guests_and_their_managers_speaks_for_its_class(fault, program, text):
+    found = judged(LineJudge(Low()), 1e6, text, unit=f"{program}.service", identifier=program)
+    hints = found[0].hints if found else {}
+    assert (max(hints, key=hints.get).value if hints else "") == fault
+
+
+@pytest.mark.parametrize(
+    ("fault", "name", "text"),
+    [
+        ("dependency-failed", "NetworkManager-wait-online.service", "Failed with result 'exit-code'."),
+        (
+            "config-error",
+            "a.socket",
+            "Failed to create listening socket (0.0.0.0:22): Address already in use",
+        ),
+        ("fd-exhaustion", "a.path", "Failed to enter waiting state: No space left on device"),
+        ("crash-loop", "a.socket", "Trigger limit hit, refusing further activation."),
+        ("crash-loop", "a.socket", "Failed with result 'service-start-limit-hit'."),
+        ("connection-flood", "a.socket", "Too many incoming connections (64), dropping connection."),
+        ("service-hung", "a.service", "Failed with result 'timeout'."),
+        (
+            "disk-full",
+            "",
+            "Refusing reload, not enough space available on /run/systemd. Currently, 4.0K are free",
+        ),
+        (
+            "config-error",
+            "",
+            "/lib/systemd/system-generators/systemd-fstab-generator failed with exit status 1.",
+        ),
+        ("service-crash", "", "Caught <SEGV>, dumped core as pid 815."),
+    ],
+)
+def test_message_of_domain_2_the_manager_of_services_speaks_for_its_class(fault, name, text):
+    said = f"{name}: {text}" if name else text
+    (finding,) = judged(LineJudge(Low()), 1e6, said, unit="init.scope", identifier="systemd", pid=1)
+    assert max(finding.hints, key=finding.hints.get).value == fault
+    assert not name or finding.subjects[0].name == name
+
+
+def test_cluster_that_is_not_there_at_a_boot_is_no_fault_before_it_stays_away():
+    judge, told = LineJudge(Low()), []
+    for number in range(32):  # eight lines each six seconds
+        text = f"[{'quorum' if number % 2 else 'dcdb'}] crit: cpg_initialize failed: 2"
+        told.append(judged(judge, 1e6 + number // 8 * 6.0, text, unit="x.service", identifier="pmxcfs"))
+    loud = [bool(one) and one[0].score >= Middle().open_score for one in told]
+    assert not any(loud[:16])
+    assert any(loud)
+
+
 EVERYDAY = [
     ("dockerd", 6, 'level=info msg="Container failed to exit within 10s of signal 15 - using the force"'),
     ("systemd-networkd", 6, "veth3f2a1b0: Lost carrier"),
@@ -178,6 +325,20 @@ EVERYDAY = [
     ("systemd", 3, "Failed to start session-123.scope - Session 123 of User bob."),
     ("udisksd", 4, "failed to load module mdraid: libbd_mdraid.so.2: cannot open shared object file"),
     ("app", 4, "object 'x.so' from LD_PRELOAD cannot be preloaded (cannot open shared object file)"),
+    ("containerd", 6, 'level=warning msg="cleaning up after shim disconnected" id=0815 namespace=moby'),
+    ("dockerd", 6, 'msg="OCI runtime exec failed: exec: sh: executable file not found in $PATH: unknown"'),
+    ("conmon", 3, "conmon 08 <error>: Unable to send container stderr message to parent Broken pipe"),
+    ("libvirtd", 3, "internal error: End of file from qemu monitor"),
+    ("kubelet", 6, '"Skipping pod synchronization" err="PLEG is not healthy: pleg has yet to be successful"'),
+    ("pmxcfs", 2, "[quorum] crit: quorum_initialize failed: 2"),
+    ("pvescheduler", 3, "ERROR: Backup of VM 100 failed - interrupted by signal"),
+    ("dbus-daemon", 4, "[system] Failed to activate service 'org.bluez': timed out (25000ms)"),
+    ("systemd-networkd", 6, "wg0: Lost carrier"),
+    ("systemd-networkd", 6, "ve-web: Lost carrier"),
+    ("NetworkManager", 6, "device (br-0815): state change: activated -> unavailable (reason 'x')"),
+    ("systemd", 4, "session-3.scope: Stopping timed out. Killing."),
+    ("systemd", 4, "session-3.scope: Failed with result 'timeout'."),
+    ("systemd", 3, "/lib/systemd/system-generators/systemd-gpt-auto-generator failed with exit status 1."),
 ]  # fmt: skip
 
 
