@@ -299,6 +299,31 @@ def test_cluster_that_is_not_there_at_a_boot_is_no_fault_before_it_stays_away():
     assert any(loud)
 
 
+@pytest.mark.parametrize(
+    ("form", "program"),
+    [
+        ('time="2026-02-01T10:00:00Z" level=error msg="{}"', "dockerd"),
+        ('E0201 10:00:00.000000     815 kubelet.go:2184] "{}"', "kubelet"),
+    ],
+)
+def test_message_in_quotes_is_known_though_its_form_was_seen_before(form, program):
+    judge = LineJudge(Low())
+    unit = {"unit": "d.service", "identifier": program}
+    for number, usual in enumerate(("No such container: a", "fine again")):
+        assert not judged(judge, 1e6 + number, form.format(usual), **unit)
+    (finding,) = judged(judge, 1e6 + 5, form.format("mkdir /srv/tmp: no space left on device"), **unit)
+    assert finding.rule == "known.no-space"
+
+
+def test_entries_are_tried_in_their_order_whichever_was_met_first():
+    judge = LineJudge(Low())
+    unit = {"unit": "d.service", "identifier": "dockerd"}
+    judged(judge, 1e6, 'level=error msg="heartbeat failed" error="context deadline exceeded"', **unit)
+    text = 'level=error msg="Container failed to exit within 10s of kill" error="context deadline exceeded"'
+    (finding,) = judged(judge, 1e6 + 5, text, **unit)
+    assert finding.rule == "known.container-stays"
+
+
 EVERYDAY = [
     ("dockerd", 6, 'level=info msg="Container failed to exit within 10s of signal 15 - using the force"'),
     ("systemd-networkd", 6, "veth3f2a1b0: Lost carrier"),
