@@ -9,6 +9,7 @@ is just a name that keeps one writer's templates apart from another's. The cost 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -109,6 +110,11 @@ def _is_value(word: str) -> bool:
     return word[0] == "<" or "0" in word
 
 
+# Where the message itself stands in quotes (logfmt's msg="...", klog's E0201 10:00:00 7 file.go:7] "..."),
+# its form does not tell it from others.
+_QUOTED = re.compile(r'\b(?:msg|message|err|error|reason)="|^[DEFIW]\d{4} [^\]"]{1,96}\] "')
+
+
 class Miner:
     """Gives every line its template; holds at most `templates_max` of them."""
 
@@ -117,7 +123,7 @@ class Miner:
     ) -> None:
         self.work = 0  # about microseconds of a 2020s core
         self.evicted = 0
-        self.fresh = False  # whether the last `add` saw a form that it did not remember
+        self.fresh = False  # whether the last `add` saw a form or a quoted message that it did not remember
         self._max = templates_max
         self._on_merge = on_merge  # (heir, other), before the other's state is dropped
         self._masker = Masker()
@@ -189,6 +195,8 @@ class Miner:
             self.fresh = True
             found = self._place(origin, words)
             self._forms.put(form, found)
+        elif "<str>" in words and _QUOTED.search(normal):
+            self.fresh = True
         return found
 
     def _place(self, origin: str, words: tuple[str, ...]) -> Template:

@@ -197,7 +197,8 @@ class LineJudge:
         found = self._catalogue.candidates(text)
         if found:
             allowed = [one for one in found if writer.may_say(one) and one not in watch.known]
-            watch.known = (*watch.known, *allowed[: KNOWN_MAX if not thrifty else 4])
+            more = allowed[: KNOWN_MAX if not thrifty else 4]
+            watch.known = self._catalogue.in_order((*watch.known, *more))
 
     def _begin_boot(self, boot: str, t: float) -> None:
         self._boot = boot
