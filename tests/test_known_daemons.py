@@ -152,6 +152,97 @@ def test_refused_requests_are_a_flood_only_in_great_numbers(per_second, loud):
     assert any(one.score >= 0.6 for one in told) is loud
 
 
+# Daemons of disks, arrays, clusters, batteries and boards.
+MORE_4 = {
+    "disk-failing": [
+        ("smartd", "Device: /dev/nvme0, Critical Warning (0x04): Reliability"),
+        ("smartd", "Device: /dev/sda [SAT], Failed SMART usage Attribute: 5 Reallocated_Sector_Ct."),
+        ("multipathd", "checker failed path 8:16 in map mpatha"),
+        ("multipathd", "mpatha: sdb - tur checker reports path is down"),
+        ("dmeventd", "Device #1 of raid1 array, vg0-home, has failed."),
+        ("dmeventd", "Primary mirror device vg0-home_mimage_0 has failed (D)."),
+        (
+            "ceph-mon",
+            "cluster [ERR] Health check failed: Possible data damage: 1 pg inconsistent (PG_DAMAGED)",
+        ),
+        ("conmon", "log_channel(cluster) log [ERR] : 2.1f deep-scrub 1 errors"),
+    ],
+    "device-lost": [
+        ("smartd", "Device: /dev/sdb [SAT], unable to open ATA device"),
+        ("mdadm", "DeviceDisappeared event detected on md device /dev/md0"),
+        ("multipathd", "mpatha: remaining active paths: 0"),
+        ("lvm", "WARNING: VG vg0 is missing PV 0815-4711 (last written to /dev/sdb1)."),
+        ("zpool", "cannot import 'tank': one or more devices is currently unavailable"),
+        ("apcupsd", "Communications with UPS lost."),
+    ],
+    "hardware-error": [
+        ("smartd", "Device: /dev/nvme0, Critical Warning (0x02): Temperature"),
+        ("apcupsd", "Battery power exhausted."),
+        ("apcupsd", "UPS battery must be replaced."),
+        ("upsmon", "UPS ups@localhost battery is low"),
+        ("upsmon", "Executing automatic power-fail shutdown"),
+        ("ipmievd", "Power Supply sensor PS1 Status Failure detected Asserted"),
+        ("ipmievd", "Fan sensor FAN1 Lower Critical going low  Asserted (Reading 300 < Threshold 500 RPM)"),
+        ("rasdaemon", "mc_event: 2026-02-01 10:00:00 +0000 1 Corrected error: memory read error on DIMM_A1"),
+        ("mcelog", "Corrected memory errors on page 12345000 exceed threshold 10 in 24h: 10 in 24h"),
+        ("sensord", "Sensor alarm: Chip nct6775-isa-0290: CPU Fan: 0 RPM (min = 300 RPM) [ALARM]"),
+    ],
+    "disk-full": [("ceph-mon", "cluster [WRN] Health check failed: 1 nearfull osd(s) (OSD_NEARFULL)")],
+    "dependency-failed": [
+        ("ceph-mon", "cluster [WRN] Health check failed: 1 osds down (OSD_DOWN)"),
+        ("glusterd", "0-management: Server quorum lost for volume gv0. Stopping local bricks."),
+    ],
+    "io-saturation": [("ceph-mon", "cluster [WRN] Health check failed: 12 slow ops (SLOW_OPS)")],
+    "clock-jump": [
+        ("ceph-mon", "cluster [WRN] Health check failed: clock skew detected on mon.b (MON_CLOCK_SKEW)")
+    ],
+    "service-crash": [
+        ("ceph-mon", "cluster [WRN] Health check failed: 1 daemons have recently crashed (RECENT_CRASH)")
+    ],
+    "config-error": [("fancontrol", "Device path of hwmon2 has changed")],
+    "": [
+        ("ceph-mon", "cluster [INF] Health check cleared: OSD_DOWN (was: 1 osds down)"),
+        ("ceph-mon", "cluster [WRN] Health check failed: noout flag(s) set (OSDMAP_FLAGS)"),
+        ("multipathd", "mpatha: remaining active paths: 4"),
+        ("ipmievd", "Power Supply sensor PS1 Status Presence detected Asserted"),
+        ("mdadm", "DeviceDisappeared event detected on md device /dev/md0, component device  Wrong-Level"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("fault", "program", "text"), [(fault, *one) for fault in MORE_4 for one in MORE_4[fault]]
+)
+def test_message_of_domain_4_storage_and_hardware_speaks_for_its_class(fault, program, text):
+    test_message_of_a_daemon_speaks_for_its_class(fault, program, text)
+
+
+def test_error_that_the_hardware_corrected_is_a_warning_and_one_that_it_did_not_an_error():
+    head = {"source": "kernel", "identifier": "kernel", "pid": 0}
+    for text, severity in (
+        ("{1}[Hardware Error]: event severity: corrected", "warning"),
+        ("mce: [Hardware Error]: CPU 0: Machine Check: 0 Bank 9: 8c000042000800c0", "warning"),
+        (
+            "[Hardware Error]: CPU:2 (17:71:0) MC17_STATUS[-|CE|MiscV|AddrV|-|-]: 0x9c20400000",
+            "warning",
+        ),
+        ("mce: [Hardware Error]: CPU 1: Machine Check: 0 Bank 5: bea0000000000108", "error"),
+        ("[Hardware Error]: CPU:2 (17:71:0) MC17_STATUS[-|UE|MiscV|AddrV|PCC]: 0xbc20000000", "error"),
+        ("{1}[Hardware Error]: event severity: recoverable", "error"),
+    ):
+        (finding,) = judged(LineJudge(Low()), 1e6, text, **head)
+        assert finding.severity.value == severity, text
+
+
+def test_corrected_errors_of_a_bus_are_told_only_where_they_are_many():
+    judge, told = LineJudge(Low()), []
+    text = "pcieport 0000:00:1c.0: AER: Correctable error message received from 0000:02:00.0"
+    for number in range(100):
+        told += judged(judge, 1e6 + 0.1 * number, text, source="kernel", identifier="kernel", pid=0)
+        assert number > 18 or all(one.score < 0.5 for one in told)
+    assert any(one.score >= 0.5 for one in told)
+
+
 EVERYDAY = [
     ("dockerd", 6, 'level=info msg="Container failed to exit within 10s of signal 15 - using the force"'),
     ("systemd-networkd", 6, "veth3f2a1b0: Lost carrier"),
@@ -178,6 +269,17 @@ EVERYDAY = [
     ("systemd", 3, "Failed to start session-123.scope - Session 123 of User bob."),
     ("udisksd", 4, "failed to load module mdraid: libbd_mdraid.so.2: cannot open shared object file"),
     ("app", 4, "object 'x.so' from LD_PRELOAD cannot be preloaded (cannot open shared object file)"),
+    ("kernel", 6, "ata3: link is slow to respond, please be patient (ready=0)"),
+    ("kernel", 3, "ata7.00: qc timeout (cmd 0xa0)"),
+    ("kernel", 4, "EXT4-fs (sda1): warning: mounting unchecked fs, running e2fsck is recommended"),
+    ("kernel", 3, "usb 1-3: device descriptor read/64, error -71"),
+    ("kernel", 3, "pcieport 0000:00:1c.0: PCIe Bus Error: severity=Correctable, type=Physical Layer"),
+    ("kernel", 4, "pcieport 0000:00:1c.0: AER: Corrected error message received from 0000:02:00.0"),
+    ("kernel", 3, "critical target error, dev sdb, sector 0 op 0x3:(DISCARD) flags 0x800 phys_seg 1"),
+    ("kernel", 3, "XFS (sdb1): Invalid superblock magic number"),
+    ("kernel", 3, "NVRM: Xid (PCI:0000:01:00): 45, pid=815, name=worker, Ch 00000008"),
+    ("irqbalance", 4, "Cannot change IRQ 27 affinity: Input/output error"),
+    ("smartd", 6, "Device: /dev/sda [SAT], Temperature 46 Celsius reached limit of 45 Celsius (Min/Max 25)"),
 ]  # fmt: skip
 
 
