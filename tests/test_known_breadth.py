@@ -8,11 +8,17 @@ from daemon.tiers.lines import LineJudge
 
 KERNEL = {
     "memory-exhaustion": [
+        "XFS: worker(815) possible memory allocation deadlock size 65536 in kmem_alloc",
         "Out of memory and no killable processes...",
         "Kernel panic - not syncing: Out of memory: system-wide panic_on_oom is enabled",
         "SLUB: Unable to allocate memory on node -1, gfp=0xcc0(GFP_KERNEL)",
     ],
     "disk-failing": [
+        "timeout error, dev nvme0n1, sector 123 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2",
+        "BTRFS error (device sda1): bdev /dev/sdb1 errs: wr 1, rd 0, flush 0, corrupt 0, gen 0",
+        'XFS (sda1): metadata I/O error in "xfs_buf_ioend+0x12/0x40" at daddr 0x10 len 8 error 5',
+        "megaraid_sas 0000:03:00.0: 9 (7s/0x0002/WARN) - Unexpected sense: PD 08(e0x20/s3), Sense: 3/11/00",
+        "mpt3sas_cm0: fault_state(0x2623)!",
         "md/raid:md0: not enough operational devices (2/3 failed)",
         "block drbd0: disk( UpToDate -> Failed )",
         "drbd store/0 drbd1: disk( UpToDate -> Failed )",
@@ -33,6 +39,8 @@ KERNEL = {
         "WARNING: Pool 'tank' has encountered an uncorrectable I/O failure and has been suspended.",
     ],
     "device-lost": [
+        "recoverable transport error, dev sdc, sector 0 op 0x0:(READ) flags 0x0 phys_seg 1",
+        "nvme 0000:01:00.0: Unable to change power state from D3cold to D0, device inaccessible",
         "vfio-pci 0000:01:00.0: not ready 65535ms after FLR; giving up",
         "ata1.00: disabled",
         "nvme nvme0: Disabling device after reset failure: -19",
@@ -43,6 +51,7 @@ KERNEL = {
         "igb 0000:01:00.0 eth0: PCIe link lost, device now detached",
     ],
     "filesystem-corrupt": [
+        "FAT-fs (sdb1): Filesystem has been set read-only",
         "block drbd0: Split-Brain detected but unresolved, dropping connection!",
         "device-mapper: block manager: btree_node validator check failed for block 12",
         "EXT4-fs (sda1): group descriptors corrupted!",
@@ -56,6 +65,7 @@ KERNEL = {
         "device-mapper: snapshots: Invalidating snapshot: Unable to allocate exception.",
     ],
     "hardware-error": [
+        "Kernel panic - not syncing: Fatal machine check on current CPU",
         "{1}[Hardware Error]: event severity: fatal",
         "mce: [Hardware Error]: Machine check events logged",
         "pcieport 0000:00:1c.0: AER: device recovery failed",
@@ -74,6 +84,7 @@ KERNEL = {
         "usb usb1-port1: over-current condition",
     ],
     "link-down": [
+        "atlantic 0000:06:00.0 enp6s0: atlantic: link change old 1000 new 0",
         "tg3 0000:03:00.0 eth0: Link is down",
         "bond0: now running without any active interface!",
         "bond0: link status definitely down for interface eth1, disabling it",
@@ -82,13 +93,17 @@ KERNEL = {
         "EXT4-fs warning (device sda1): ext4_dx_add_entry:2461: Directory (ino: 815) index full, reach max",
     ],
     "packet-loss": ["Route cache is full: consider increasing sysctl net.ipv6.route.max_size."],
-    "config-error": ["iwlwifi 0000:00:14.3: no suitable firmware found!"],
+    "config-error": [
+        "iwlwifi 0000:00:14.3: no suitable firmware found!",
+        "NVRM: API mismatch: the client has the version 535.183.01, but this kernel module has",
+    ],
     "cpu-saturation": ["sched: RT throttling activated"],
     "service-crash": [
         "NVRM: Xid (PCI:0000:01:00): 31, pid=815, name=worker, Ch 00000008, intr 00000000. MMU Fault",
         'audit: type=1701 audit(1.0:31): uid=0 pid=815 comm="worker" exe="/usr/bin/worker" sig=6 res=1',
     ],
     "dependency-failed": [
+        "nvme nvme1: Failed reconnect attempt 5",
         "CIFS: VFS: \\\\nas has not responded in 180 seconds. Reconnecting...",
         "drbd store node2: conn( Connected -> NetworkFailure ) peer( Secondary -> Unknown )",
         "CIFS: VFS: Error connecting to socket. Aborting operation.",
