@@ -234,6 +234,20 @@ def test_error_that_the_hardware_corrected_is_a_warning_and_one_that_it_did_not_
         assert finding.severity.value == severity, text
 
 
+@pytest.mark.parametrize(
+    ("program", "text", "device"),
+    [
+        ("smartd", "Device: /dev/nvme0, Critical Warning (0x04): Reliability", "nvme0"),
+        ("smartd", "Device: /dev/sdb [SAT], unable to open ATA device", "sdb"),
+        ("multipathd", "checker failed path sdb in map mpatha", "sdb"),
+        ("multipathd", "checker failed path 8:16 in map mpatha", "multipathd.service"),
+    ],
+)
+def test_disk_that_a_daemon_speaks_of_is_named_as_the_kernel_names_it(program, text, device):
+    (finding,) = judged(LineJudge(Low()), 1e6, text, unit=f"{program}.service", identifier=program)
+    assert finding.subjects[0].name == device
+
+
 def test_corrected_errors_of_a_bus_are_told_only_where_they_are_many():
     judge, told = LineJudge(Low()), []
     text = "pcieport 0000:00:1c.0: AER: Correctable error message received from 0000:02:00.0"
