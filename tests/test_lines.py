@@ -758,6 +758,23 @@ def test_name_that_looks_like_a_directory_that_is_down_hides_no_guess(host, trie
     assert "known.auth-bruteforce" in rules(found)
 
 
+def test_key_that_nobody_could_look_up_was_no_guess_but_passwords_after_it_are(host):
+    def login(number, last):
+        found = host.sshd(f"AuthorizedKeysCommand /etc/ssh/fetch-keys ann {last}", pid=number)
+        text = f"Connection closed by authenticating user ann 192.0.2.7 port {number} [preauth]"
+        return found + host.sshd(text, pid=number) + host.wait(2)
+
+    down = [one for n in range(1, 30) for one in login(n, "failed, status 7")]
+    assert "known.auth-bruteforce" not in rules(down)
+    assert "known.auth-bruteforce" in rules([one for n in range(30, 60) for one in login(n, "is slow today")])
+    again = type(host)()
+    found = []
+    for pid in range(100, 110):
+        found += again.sshd("AuthorizedKeysCommand /etc/ssh/fetch-keys ann failed, status 1", pid=pid)
+        found += again.sshd("Failed password for ann from 192.0.2.9 port 4000 ssh2", pid=pid)
+    assert "known.auth-bruteforce" in rules(found)
+
+
 def test_module_that_refuses_before_the_next_one_accepts_has_seen_no_guess(host):
     def login(number):
         found = host.sshd(f"pam_unix(sshd:auth): {PAM}  user=ann".format(number), pid=number)

@@ -9,7 +9,7 @@ from daemon.tiers.oddities import READ_AT, UNREAD
 from models.templates import Template
 
 WEAK_PER_SECOND, WEAK_PER_MINUTE, KNOWN_PER_SECOND = 10, 60, 50
-UNREAD_PER_MINUTE, UNREAD_OF_ONE = 60, 20  # of the whole host, of one writer
+UNREAD_PER_MINUTE, UNREAD_OF_ONE = 60, 40  # of the whole host, of one writer
 
 
 class Unread:

@@ -25,6 +25,8 @@ PER_ADDRESS = 5  # sshd allows six guesses a connection (MaxAuthTries), a person
 OVERALL = 20
 TARGETED = 0.8  # of all attempts: then somebody is after one user, or one service
 QUIET_S = 5.0  # or three times the usual gap: then the attack is over or rests, and its total is told
+KEY_UNCHECKED = "key-unchecked"
+UNCHECKED = frozenset({"login-unchecked", KEY_UNCHECKED})
 UNCHECKED_S = 5.0  # between what a PAM module says of its directory and what the service makes of it
 REMEMBER_S = 600.0  # a success this long after the guessing still belongs to it, and a pid is reused later
 ADDRESSES_MAX = 1024
@@ -57,7 +59,7 @@ class Attempt(NamedTuple):
 class _Connection:
     """One process that talks to one peer; how often each witness spoke of a failure."""
 
-    __slots__ = ("counted", "key", "recent", "t", "told", "unchecked_t")
+    __slots__ = ("counted", "hints", "key", "recent", "t", "told", "unchecked_t")
 
     def __init__(self, key: str, t: float) -> None:
         self.t = t
@@ -67,14 +69,14 @@ class _Connection:
         """The pid is somebody else's from now on."""
         self.key = key
         self.told: dict[Told, int] = {"password": 0, "pam": 0, "hint": 0}
-        self.counted = 0
+        self.counted, self.hints = 0, 1  # attempts so far; how many of them hints may tell
         self.recent: deque[tuple[float, int, bool]] = deque(maxlen=8)  # when, how many, whether everywhere
         self.unchecked_t = -UNCHECKED_S  # when it was said last that a password could not be checked
 
     def add(self, attempt: Attempt) -> int:
         """How many attempts are new: each witness tells all of them, hints tell one at most."""
         self.told[attempt.told] += attempt.number
-        attempts = max(self.told["password"], self.told["pam"], min(1, self.told["hint"]))
+        attempts = max(self.told["password"], self.told["pam"], min(self.hints, self.told["hint"]))
         new, self.counted = attempts - self.counted, attempts
         return 0 if self.t - self.unchecked_t < UNCHECKED_S else new
 
@@ -201,13 +203,15 @@ class Logins:
             return _overall(self._everybody) if self._everybody.due(t) else None
         return None
 
-    def unchecked(self, pid: int, t: float) -> None:
-        """A process says that it could not check a password: what it tells of just now was no guess."""
+    def unchecked(self, pid: int, t: float, what: str) -> None:
+        """A process could not check a password: what it tells of just now was no guess. Or only a key."""
         if not pid:
             return
         connection = self._connection(pid, "", t)
-        self._retract(connection, t - UNCHECKED_S, connection.counted)
-        connection.unchecked_t = t
+        connection.hints = 0
+        if what != KEY_UNCHECKED:
+            self._retract(connection, t - UNCHECKED_S, connection.counted)
+            connection.unchecked_t = t
 
     def accepted(self, attempt: Attempt, t: float) -> Breach | None:
         """A login succeeded; a breach if its address had been guessing."""

@@ -15,7 +15,7 @@ from daemon.messages import MAX_NAME, MAX_TEXT, Event, Finding, Line, Stamp, Sub
 from daemon.subjects import label_of
 from daemon.tiers.conditions import SPEAKS, Breach, Conditions
 from daemon.tiers.crashes import Crashes
-from daemon.tiers.logins import Attempt, Logins, Told
+from daemon.tiers.logins import UNCHECKED, Attempt, Logins, Told
 from daemon.tiers.places import Places
 from daemon.tiers.privileges import Privileges
 from daemon.tiers.reasons import Reasons, due_to
@@ -84,8 +84,8 @@ class Meanings:
             reading = read(message, line.text)
             if reading is None or not _about_itself(message, reading, line):
                 continue
-            if message.repeat == "login-unchecked":
-                self._logins.unchecked(line.pid if line.trusted else 0, t)
+            if message.repeat in UNCHECKED:
+                self._logins.unchecked(line.pid if line.trusted else 0, t, message.repeat)
                 continue
             if fitting is None and message.slug in self._endings:
                 fitting = message, reading  # unless another entry knows why
