@@ -189,7 +189,7 @@ def versions() -> dict[str, Any]:
         "commit": commit,
         "taxonomy": TAXONOMY_VERSION,
         "python": platform.python_version(),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],  # its build says more of the place than of the run
         "recorded": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
