@@ -168,14 +168,18 @@ def hushing(silences: Iterable[KeepSilence], finding: Finding, wall: float) -> b
     return False
 
 
+def whom(incident: Incident) -> str:
+    """Whom a silence of an incident is about: its first culprit, whatever number its process has then."""
+    return _PROCESS_ID.sub("", incident.culprits[0].name) if incident.culprits else ""
+
+
 def after_verdict(incident: Incident, findings: Iterable[Finding], user: str, at: float) -> KeepSilence:
     """What a bad verdict keeps quiet on this host: the incident's class and culprit, and its templates."""
-    culprit = incident.culprits[0].name if incident.culprits else ""
     templates = dict.fromkeys(one.template for one in findings if one.template and not one.ended)
     return KeepSilence(
         id=blake2b(f"verdict|{incident.id}".encode(), digest_size=3).hexdigest(),
         fault_class=incident.fault_class.value,
-        unit=_PROCESS_ID.sub("", culprit),
+        unit=whom(incident),
         start=at,
         end=None,
         recurring="",

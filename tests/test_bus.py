@@ -259,6 +259,28 @@ def test_producer_may_start_long_before_its_consumer(tmp_path):
     wire.close()
 
 
+def test_what_cannot_be_written_down_is_lost_and_named_and_takes_nothing_with_it():
+    box = Outbox()
+    box.offer([line(1), line(2, text="a\udcff.log"), line(3)])
+    carried = []
+    while parcel := box.seal(10):
+        carried += observation_decoder().decode(parcel.payload)
+    assert [one.text for one in carried] == ["line 1", "line 3"]
+    assert box.gap == {"journal": 1}
+
+
+def test_names_of_sources_are_bounded(monkeypatch):
+    monkeypatch.setattr("daemon.bus.outbox.MAX_TALLIED", 8)
+    box = Outbox()
+    box.offer([line(number, f"file:/{number}") for number in range(40)])
+    assert len(box.offered) == 9
+    assert box.offered.total() == 40
+    counted = Counter()
+    while parcel := box.seal(10):
+        counted.update({source: offered for source, (offered, _) in parcel.counts.items()})
+    assert counted == box.offered
+
+
 def test_offered_is_delivered_plus_gap_for_each_source_when_the_queue_overflowed(edge):
     edge.stop_consumer()
     for i in range(MAX_SAMPLES + 250):

@@ -1,3 +1,4 @@
+import json
 import os
 from datetime import datetime
 from pathlib import Path
@@ -195,6 +196,15 @@ def test_a_pattern_finds_new_files_but_not_rotated_ones(tmp_path):
     (tmp_path / "b.log").write_text("three\n")
     (tmp_path / "c.log.gz").write_bytes(b"\x1f\x8b")
     assert sorted(follower.texts(25)) == ["three", "two"]
+
+
+def test_a_name_that_nobody_can_write_down_is_left_alone(tmp_path):
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff.log")).write_text("old\n")
+    (tmp_path / "b.log").write_text("old\n")
+    follower = Follower(tmp_path / "*.log")
+    append(tmp_path / "b.log", "one\n")
+    assert follower.texts() == ["one"]
+    json.loads(follower.collector.position() or "{}")
 
 
 def test_too_many_files_are_named_once(tmp_path):

@@ -99,8 +99,20 @@ def test_storm_is_scanned_up_to_a_bound_newest_first(proc, monkeypatch):
     pids, unscanned = candidates(proc, known=[960, 1, 77777])
     assert len(pids) == 20
     assert set(pids[:2]) == {960, 1}
-    assert pids[2:] == list(range(30049, 30031, -1))
+    assert pids[2:15] == list(range(30049, 30036, -1))
     assert unscanned == 100 + 9 - 20
+
+
+def test_in_a_storm_the_old_ones_are_looked_at_in_turn(proc, monkeypatch):
+    monkeypatch.setattr(processes, "MAX_SCANNED", 20)
+    for pid in range(30000, 30100):
+        (proc / str(pid)).mkdir()
+    looked = set()
+    for turn in range(20):
+        pids, _ = candidates(proc, [960, 1], turn)
+        assert len(set(pids)) == 20
+        looked |= set(pids)
+    assert looked == {int(path.name) for path in proc.iterdir() if path.name.isdigit()}
 
 
 def test_snapshot_of_a_recorded_host(proc):

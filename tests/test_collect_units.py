@@ -177,6 +177,23 @@ def test_number_of_groups_is_bounded_and_said(hybrid):
     reader.close()
 
 
+def test_group_that_is_only_new_to_us_brings_no_life_of_counters(sys):
+    inner = sys / "fs/cgroup/docker"
+    (inner / "abc").mkdir(parents=True)
+    for name, text in (("cpu.stat", "usage_usec 9000000000\n"), ("memory.events", "oom 3\noom_kill 3\n")):
+        (inner / name).write_text(text)
+        (inner / "abc" / name).write_text(text.replace("9", "1").replace("3", "0"))
+    reader = UnitReader(sys)
+    reader.open()
+    read(reader, 1.0)
+    shutil.rmtree(inner / "abc")
+    reader._search_at = 0.0
+    found = of(read(reader, 2.0), "/docker") | of(read(reader, 3.0), "/docker")
+    assert found.get("unit.oom_kills", 0.0) == 0.0
+    assert found.get("unit.cpu", 0.0) == 0.0
+    reader.close()
+
+
 def test_missing_controllers_are_named(tmp_path):
     root = tmp_path / "fs/cgroup"
     root.mkdir(parents=True)

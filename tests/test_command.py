@@ -219,6 +219,13 @@ def test_silence_of_everything_for_ever_is_refused(state, capsys):
     assert "everything" in capsys.readouterr().err
 
 
+def test_name_that_looks_like_markup_is_listed_as_it_is(state, capsys):
+    assert run(state, "silence", "add", "--class", "cpu-saturation", "--unit", "[/x]", "--for", "2h") == 0
+    capsys.readouterr()
+    assert run(state, "silence", "list") == 0
+    assert "[/x]" in capsys.readouterr().out
+
+
 def test_recurring_silence_is_checked(state, capsys):
     assert run(state, "silence", "add", "--recurring", "someday 2-4") == 2
     assert "someday" in capsys.readouterr().err

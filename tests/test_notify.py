@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import socket
@@ -46,8 +47,8 @@ def incident(name="i1", revision=1, **changes):
     return make_incident(name, T0, **(fields | changes))
 
 
-def closed(name="i1", revision=2, at=T0 + 50):
-    return incident(name, revision, state="closed", closed_at=at, updated_at=at)
+def closed(name="i1", revision=2, at=T0 + 50, **changes):
+    return incident(name, revision, **({"state": "closed", "closed_at": at, "updated_at": at} | changes))
 
 
 def delivery(target="hook", state="open", severity="error", name="i1", *, ok=True):
@@ -57,8 +58,8 @@ def delivery(target="hook", state="open", severity="error", name="i1", *, ok=Tru
 class Desk:
     """A planner with a clock that the test moves."""
 
-    def __init__(self, channels=("hook",), **settings):
-        self.planner = Planner(Notify(**settings), channels)
+    def __init__(self, channels=("hook",), firing=(), **settings):
+        self.planner = Planner(Notify(**settings), channels, firing)
         self.mono, self.silences = 1000.0, []
 
     def plan(self, *states, advised=("i1",), after=0.0):
@@ -147,6 +148,36 @@ def test_what_is_beyond_the_hourly_limit_comes_as_one_digest():
     assert sorted(one.incident.id for one in plan.digest) == ["i3", "i4", "i5", "i6", "i7"]
     assert desk.plan(*over, advised=names, after=3600).digest == []
     assert desk.reasons(incident("new"), advised=("new",)) == [("new", "opened")]
+
+
+def test_what_waits_for_the_digest_is_told_though_it_was_over_long_before():
+    desk = Desk(per_hour=1, digest_s=3600.0)
+    assert desk.reasons(incident("first"), incident("i1"), advised=("first", "i1")) == [("first", "opened")]
+    over = closed("i1", at=T0 + 60)
+    assert desk.plan(over, incident("first"), after=1800).digest == []
+    assert [one.incident.id for one in desk.plan(over, incident("first"), after=1801).digest] == ["i1"]
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        State(closed(), acknowledged=True, deliveries=[delivery("alertmanager")]),
+        State(closed(quieted="s1"), acknowledged=False, deliveries=[delivery("alertmanager")]),
+        State(closed(state="merged"), acknowledged=False, deliveries=[delivery("alertmanager")]),
+        State(
+            closed(severity=Severity.INFO),
+            acknowledged=False,
+            deliveries=[delivery("alertmanager")],
+        ),
+    ],
+)
+def test_what_fires_is_resolved_whatever_became_of_the_incident(ended):
+    desk = Desk(("hook", "alertmanager"), firing=("alertmanager",))
+    (notice,) = desk.plan(ended).notices
+    assert (notice.reason, notice.channels) == ("closed", ("alertmanager",))
+    assert desk.plan(ended, after=30).notices == []
+    untold = ended._replace(deliveries=[])
+    assert Desk(("alertmanager",), firing=("alertmanager",)).plan(untold).notices == []
 
 
 def test_limit_counts_what_an_earlier_process_sent():
@@ -338,18 +369,38 @@ def test_newer_letter_replaces_the_one_that_waits_for_its_next_try(tmp_path):
     assert len(office.outcomes) == 1
 
 
+def test_older_letter_that_failed_is_not_told_after_a_newer_one(tmp_path):
+    channel = hook(tmp_path, f"sleep 0.3; cat >> {tmp_path}/seen; grep -q 2 {tmp_path}/seen")
+    office = Office()
+    office.post.add(hook_letter(channel, document={"n": 1}), office.now())
+    office.post.step(office.now())
+    office.post.add(hook_letter(channel, document={"n": 2}), office.now())
+    office.work()
+    office.ahead += 3600
+    office.work(limit_s=0.5, until=lambda _: False)
+    assert (tmp_path / "seen").read_text() == '{"n":1}{"n":2}'
+
+
 class Inbox(HTTPServer):
     """A real HTTP server on loopback that keeps what it is sent."""
 
-    def __init__(self, status=200):
-        self.letters, self.paths = [], []
+    def __init__(self, status=200, location=""):
+        self.letters, self.paths, self.logins = [], [], []
         inbox = self
 
         class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                inbox.paths.append(f"GET {self.path}")
+                self.send_response(200)
+                self.end_headers()
+
             def do_POST(self):
                 inbox.paths.append(self.path)
+                inbox.logins.append(self.headers["Authorization"])
                 inbox.letters.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
                 self.send_response(status)
+                if location:
+                    self.send_header("Location", location)
                 self.end_headers()
 
             def log_message(self, *_):
@@ -415,6 +466,24 @@ def test_alertmanager_gets_one_alert_an_incident_that_ends_when_it_is_over(offic
     assert firing["annotations"] == {"summary": "t", "description": "b", "severity": "error"}
     assert datetime.fromisoformat(firing["endsAt"]) > datetime.now(UTC) + timedelta(days=6)
     assert datetime.fromisoformat(resolved["endsAt"]).timestamp() == T0 + 50
+
+
+def test_redirect_is_no_delivery_and_gives_the_password_to_nobody(office):
+    elsewhere = Inbox()
+    inbox = Inbox(302, f"http://localhost:{elsewhere.server_port}/login")
+    office.post.add(alert_letter(f"http://user:hunter2@127.0.0.1:{inbox.server_port}"), office.now())
+    ((_, outcome),) = office.work()
+    inbox.shutdown(), elsewhere.shutdown()
+    assert (outcome.ok, outcome.final) == (False, True)
+    assert elsewhere.paths == []
+
+
+def test_password_with_letters_that_an_address_cannot_hold_is_sent_as_it_is(office):
+    inbox = Inbox()
+    office.post.add(alert_letter(f"http://user:p%40ss@127.0.0.1:{inbox.server_port}"), office.now())
+    office.work()
+    inbox.shutdown()
+    assert base64.b64decode(inbox.logins[0].removeprefix("Basic ")) == b"user:p@ss"
 
 
 @pytest.mark.parametrize(("status", "final"), [(500, False), (429, False), (400, True)])

@@ -227,6 +227,15 @@ def test_flood_of_lines_is_cut_each_second_and_counted_in_the_stream(tmp_path):
     assert writer.counters["lines_left_out"] == 2850
 
 
+def test_lines_of_the_boot_before_hold_back_none_of_this_one(tmp_path):
+    writer = SegmentWriter(tmp_path, 14, 512, lines_per_s=50)
+    writer.write([Line(at(2_600_000, boot="a" * 32), "journal", "last words")], at(0))
+    for second in range(200):
+        writer.write([line(second, f"tick {second}"), sample(second)], at(second))
+    writer.close()
+    assert writer.counters["lines_left_out"] == 0
+
+
 def test_oldest_segments_go_when_the_quota_is_reached(tmp_path):
     noise = random.Random(1)
     writer = SegmentWriter(tmp_path, 14, 1)

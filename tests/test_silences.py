@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from daemon.errors import ConfigError
 from daemon.messages import Culprit, KeepSilence
-from daemon.silences import Weekly, after_verdict, check, holds, matches, parse_recurring, quieting
+from daemon.silences import Weekly, after_verdict, check, holds, matches, parse_recurring, quieting, whom
 from models.taxonomy import FaultClass, SubjectKind
 from tests.fixtures.incidents import make_incident
 
@@ -191,3 +191,13 @@ def test_bad_verdict_on_a_process_holds_for_its_next_pid():
     first = incident(FaultClass.SERVICE_CRASH, Culprit(SubjectKind.PROCESS, "worker[12]", 1.0))
     again = incident(FaultClass.SERVICE_CRASH, Culprit(SubjectKind.PROCESS, "worker[99]", 1.0))
     assert quieting([after_verdict(first, [], "me", 10.0)], again, 11.0)
+
+
+def test_a_silence_is_of_a_program_whatever_its_number_is_next_time():
+    stress = Culprit(SubjectKind.PROCESS, "stress[1234]", 1.0)
+    found = make_incident("i1", 1e9, culprits=[stress])
+    assert whom(found) == "stress"
+    kept = KeepSilence("s1", found.fault_class.value, whom(found), 0.0, 60.0, "", "", "alice")
+    for name, quiet in (("stress[1234]", True), ("stress[5678]", True), ("stress1", False)):
+        other = Culprit(SubjectKind.PROCESS, name, 1.0)
+        assert matches(kept, found.fault_class.value, [other]) is quiet

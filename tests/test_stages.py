@@ -321,6 +321,24 @@ def test_intervals_are_aligned_to_whole_multiples():
     assert readers.all[1].due_s % 5.0 == 0.0
 
 
+def test_an_interval_that_a_read_changes_holds_for_the_next_one():
+    class Trying(Scripted):
+        interval_s = 30.0
+
+        def read(self, at):
+            self.interval_s = 1.0 if self.interval_s == 30.0 else 30.0
+            return []
+
+    readers = Readers([Trying()], log.StageLog("test"))
+    readers.open()
+    (reader,) = readers.all
+    at = type(now())("b", reader.due_s, 0.0)
+    readers.read(reader, at)
+    assert reader.due_s - at.mono <= 1.0
+    readers.read(reader, type(at)("b", reader.due_s, 0.0))
+    assert reader.due_s - at.mono > 1.0
+
+
 def test_message_that_breaks_the_work_does_not_hide_its_neighbours():
     errors = []
     result = work_through(lambda batch: [10 // n for n in batch], [5, 0, 2], errors.append)

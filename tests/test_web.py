@@ -185,6 +185,19 @@ def test_templates_that_are_new_rare_or_silent(tmp_path):
     assert found.lines == len(told)
 
 
+def test_of_too_many_lines_the_latest_are_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, "LINES_MAX", 200)
+    writer = SegmentWriter(tmp_path, 14, 512)
+    for second in range(0, 9000, 20):
+        writer.write([said(second, f"served request {second}")], said(second, "").at)
+    writer.write([said(9000, "disk sdb has gone away", priority=2)], said(9000, "").at)
+    writer.close()
+    found = lines.overview(tmp_path, NOW - 3600, NOW + 9010)
+    assert found.lines == 200
+    assert found.since == NOW + 9000 - 199 * 20
+    assert found.silent == []
+
+
 def test_damaged_store_is_said_and_not_a_traceback(settings):
     settings.store.write_bytes(b"no store" * 5000)
     with served(settings) as port:
@@ -285,7 +298,7 @@ def test_nothing_is_changed_by_a_get(browser, settings):
     assert untouched(settings)
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8470", "", "127.0.0.1.evil.example"])
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8470", "", "127.0.0.1.evil.example", "["])
 def test_name_that_was_made_to_point_here_is_refused(browser, host):
     assert browser.get("/", Host=host).status == 421
 

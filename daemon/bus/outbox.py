@@ -81,7 +81,9 @@ class Outbox:
 
     def offer(self, messages: Sequence[Struct]) -> int:
         """Take messages in; the ticket returned is acknowledged when all up to here are."""
-        self.offered.update(map(source_of, messages))
+        for source, count in Counter(map(source_of, messages)).items():
+            known = source in self.offered or len(self.offered) < MAX_TALLIED
+            self.offered[source if known else OTHER_SOURCES] += count
         for message in messages:
             self.ticket += 1
             if type(message) is Line:
@@ -104,13 +106,13 @@ class Outbox:
         is lost and counted.
         """
         while entries := [self._next() for _ in range(min(limit, len(self)))]:
-            payload = encode([message for _, message in entries])
-            while len(payload) > MAX_BATCH_BYTES and len(entries) > 1:
+            payload = _encoded(entries)
+            while not payload and len(entries) > 1:
                 middle = len(entries) // 2
                 self._put_back(entries[middle:])
                 del entries[middle:]
-                payload = encode([message for _, message in entries])
-            if len(payload) <= MAX_BATCH_BYTES:
+                payload = _encoded(entries)
+            if payload:
                 return Parcel(payload, self._count([message for _, message in entries]), entries[-1][0])
             self._lose(entries[0][1])
         return None
@@ -135,7 +137,7 @@ class Outbox:
                 self._characters += len(entry[1].text)
 
     def _count(self, messages: Sequence[Struct]) -> dict[str, tuple[int, int]]:
-        counts = {source: (n, 0) for source, n in Counter(map(source_of, messages)).items()}
+        counts = {source: (n, 0) for source, n in Counter(map(self._name, messages)).items()}
         for source, n in self._dropped.items():
             counts[source] = (counts.get(source, (0, 0))[0] + n, n)
         self._dropped.clear()
@@ -150,9 +152,23 @@ class Outbox:
         self._others.append((self.ticket, line))
 
     def _lose(self, message: Struct) -> None:
-        source = source_of(message)
+        source = self._name(message)
         self.gap[source] += 1
         self._dropped[source] += 1
+
+    def _name(self, message: Struct) -> str:
+        """What it was counted under when it was offered."""
+        source = source_of(message)
+        return source if source in self.offered else OTHER_SOURCES
+
+
+def _encoded(entries: Sequence[tuple[int, Struct]]) -> bytes:
+    """The messages as bytes; none where that is too much, or holds what cannot be written."""
+    try:
+        payload = encode([message for _, message in entries])
+    except UnicodeEncodeError:  # a lone surrogate, of a file's name
+        return b""
+    return payload if len(payload) <= MAX_BATCH_BYTES else b""
 
 
 def source_of(message: Struct) -> str:

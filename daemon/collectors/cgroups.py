@@ -91,6 +91,8 @@ class Groups:
     def __init__(self, layout: Layout) -> None:
         self._trees = [str(tree) for tree in layout.trees]
         self._links: dict[str, int] = {}
+        self._met: set[str] = set()
+        self.met: set[str] = set()  # all that the search before the last one came by, counted or not
         self.unreadable = ""
         self.cut = False
 
@@ -110,6 +112,7 @@ class Groups:
     def find(self) -> dict[str, str]:
         """Label by relative path of every group worth accounting, bounded."""
         self._links = {}
+        self.met, self._met = self._met, set()
         self.unreadable, self.cut = "", False
         found: dict[str, str] = {}
         for tree in self._trees:
@@ -131,6 +134,7 @@ class Groups:
                 found.setdefault(relative, unit_of_path(relative))
             for name in children:
                 path = f"{relative}/{name}"
+                self._met.add(path)
                 unit = name.removeprefix("_")
                 if unit.endswith(_UNIT):
                     if not unit.endswith(_QUIET):

@@ -116,7 +116,7 @@ class FileCollector:
         if not glob.has_magic(self._pattern):
             return [self._pattern]
         found = glob.iglob(self._pattern)  # noqa: PTH207 - Path.glob takes no absolute pattern
-        return sorted(path for path in found if not path.endswith(_COMPRESSED))
+        return sorted(path for path in found if not path.endswith(_COMPRESSED) and _is_text(path))
 
     def _is_renamed(self, path: Path) -> bool:
         """Whether a new name is that of a file which was followed under another one."""
@@ -170,3 +170,12 @@ def _decode_position(position: str) -> dict[str, Saved]:
         return msgspec.json.decode(position, type=dict[str, Saved])
     except (msgspec.MsgspecError, ValueError):
         return {}
+
+
+def _is_text(path: str) -> bool:
+    """Whether a name can be told: one that is no UTF-8 stands in no message and no saved position."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

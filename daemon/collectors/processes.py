@@ -95,8 +95,8 @@ def _is_word(argument: bytes) -> bool:
     )
 
 
-def candidates(proc: Path, known: Iterable[int]) -> tuple[list[int], int]:
-    """Process ids to look at and how many are left out: the biggest known ones, then the newest."""
+def candidates(proc: Path, known: Iterable[int], turn: int = 0) -> tuple[list[int], int]:
+    """Process ids to look at and how many are left out: the biggest known ones, the newest, some in turn."""
     pids = [int(name) for name in os.listdir(proc) if name.isdigit()]  # noqa: PTH208 - names only
     if len(pids) <= MAX_SCANNED:
         return pids, 0
@@ -108,7 +108,13 @@ def candidates(proc: Path, known: Iterable[int]) -> tuple[list[int], int]:
     pids.sort(key=lambda pid: pid - newest if pid <= newest else pid - newest - (1 << 22), reverse=True)
     first = set(known)
     chosen = [pid for pid in pids if pid in first][: MAX_SCANNED // 2]
-    chosen += [pid for pid in pids if pid not in first][: MAX_SCANNED - len(chosen)]
+    rest = [pid for pid in pids if pid not in first]
+    share = MAX_SCANNED // 4
+    newest_first = MAX_SCANNED - len(chosen) - share
+    chosen += rest[:newest_first]
+    older = rest[newest_first:]
+    at = turn * share % max(1, len(older))
+    chosen += (older[at:] + older[:at])[:share]
     return chosen, len(pids) - len(chosen)
 
 

@@ -5,6 +5,8 @@ A disk that sleeps is left asleep (`-n standby`).
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import shutil
 import subprocess
@@ -125,9 +127,11 @@ class SmartReader:
         if child.poll() is None:
             if mono < until:
                 return
-            child.kill()
-            child.wait()
-            self._notes.append(Note(f"smart.{name}", "error", f"no answer within {_TIMEOUT_S:.0f} s"))
+            if until != math.inf:  # it dies when the disk lets go of it, which may take minutes
+                child.kill()
+                self._child = (name, child, output, math.inf)
+                self._notes.append(Note(f"smart.{name}", "error", f"no answer within {_TIMEOUT_S:.0f} s"))
+            return
         self._child = None
         with output:
             data = os.pread(output.fileno(), _MAX_OUTPUT, 0)
@@ -149,6 +153,7 @@ class SmartReader:
         if self._child:
             _, child, output, _ = self._child
             child.kill()
-            child.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(0.1)
             output.close()
             self._child = None

@@ -20,6 +20,7 @@ from daemon.collectors.sockets import Connections, scan
 from daemon.messages import Event, Observation, Process, Snapshot, Stamp
 
 _SLICE_S = 0.015
+_PROC = Path("/proc")
 _JUMP_GAP_S = 2.0
 _JUMPS_MAX = 4.0  # jumps in a row that get a snapshot at once; then one for every _JUMP_REFILL_S
 _JUMP_REFILL_S = 15.0
@@ -119,6 +120,7 @@ class ProcessCollector:
         self._begun_at = 0.0
         self._next_at = 0.0
         self._biggest: list[int] = []
+        self._turn = 0  # passes so far
         self._credit = (0.0, _JUMPS_MAX)  # as of when, and how many
         self._notes: list[Note] = []
         self._told: set[str] = set()
@@ -169,7 +171,8 @@ class ProcessCollector:
 
     def _steps(self, now: Stamp, reason: Literal["interval", "jump"], *, sockets: bool) -> Iterator[None]:
         seen: list[Seen] = []
-        pids, unscanned = candidates(self._proc, self._biggest)
+        self._turn += 1
+        pids, unscanned = candidates(self._proc, self._biggest, self._turn)
         yield from self._scanner.scan(pids, _uptime_of(self._proc, now.mono), now.mono, seen)
         counts, parents = count(seen)
         if unscanned:
@@ -210,7 +213,12 @@ class ProcessCollector:
 
 
 def _uptime_of(proc: Path, mono: float) -> float:
-    """Seconds since boot on the clock of the processes' start times, which counts suspended time."""
+    """Seconds since boot on the clock of the processes' start times, which counts suspended time.
+
+    Where containers are shown their own uptime (lxcfs), start times are the host's all the same.
+    """
+    if proc == _PROC:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
     try:
         return float((proc / "uptime").read_bytes().split()[0])
     except (OSError, ValueError, IndexError):

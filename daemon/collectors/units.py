@@ -115,7 +115,8 @@ class UnitReader:
             group = self._group(path, found[path])
             if group:
                 self._known[path] = group
-                if self._searched_at and mono > self._searched_at:
+                new = path not in self._groups.met and not self._groups.cut
+                if new and self._searched_at and mono > self._searched_at:
                     group.begin_at(max(self._searched_at, mono - 1.0))
         self._searched_at = mono
         if len(fresh) > room or self._groups.cut:

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from msgspec.structs import replace
 from rich.table import Table
+from rich.text import Text
 
 from daemon import answers
 from daemon.answers import new_silence
@@ -157,7 +158,7 @@ def silence_list(
     for heading in ("id", "what", "by", "reason"):
         table.add_column(heading)
     for one in found:
-        table.add_row(one.id, describe(one, now), one.user, one.reason)
+        table.add_row(*(Text(cell) for cell in (one.id, describe(one, now), one.user, one.reason)))
     console().print(table if found else "No silence.")
 
 

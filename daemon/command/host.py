@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from daemon.command import times
 from daemon.command.checks import examine
@@ -42,7 +43,7 @@ def doctor(
     else:
         table = Table(box=None, pad_edge=False, show_header=False)
         for check in checks:
-            table.add_row(MARKS[check.state], check.name, check.text, f"[dim]{check.remedy}[/]")
+            table.add_row(MARKS[check.state], check.name, Text(check.text), Text(check.remedy, style="dim"))
         console().print(table)
     if any(check.state == "problem" for check in checks):
         sys.stdout.flush()

@@ -160,6 +160,8 @@ def _plots(plots: Mapping[str, Sequence[float]]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, values in plots.items():
         table.add_row(
-            f"  {name}", Text(sparkline(values), style="cyan"), f"{min(values):.3g} to {max(values):.3g}"
+            Text(f"  {name}"),
+            Text(sparkline(values), style="cyan"),
+            f"{min(values):.3g} to {max(values):.3g}",
         )
     return table

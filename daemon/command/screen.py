@@ -24,6 +24,7 @@ from daemon.command.history import metric_plots
 from daemon.command.session import Session, operator
 from daemon.errors import HauswartError
 from daemon.messages import Incident
+from daemon.silences import whom
 from daemon.status import StageView, running_stages
 from models.taxonomy import Severity
 
@@ -233,7 +234,7 @@ class Watch(App[None]):
         incident, now = self.incident, time.time()
         if incident is None:
             return
-        unit = incident.culprits[0].name if incident.culprits else ""
+        unit = whom(incident)
         kept = new_silence(
             fault_class=incident.fault_class, unit=unit, start=now, end=now + SNOOZE_S, user=operator(),
             reason="snoozed",

@@ -33,6 +33,7 @@ MAX_AT_ONCE = 4
 MAX_WAITING = 256
 BACKOFF_S = (5.0, 30.0, 120.0, 600.0, 1800.0)  # then it has failed for good
 MAX_TARGETS_BYTES = 1 << 16
+ALERTMANAGER = "alertmanager"  # to whom an alert fires until it is resolved
 CREDENTIAL = "hauswart.targets"  # as units/hauswart-notify.service loads it
 
 
@@ -44,6 +45,7 @@ class Channel:
     argv: tuple[str, ...] = field(repr=False)
     url: str = field(default="", repr=False)
     whole: bool = False  # it reads the incident itself beside title and text
+    fires: bool = False  # what it was told stays in force until it hears of the end
 
 
 class Outcome(NamedTuple):
@@ -69,7 +71,7 @@ def channels_of(settings: Notify, otlp: str = "") -> list[Channel]:
     found = [Channel("hook", tuple(settings.hook))] if settings.hook else []
     urls = [*settings.targets, *_read_targets(settings.targets_file), *_read_targets(_credential())]
     for name, key, url in (
-        ("alertmanager", "notify.alertmanager", settings.alertmanager),
+        (ALERTMANAGER, "notify.alertmanager", settings.alertmanager),
         ("otlp", "metrics.otlp", otlp),
     ):
         found += [over_http(name, url, key)] if url else []
@@ -89,7 +91,13 @@ def over_http(name: str, url: str, key: str) -> Channel:
     """A channel whose sender, `daemon.notify.NAME`, posts JSON; raises ConfigError."""
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"{key} is no http address", hint="http://127.0.0.1:PORT")
-    return Channel(name, (sys.executable, "-P", "-m", f"daemon.notify.{name}"), url, whole=True)
+    return Channel(
+        name,
+        (sys.executable, "-P", "-m", f"daemon.notify.{name}"),
+        url,
+        whole=True,
+        fires=name == ALERTMANAGER,
+    )
 
 
 def _credential() -> str:
@@ -173,6 +181,8 @@ class Post:
         for attempt in [one for one in self._waiting if one.due <= mono]:
             if len(self._running) >= MAX_AT_ONCE:
                 break
+            if any(_same(running.attempt.letter, attempt.letter) for running in self._running):
+                continue  # in the order in which it happened
             self._waiting.remove(attempt)
             self._start(attempt, mono)
         if self._running:
@@ -197,9 +207,17 @@ class Post:
         if outcome.ok or outcome.final or number >= len(BACKOFF_S):
             self._done(one, outcome)
             return
+        if any(_same(one, later.letter) for later in self._waiting):
+            return  # there is newer news of it
         pause_s = BACKOFF_S[number]
         self._tell(f"notification through {one.channel.name}: {outcome.error}; again in {pause_s:.0f} s")
         self._waiting.append(_Attempt(one, number + 1, mono + pause_s))
+
+
+def _same(one: Letter, other: Letter) -> bool:
+    """Whether two letters tell one channel of one incident."""
+    names = {name for name, _ in other.about}
+    return one.channel == other.channel and any(name in names for name, _ in one.about)
 
 
 class _Attempt(NamedTuple):

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from daemon.notify.channels import FAILED, NOT_UNDERSTOOD
 
@@ -33,14 +33,21 @@ def post(content_of: Content) -> int:
         sys.stderr.write(f"not understood: {type(error).__name__}\n")
         return NOT_UNDERSTOOD
     try:
-        with urllib.request.urlopen(prepared, timeout=TIMEOUT_S):  # noqa: S310  # http, see prepare
+        with urllib.request.build_opener(_NoRedirects).open(prepared, timeout=TIMEOUT_S):
             return 0
     except urllib.error.HTTPError as error:
         sys.stderr.write(f"answered {error.code}\n")
-        return NOT_UNDERSTOOD if 400 <= error.code < 500 and error.code != TOO_MANY else FAILED
+        return NOT_UNDERSTOOD if 300 <= error.code < 500 and error.code != TOO_MANY else FAILED
     except OSError as error:
         sys.stderr.write(f"not reached: {getattr(error, 'reason', error)}\n")
         return FAILED
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirected POST becomes a GET without its body, and takes user and password to whoever is named."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Nobody is asked; the answer stands as it is."""
 
 
 def prepare(url: str, path: str, content: bytes) -> urllib.request.Request:
@@ -53,6 +60,6 @@ def prepare(url: str, path: str, content: bytes) -> urllib.request.Request:
     bare = urlunsplit((parts.scheme, place, parts.path.rstrip("/") + path, "", ""))
     headers = {"Content-Type": "application/json"}
     if parts.username is not None:
-        login = base64.b64encode(f"{parts.username}:{parts.password or ''}".encode()).decode()
-        headers["Authorization"] = f"Basic {login}"
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
     return urllib.request.Request(bare, content, headers, method="POST")  # noqa: S310  # checked above

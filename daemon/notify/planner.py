@@ -60,10 +60,11 @@ class Planner:
     `mono` counts for the limits, `wall` only for silences and for what is old news.
     """
 
-    def __init__(self, settings: Notify, channels: Sequence[str]) -> None:
+    def __init__(self, settings: Notify, channels: Sequence[str], firing: Collection[str] = ()) -> None:
+        """`firing`: the channels to whom an incident is there until they hear of its end, come what may."""
         self._floor = Severity(settings.floor).rank
         self._per_hour, self._digest_s = settings.per_hour, settings.digest_s
-        self._channels = tuple(channels)
+        self._channels, self._firing = tuple(channels), frozenset(firing)
         self._sent: deque[float] = deque()
         self._handed: dict[tuple[str, str], Said] = {}
         self._seen: dict[str, float] = {}
@@ -114,11 +115,11 @@ class Planner:
 
     def _due(self, state: State, silences: Sequence[KeepSilence], wall: float) -> Notice | None:
         incident = state.incident
-        if incident.state == "merged" or incident.quieted or state.acknowledged:
-            return None
-        if incident.severity.rank < self._floor or quieting(silences, incident, wall):
-            return None
         reasons = {channel: self._reason(state, channel, wall) for channel in self._channels}
+        hushed = incident.state == "merged" or incident.quieted or state.acknowledged
+        if hushed or incident.severity.rank < self._floor or quieting(silences, incident, wall):
+            told = {name for name in self._firing if self._said(state, name)}
+            reasons = {name: one for name, one in reasons.items() if name in told and one == "closed"}
         due = [reason for reason in reasons.values() if reason]
         if not due:
             return None
@@ -127,9 +128,9 @@ class Planner:
 
     def _reason(self, state: State, channel: str, wall: float) -> Reason | None:
         incident, said = state.incident, self._said(state, channel)
-        if incident.state == "closed":
+        if incident.state != "open":
             ended = incident.updated_at if incident.closed_at is None else incident.closed_at
-            news = said is not None or wall - ended < MISSED_S
+            news = said is not None or incident.id in self._digest or wall - ended < MISSED_S
             return "closed" if news and not (said and said.closed) else None
         if said is None:
             return "opened"
@@ -137,7 +138,7 @@ class Planner:
 
     def _said(self, state: State, channel: str) -> Said | None:
         heard = [one for one in state.deliveries if one.target == channel]
-        found = [Said(Severity(one.severity).rank, one.state == "closed") for one in heard]
+        found = [Said(Severity(one.severity).rank, one.state != "open") for one in heard]
         handed = self._handed.get((state.incident.id, channel))
         found += [handed] if handed else []
         if not found:
@@ -169,6 +170,6 @@ class Planner:
         return pending
 
     def _hand_out(self, notice: Notice) -> None:
-        said = Said(notice.incident.severity.rank, notice.incident.state == "closed")
+        said = Said(notice.incident.severity.rank, notice.incident.state != "open")
         for channel in notice.channels:
             self._handed[notice.incident.id, channel] = said

@@ -135,7 +135,11 @@ class NotifyStage:
         wall, mono = time.time(), time.monotonic()
         reader, lang = self._reader, self._settings.language
         if self._planner is None:
-            self._planner = Planner(self._settings, list(self._channels))
+            self._planner = Planner(
+                self._settings,
+                list(self._channels),
+                [name for name, channel in self._channels.items() if channel.fires],
+            )
             moments = {one.at for one in reader.deliveries(since=wall - HOUR_S) if one.ok}
             self._planner.remember((wall - moment for moment in moments), mono)
         states = [

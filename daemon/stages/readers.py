@@ -93,12 +93,15 @@ class Readers:
         if not reader.is_open:
             return self._open(reader, at, first=False)
         interval_s = reader.collector.interval_s
-        if interval_s is not None and at.mono >= reader.due_s:
+        was_due = at.mono >= reader.due_s
+        if interval_s is not None and was_due:
             reader.due_s = _next_tick(at.mono, interval_s)
         try:
             observations = reader.collector.read(at)
         except Exception as error:  # noqa: BLE001  # one collector's error must not blind the others
             return [self._fail(reader, error, at)]
+        if (then_s := reader.collector.interval_s) is not None and then_s != interval_s:  # a try is under way
+            reader.due_s = _next_tick(at.mono, then_s) if was_due else min(reader.due_s, at.mono + then_s)
         if reader.failures and at.mono - reader.opened_s > FORGIVEN_AFTER_S:
             reader.failures = 0
         if reader.collector.fileno() is not None and not reader.collector.pending():

@@ -203,7 +203,7 @@ class StoreReader:
 
     def needing_notice(self, since: float, limit: int = 256) -> list[NoticeState]:
         """Incidents that are open or changed since a time, with what was said about them; oldest first."""
-        where = "state = 'open' OR (state = 'closed' AND updated_at >= ?) ORDER BY opened_at DESC LIMIT ?"
+        where = "state = 'open' OR updated_at >= ? ORDER BY opened_at DESC LIMIT ?"
         states = []
         with self._snapshot():
             for incident in self._sound(INCIDENTS, where, (since, limit)):

@@ -219,7 +219,7 @@ class LineCap:
     def __init__(self, lines_per_s: int) -> None:
         self.left_out = 0
         self._limit = lines_per_s
-        self._second = -1
+        self._boot, self._second = "", -1
         self._count = 0
         self._since = 0
 
@@ -228,10 +228,10 @@ class LineCap:
         kept: list[Observation] = []
         for one in batch:
             second = int(one.at.mono)
-            if second > self._second:
+            if second > self._second or one.at.boot != self._boot:  # a boot's last lines come after the next
                 if self._since:
                     kept.append(self._gap(now))
-                self._second, self._count = second, 0
+                self._boot, self._second, self._count = one.at.boot, second, 0
             if isinstance(one, Line):
                 self._count += 1
                 if self._count > self._limit:

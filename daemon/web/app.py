@@ -27,6 +27,7 @@ from daemon.pages.plots import figure
 from daemon.pages.words import Words
 from daemon.serving import trust_of
 from daemon.settings import Settings
+from daemon.silences import whom
 from daemon.store.reader import StoreReader
 from daemon.web import data, lines, series
 from daemon.web.guard import FIELD, App, Guard, Refusal, Visitor, check_token
@@ -150,7 +151,7 @@ class Pages:
         fault = asked.get("class", "") if asked.get("class", "") in set(FaultClass) else ""
         severity = asked.get("severity", "") if asked.get("severity", "") in set(Severity) else ""
         words, at = self._words(request), time.time()
-        days = min(3650, max(1, int(asked["days"]))) if asked.get("days", "").isdecimal() else 7
+        days = min(3650, max(1, int(asked["days"][:6]))) if asked.get("days", "").isdecimal() else 7
         with self._reader() as reader:
             found = reader.incidents(
                 since=at - days * 86400.0, fault_class=fault or None, severity=severity or None,
@@ -288,11 +289,10 @@ class Pages:
             found = self._find(reader, request)
         if found is None:
             return self._missing(request)
-        hours = min(720, max(1, int(form["hours"]))) if form.get("hours", "").isdecimal() else 1
+        hours = min(720, max(1, int(form["hours"][:6]))) if form.get("hours", "").isdecimal() else 1
         at, name = time.time(), _visitor(request).name
-        unit = found.culprits[0].name if found.culprits else ""
         kept = answers.new_silence(
-            fault_class=found.fault_class, unit=unit, start=at, end=at + hours * SNOOZE_S, user=name,
+            fault_class=found.fault_class, unit=whom(found), start=at, end=at + hours * SNOOZE_S, user=name,
             reason="snoozed",
         )  # fmt: skip
         answers.keep(self._settings, kept)

@@ -126,7 +126,10 @@ def _is_own_name(host: str, settings: Web) -> bool:
     """Whether the browser asked for a name of ours: else a site's own name was made to point here."""
     if settings.listen.startswith("unix:"):
         return True  # no browser opens it; the proxy before it knows its names
-    bare = urlsplit(f"//{host}").hostname or ""
+    try:
+        bare = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
     return is_loopback(bare) or bare in settings.hosts or (bare != "" and bare == _listen_host(settings))
 
 
@@ -165,7 +168,7 @@ def _same_origin(headers: dict[str, str]) -> bool:
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site is not None and site not in {"same-origin", "none"}:
         return False
-    return origin is None or urlsplit(origin).netloc == headers.get("host", "")
+    return origin is None or origin.partition("://")[2] == headers.get("host", "")
 
 
 def _cookie(headers: dict[str, str]) -> str:

@@ -6,6 +6,7 @@ Mined anew from the telemetry that is kept, by the low tier's miner, so that loo
 from __future__ import annotations
 
 import threading
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from daemon.replay import within
 from daemon.store.segments import SegmentReader, overlapping
 from models.templates import Miner, Template
 
-LINES_MAX = 50_000  # two seconds of mining; the newest are left out, so that what is old is not called new
+LINES_MAX = 50_000  # two seconds of mining
 NEW_S = 3600.0
 RARE = 2
 TEXT_MAX = 512
@@ -79,14 +80,19 @@ def overview(telemetry: Path, since: float, until: float) -> Overview:
 
 
 def _listen(telemetry: Path, since: float, until: float) -> tuple[list[Heard], int, float]:
-    miner, lines, began = Miner(), 0, until
-    heard: dict[int, Heard] = {}
+    """What was heard, in how many lines, since when: of too many lines the latest count."""
+    began, newest = until, deque[Line](maxlen=LINES_MAX)
     for batch in within(SegmentReader(overlapping(telemetry, since, until)), since, until):
         for one in batch:
             began = min(began, one.at.wall)
-            if isinstance(one, Line) and lines < LINES_MAX:
-                lines += 1
-                _hear(heard, miner, one)
+            if isinstance(one, Line):
+                newest.append(one)
+    if len(newest) == LINES_MAX:
+        began = newest[0].at.wall
+    miner, lines = Miner(), len(newest)
+    heard: dict[int, Heard] = {}
+    while newest:
+        _hear(heard, miner, newest.popleft())
     merged: dict[int, Heard] = {}
     for saying in heard.values():  # what the miner took for two at first
         template = saying.template.newest()
