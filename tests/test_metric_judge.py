@@ -1,5 +1,6 @@
 """The metric path on simulated hosts: each fault within seconds, nothing on an ordinary hour."""
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -482,6 +483,32 @@ def test_long_full_file_system_is_reported_once_and_not_again_after_a_restart():
     assert again.findings == []
 
 
+def test_file_system_that_was_nearly_full_and_fills_up_slowly_is_told_of_before_it_is_full():
+    host = Host()
+
+    def used(values, step):
+        ratio = min(1.0, 0.92 + 0.02 * step / 3600.0)
+        values.update({"fs.used{/data}": ratio, "fs.free_bytes{/data}": (1.0 - ratio) * 1e11})
+
+    host.run(2.4 * 3600, used)
+    assert host.loud() == []
+    host.run(1.7 * 3600, lambda values, step: used(values, step + 2.4 * 3600))
+    found = [one for _, one in host.take("fs.used.level")]
+    assert Severity.CRITICAL in {one.severity for one in found}
+    assert next(one for one in found if one.score >= 0.55).evidence[0].values["used_ratio"] < 0.98
+
+
+def test_file_system_that_was_nearly_full_and_stays_so_is_left_alone():
+    host = Host()
+    host.run(
+        4 * 3600,
+        lambda values, step: values.update(
+            {"fs.used{/data}": 0.965 + 0.002 * math.sin(step / 3600.0), "fs.free_bytes{/data}": 2.8e11}
+        ),
+    )
+    assert host.loud() == []
+
+
 def test_file_system_that_fills_right_after_the_start_was_not_full_before():
     host = Host()
     host.extra = {"fs.used{/srv}": 0.05, "fs.free_bytes{/srv}": 2e7}
@@ -591,6 +618,19 @@ def test_hundreds_of_processes_at_one_stroke_are_a_storm_and_some_tens_are_not(h
     host.run(60)
     host.run(8, lambda values, step: values.update({"proc.total": 370.0, "proc.forks": 250.0 * (step < 2)}))
     assert first(host, "proc.total.level", 4).score >= 0.8
+
+
+def test_what_was_stopped_and_comes_back_is_no_storm():
+    def many(count, forks=3.0):
+        return lambda values, step: values.update({"proc.total": count(step), "proc.forks": forks})
+
+    host = Host()
+    host.run(900, many(lambda _: 300.0))
+    host.run(90, many(lambda _: 120.0))
+    host.run(60, many(lambda step: min(300.0, 120.0 + 14.0 * step), 60.0))
+    assert host.take("proc.total.level") == []
+    host.run(20, many(lambda step: 300.0 + 60.0 * step, 80.0))
+    assert host.take("proc.total.level")[0][1].score >= 0.8
 
 
 def test_storm_while_every_known_crowd_is_smaller_than_usual_is_one_all_the_same(host):

@@ -37,6 +37,7 @@ class View:
         self.snapshot_t = 0.0
         self.own_pids: frozenset[int] = frozenset()
         self.known_full: set[str] = set()
+        self.full_from: dict[str, float] = {}  # how full those were when that became known
         self._memory: dict[str, Trend] = {}
         self._levels: dict[str, float] = {}
         self._readings: dict[str, deque[tuple[float, float]]] = {}

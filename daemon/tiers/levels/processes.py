@@ -48,7 +48,7 @@ def storm(view: View, label: str, total: float) -> Breach | None:
         growing = fresh >= max(10.0, 0.15 * fast)
         sudden = fast >= max(least, part * usual) and (growing or fast >= 2.0 * least)
         steady = course.rise(STEADY_S) >= max(STEADY_TIMES * least, part * usual) and fresh >= STEADY_PACE
-        if not (sudden or steady):
+        if not (sudden or steady) or grown < least / 2:  # what was stopped comes back
             return None
     share = view.get("proc.limit")
     severity, score = (Severity.CRITICAL, 0.95) if share >= 0.9 else (Severity.ERROR, 0.85)

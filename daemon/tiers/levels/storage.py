@@ -40,27 +40,31 @@ def _filling(view: View, family: str, label: str, ratio: float, free: float | No
         view.trend(f"free{{{label}}}", -free, 2.0 * GROWTH_S)
         if ratio < 1.0:
             view.smooth(f"size{{{label}}}", free / (1.0 - ratio), 1.0)
-    if ratio < 0.5:
+    if ratio < 0.88:
         view.known_full.discard(name)
+        view.full_from.pop(name, None)
+    if ratio < 0.5:
         return None
     course = view.trend(name, ratio, 600.0)
     if view.get(f"fs.readonly{{{label}}}") >= 1.0 and not view.conditions.opened(rule, label):
         return None  # an image is full by nature
-    if ratio < 0.88:
-        view.known_full.discard(name)
     opened = view.conditions.opened(rule, label)
     if ratio < (0.88 if opened else 0.90):
         return None
     if old and name not in view.known_full:
         view.known_full.add(name)
+        view.full_from[name] = ratio
         known = (Severity.WARNING, 0.55) if _grade(ratio, free, rising=False) else _OLD
         return _full(view, family, label, ratio, free=free, grade=known, once=True)
     rising = max(course.rise(600.0), ratio - view.level(name, ratio)) >= STEADY_RISE
     if name in view.known_full and not rising:
-        held = view.conditions.opened(rule, label)
-        return _full(view, family, label, ratio, free=free, grade=_OLD, once=True) if held else None
-    grade = _grade(ratio, free, rising=rising or opened)
-    return _full(view, family, label, ratio, free=free, grade=grade, once=False) if grade else None
+        risen = ratio - view.full_from.setdefault(name, ratio) >= STEADY_RISE  # too slowly to be seen rising
+        grade = _grade(ratio, free, rising=False) if risen else None
+        once = grade is None
+        grade = _OLD if once and view.conditions.opened(rule, label) else grade
+    else:
+        once, grade = False, _grade(ratio, free, rising=rising or opened)
+    return _full(view, family, label, ratio, free=free, grade=grade, once=once) if grade else None
 
 
 def _grade(ratio: float, free: float | None, *, rising: bool) -> tuple[Severity, float] | None:
