@@ -963,6 +963,15 @@ def test_sensor_at_its_critical_point(host):
     assert first(host, "temp.critical.level", 4).severity is Severity.CRITICAL
 
 
+def test_processor_that_slows_itself_down_is_no_emergency(host):
+    name = "coretemp/Package id 0"
+    hot = {f"temp.critical{{{name}}}": 1.0, f"temp.celsius{{{name}}}": 100.0}
+    host.run(100, lambda v, _: v.update(hot))
+    assert host.loud() == []
+    host.run(60, lambda v, _: v.update(hot))
+    assert {one.severity for _, one in host.take("temp.critical.level")} == {Severity.WARNING}
+
+
 # --- life cycle, hostility, state -----------------------------------------------------------------
 
 
