@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from daemon.messages import Event, Stamp
 from daemon.settings import Low
-from daemon.tiers.events import EventJudge
+from daemon.tiers.events import NEGOTIATES_S, EventJudge
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
 
@@ -123,6 +123,16 @@ def test_roaming_wireless_link_and_link_taken_down_by_hand_are_weaker_than_a_pul
     bench.wait(3)
     assert [(f.rule, f.severity) for f in bench.found] == [("link.admin-down", Severity.WARNING)]
     assert bench.found[0].score <= 0.5
+
+
+def test_link_that_is_taken_up_again_has_time_to_agree_with_its_peer(bench):
+    bench.event("link", "eth0", "up", index="2")
+    for seconds in (3, 30):
+        bench.event("link", "eth0", "admin-down", index="2", was="up")
+        bench.event("link", "eth0", "down", index="2", was="admin-down")
+        bench.wait(seconds)
+        bench.event("link", "eth0", "up", index="2", was="down")
+        assert ("link.down" in [one.rule for one in bench.found]) is (seconds > NEGOTIATES_S)
 
 
 def test_flapping_link_is_one_condition_that_ends_when_it_holds_still(bench):

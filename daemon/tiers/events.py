@@ -21,6 +21,7 @@ DOWN, LOSS, LOST = FaultClass.LINK_DOWN, FaultClass.PACKET_LOSS, FaultClass.DEVI
 LINKS_MAX = 1024
 DEVICE_STALE_S = 600.0  # a lost device is news for ten minutes
 PAIR_S = 2.0
+NEGOTIATES_S = 5.0  # that both ends of a copper link take to agree (IEEE 802.3, clause 28), at each resume
 FLAPS, FLAP_S = (
     4,
     300.0,
@@ -42,7 +43,7 @@ class Grade(NamedTuple):
 
 
 class _Link:
-    __slots__ = ("action", "carried", "downs", "index", "kind", "name", "order", "pair", "since_t")
+    __slots__ = ("action", "carried", "downs", "enabled", "index", "kind", "name", "order", "pair", "since_t")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -50,6 +51,7 @@ class _Link:
         self.index = -1
         self.action = "up"
         self.carried = False  # it has had a carrier
+        self.enabled = False  # it was taken down, and has just been taken up again
         self.since_t = 0.0
         self.order = 0  # of going down, among all links
         self.pair = ""  # the other end, which went down together with this one
@@ -110,6 +112,7 @@ class EventJudge:
         link.index = int(index) if index.isdecimal() and len(index) < 10 else link.index
         link.action, link.since_t = event.action, t
         was = event.attributes.get("was", "up" if event.action == "down" else "")
+        link.enabled = event.action == "down" and was == "admin-down"
         link.carried |= "up" in {event.action, event.attributes.get("state"), was}
         if event.action == "down" and not link.carried:  # enabled, and nothing at its other end yet
             return self._raised(link, event.at)
@@ -203,7 +206,7 @@ class EventJudge:
             values,
             ref=link.name,
             kind="event",
-            sustain_s=grade.settle_s,
+            sustain_s=max(grade.settle_s, NEGOTIATES_S) if link.enabled else grade.settle_s,
             stale_s=60.0,
             category=Category.NETWORK,
         )
