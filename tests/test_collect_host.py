@@ -383,3 +383,19 @@ def test_jump_is_taken_once(name, before, after):
     assert jumped == {name}
     assert sockets == name.startswith("sock")
     assert not jumps.waiting
+
+
+def test_what_zfs_gives_back_is_available(proc):
+    plain = read(SystemReader(proc), 1.0)
+    kept = proc / "spl/kstat/zfs/arcstats"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(
+        "9 1 0x01 147 39984 0 0\nname type data\nc_min 4 268435456\nc_max 4 9\nsize 4 1342177280\nx 4 1\n"
+    )
+    reader = SystemReader(proc)
+    reader.open()
+    found = read(reader, 1.0)
+    assert found["mem.available_bytes"] - plain["mem.available_bytes"] == 1 << 30
+    kept.write_text("damaged")
+    assert read(reader, 2.0)["mem.available_bytes"] == plain["mem.available_bytes"]
+    reader.close()

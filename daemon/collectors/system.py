@@ -6,10 +6,12 @@ Pressure comes from the kernel's running totals, so a sample says what share of 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from daemon.collectors.kernel_files import KernelFile, Note, Parts, Rates, number_after, reason_of
 
+_ARC = {name: re.compile(rb"\n%s +\d+ +(\d{1,18})\n" % name.encode()) for name in ("size", "c_min")}
 _PRESSURE = (("cpu", ("some",)), ("memory", ("some", "full")), ("io", ("some", "full")))
 _HOST_PIDS = 0xEFFFFFFC  # inode of the first PID namespace, PROC_PID_INIT_INO (include/linux/proc_ns.h)
 _LIMITS_EVERY_S = 60.0  # pid_max and threads-max change by an operator's hand only
@@ -56,6 +58,7 @@ class SystemReader:
         self._load = KernelFile(proc / "loadavg", single=True)
         self._memory = KernelFile(proc / "meminfo", single=True)
         self._vm = KernelFile(proc / "vmstat")
+        self._arc: KernelFile | None = None  # of ZFS, where there is one
         self._files = KernelFile(proc / "sys/fs/file-nr", single=True)
         self._pressure: list[tuple[str, tuple[str, ...], KernelFile]] = []
         self._ticks: tuple[int, int, int, int, int] | None = None
@@ -85,6 +88,8 @@ class SystemReader:
                 notes.append(Note(f"psi.{resource}", "absent", reason_of(error)))
             else:
                 self._pressure.append((resource, kinds, file))
+        if (statistics := self._proc / "spl/kstat/zfs/arcstats").exists():
+            self._arc = KernelFile(statistics)
         # nlink of the procfs root is its static directories plus the kernel's process count (fs/proc/root.c)
         self._static_links = self._proc.stat().st_nlink - self._count()
         self._nested = _is_nested(self._proc)
@@ -159,6 +164,7 @@ class SystemReader:
         data = self._memory.read()
         total, available = number_after(data, b"MemTotal:"), number_after(data, b"\nMemAvailable:")
         if total and available is not None:
+            available = min(total, available + self._cached())
             values["mem.total"] = total * 1024
             values["mem.available_bytes"] = available * 1024
             values["mem.available"] = available / total
@@ -168,6 +174,12 @@ class SystemReader:
         dirty = number_after(data, b"\nDirty:")
         if dirty is not None:
             values["mem.dirty_bytes"] = dirty * 1024
+
+    def _cached(self) -> int:
+        """KiB that ZFS gives back when they are wanted; MemAvailable does not know of them."""
+        data = self._arc.read() if self._arc else b""
+        size, least = (_ARC[name].search(data) for name in ("size", "c_min"))
+        return max(0, int(size[1]) - int(least[1])) // 1024 if size and least else 0
 
     def _read_counters(self, mono: float, values: dict[str, float]) -> None:
         counters = self._vm.read()
@@ -183,7 +195,8 @@ class SystemReader:
 
     def close(self) -> None:
         """Give all descriptors back."""
-        for file in (self._stat, self._load, self._memory, self._vm, self._files):
-            file.close()
+        for file in (self._stat, self._load, self._memory, self._vm, self._files, self._arc):
+            if file:
+                file.close()
         for _, _, file in self._pressure:
             file.close()
