@@ -19,6 +19,7 @@ from models.errors import (
 )
 
 __all__ = [
+    "NO_INCIDENT",
     "BundleError",
     "ChatError",
     "ConfigError",
@@ -32,6 +33,8 @@ __all__ = [
     "SourceError",
     "StoreFullError",
 ]
+
+NO_INCIDENT = "there is no incident"  # so begins what is said of one that was purged, over the bus, too
 
 
 class StoreFullError(HauswartError):

@@ -963,6 +963,22 @@ def test_sensor_at_its_critical_point(host):
     assert first(host, "temp.critical.level", 4).severity is Severity.CRITICAL
 
 
+def test_host_that_always_repeats_some_segments_loses_none_more_than_usual(host):
+    def repeated(rate):
+        return lambda v, _: v.update({"net.tcp_retransmits": rate, "net.tcp_out_segments": 100.0})
+
+    host.findings.clear()
+    fresh = Host()
+    fresh.run(900, repeated(5.5))
+    fresh.findings.clear()
+    fresh.run(120, repeated(6.5))
+    assert fresh.loud() == []
+    fresh.run(20, repeated(30.0))
+    assert fresh.take("net.tcp_retransmits.level")
+    host.run(20, repeated(6.5))
+    assert host.take("net.tcp_retransmits.level")
+
+
 def test_processor_that_slows_itself_down_is_no_emergency(host):
     name = "coretemp/Package id 0"
     hot = {f"temp.critical{{{name}}}": 1.0, f"temp.celsius{{{name}}}": 100.0}

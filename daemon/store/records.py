@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from daemon.errors import HauswartError
+from daemon.errors import NO_INCIDENT, HauswartError
 from daemon.messages import (
     Incident,
     KeepAdvice,
@@ -87,7 +87,7 @@ def first_time(connection: sqlite3.Connection, client: str, request: int) -> boo
 def _incident_of(connection: sqlite3.Connection, incident_id: str, revision: int = 0) -> None:
     row = connection.execute("SELECT revision FROM incidents WHERE id = ?", (incident_id,)).fetchone()
     if row is None:
-        raise HauswartError(f"there is no incident {incident_id!r}", hint="`hauswart incidents` lists them")
+        raise HauswartError(f"{NO_INCIDENT} {incident_id!r}", hint="`hauswart incidents` lists them")
     if revision > row[0]:
         raise HauswartError(f"incident {incident_id} has {row[0]} revisions, there is no revision {revision}")
 

@@ -13,6 +13,7 @@ DOWN, DNS, HUNG = FaultClass.LINK_DOWN, FaultClass.NAME_RESOLUTION, FaultClass.S
 
 COUNTS_LEAST = 6  # a minute of snapshots
 LOSS_S = 3.0  # of repeated segments
+USUAL_TIMES = 3.0  # as much as usual is news
 STALLED = 0.5  # from here on hardly anything but repetitions leaves
 
 
@@ -107,6 +108,8 @@ def retransmits(view: View, label: str, rate: float) -> Breach | None:
     begun = opened or view.conditions.holds(rule, label)
     if again < (0.5 if begun else 2.0) or ratio < (0.03 if opened else 0.05):
         return None
+    if not begun and again < USUAL_TIMES * view.level("net.tcp_retransmits", 0.0):
+        return None  # mobile peers, and peers that are gone, make some hosts repeat themselves all day
     # One overrun buffer is repeated within a second or two. Where nothing new leaves any more, the pauses are
     # those between repetitions, which double each time (RFC 6298, 5.5).
     if not opened and rate < 1.0 and ratio < STALLED:
