@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -28,6 +29,7 @@ from daemon.errors import ConfigError
 ENV_PREFIX = "HAUSWART_"
 NOT_SETTINGS = {"HAUSWART_CONFIG", "HAUSWART_DATA", "HAUSWART_CHAT_KEY"}
 DEFAULT_FILE = Path("/etc/hauswart/hauswart.toml")
+_ADDRESS = re.compile(r"\[[0-9a-fA-F:.%]{2,64}\]:\d{1,5}$")
 
 
 class _Environment(EnvSettingsSource):
@@ -50,6 +52,8 @@ def _parse_inner(section: dict[str, Any]) -> dict[str, Any]:
 
 def _parse_json(text: Any) -> Any:
     if not (isinstance(text, str) and text.startswith(("[", "{"))):
+        return text
+    if _ADDRESS.match(text):
         return text
     kind = "list" if text.startswith("[") else "object"
     try:

@@ -174,6 +174,7 @@ class ServedModel:
         if self._asked is not None:
             self._lose("failed", "")
         self._child.end()
+        self._child.reap(0)
 
     # --- asking ---------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ _RULE = re.compile(r"\s*(\S(?:[^0-9]*\S)?)\s+(\d{1,2}):(\d{2})\s*-\s*(\d{1,2}):(
 _EXAMPLES = "examples: 'Mon,Tue 02:00-04:00', 'Mon-Fri 22:00-06:00', 'daily 02:00-04:00'"
 _PROCESS_ID = re.compile(r"\[\d+\]$")
 DAY_MINUTES = 24 * 60
+LEARNED_BY = "hauswart"  # the user of silences that follow from habits
 TEMPLATES_MAX = 16  # of one verdict
 
 
@@ -138,7 +139,9 @@ def matches(silence: KeepSilence, fault_class: str, culprits: Sequence[Culprit])
         return False
     if silence.incident_id and not silence.unit:  # a verdict on the host itself says nothing of its units
         return not culprits or culprits[0].kind is SubjectKind.HOST
-    return not silence.unit or any(_named(silence.unit, culprit.name) for culprit in culprits)
+    # What follows from a verdict or a habit is of whom that blamed, not of whoever comes after another one.
+    meant = culprits[:1] if silence.incident_id or silence.user == LEARNED_BY else culprits
+    return not silence.unit or any(_named(silence.unit, culprit.name) for culprit in meant)
 
 
 def _named(pattern: str, name: str) -> bool:

@@ -131,6 +131,8 @@ def rollback(tier: str, state: Path, trust: Trust) -> Bundle | None:
     with _locked(shelf):
         now, before = _target(shelf / _CURRENT), _target(shelf / _PREVIOUS)
         if before in {"", now}:  # they are equal where an install was interrupted between its two steps
+            if before:
+                _unlink(shelf / _PREVIOUS)
             _unlink(shelf / _CURRENT)
             return None
         found = trust.verify(shelf / before, tier)

@@ -213,8 +213,8 @@ class Miner:
         if template is None:
             self._make_room(origin)
             template = self._create(origin, words)
-        for key in keys:
-            self._enter(key, template)
+            for key in keys:  # of one that varies the words that it has kept lead to it
+                self._enter(key, template)
         return template
 
     def _compare(self, words: tuple[str, ...], keys: Sequence[int]) -> dict[tuple[int, ...], list[Template]]:

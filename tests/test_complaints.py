@@ -171,6 +171,14 @@ def test_what_is_complained_of_all_day_is_usual():
     assert not host.hear(*["cannot reach the hub"] * 6)
 
 
+def test_what_is_complained_of_without_a_pause_is_no_habit_however_long():
+    host = Host()
+    for _ in range(CHRONIC_HOURS + 2):
+        assert host.hear(*["cannot reach the hub"] * 720, every_s=5.0)
+    host.t += 600.0
+    assert host.hear(*["cannot reach the hub"] * 6)
+
+
 def test_builds_speak_of_somebodys_code():
     host = Host()
     host.hear("make: Entering directory '/srv/build/app'")

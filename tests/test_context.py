@@ -192,6 +192,15 @@ def test_the_same_event_twice_changes_nothing():
     assert found.windows == before
 
 
+def test_what_is_over_gives_way_to_what_goes_on():
+    scrub = event(0, "scrub", "start", unit="scrub.service")
+    timers = [
+        event(n, "timer", action, unit=f"t{n}.timer") for n in range(1, 200) for action in ("start", "end")
+    ]
+    kept = contexts(scrub, *timers).windows
+    assert any(one.kind == "scrub" for one in kept)
+
+
 def test_an_end_without_a_start_is_ignored():
     assert contexts(event(10, "backup", "end", unit="borg.service")).windows == []
 

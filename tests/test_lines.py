@@ -625,6 +625,49 @@ def test_who_tells_of_a_denial_as_a_service_is_not_who_asked(host):
     assert denied(host, slip, "polkitd", uid=998) == []
 
 
+def crash(host, pid):
+    """What a kernel, an audit log and whoever keeps the dump say of one crash."""
+    found = host.kernel(f"foo[{pid}]: segfault at 0 ip 0000555 sp 00007ff error 4 in foo[555+1000]")
+    host.t += 0.3
+    dump = f"Process {pid} (foo) of user 1000 dumped core."
+    unit = f"systemd-coredump@1-{pid}-0.service"
+    return found + host.hear(dump, unit=unit, identifier="systemd-coredump", pid=9, uid=0)
+
+
+def test_one_crash_that_several_tell_of_is_no_loop_and_three_are(host):
+    for pid in (4711, 4712):
+        found = crash(host, pid)
+        assert "known.crash-loop" not in rules(found)
+        assert all("coredump" not in one.subjects[0].name for one in found)
+        host.wait(20)
+    assert "known.crash-loop" in rules(crash(host, 4713))
+
+
+def test_dump_is_of_the_unit_whose_program_it_was(host):
+    dump = {"unit": "systemd-coredump@1-5-0.service", "identifier": "systemd-coredump", "uid": 0}
+    said = "Process 4711 (foo) of user 990 dumped core."
+    (finding,) = host.hear(said, **dump, fields={"COREDUMP_UNIT": "shop.service"})
+    assert {one.name for one in finding.subjects} == {"foo[4711]", "shop.service"}
+    (alone,) = Host().hear(said, **dump)
+    assert [one.name for one in alone.subjects] == ["foo[4711]"]
+
+
+def test_flood_of_what_is_new_hides_no_fault():
+    host = Host()
+    host.learn()
+    words = "abcdefghijklmnopqrstuvwxyz"
+    for number in range(6000):
+        host.t += 1 / 60
+        text = " ".join(words[(number * k) % 26] * 4 for k in range(1, 7)) + f" {words[number % 26]}{number}x"
+        host.hear(text, unit="user@1000.service", identifier=f"t{number}", uid=1000, priority=3)
+    (finding,) = [
+        one
+        for one in host.kernel("Out of memory: Killed process 4711 (mysqld) total-vm:9kB, anon-rss:9kB")
+        if one.rule.startswith("known.")
+    ]
+    assert finding.hints[FaultClass.MEMORY_EXHAUSTION] > 0.5
+
+
 def test_second_account_with_the_number_of_root_is_misuse(host):
     text = "new user: name=mallory, UID={}, GID=0, home=/root, shell=/bin/bash, from=/dev/pts/0"
     (finding,) = host.hear(text.format(0), identifier="useradd", unit="session-3.scope", uid=0)

@@ -11,7 +11,7 @@ SURE = """
 service-hung|gunicorn|[2026-11-28 01:00:00 +0000] [815] [CRITICAL] WORKER TIMEOUT (pid:4711)
 service-hung|uwsgi|*** HARAKIRI ON WORKER 1 (pid: 815, try: 1) ***
 service-hung|php-fpm8.2|[pool www] child 815, script '/x.php' execution timed out (31.2 sec), terminating
-service-hung|dbus-daemon|[system] Failed to activate service 'org.bluez': timed out
+service-hung|dbus-daemon|[system] Failed to activate service 'org.freedesktop.hostname1': timed out
 service-hung|systemd|worker.service: Processes still around after SIGKILL. Ignoring.
 config-error|nginx|nginx: [emerg] invalid number of arguments in "server_name" directive
 config-error|nginx|nginx: [emerg] bind() to 0.0.0.0:80 failed (98: Address already in use)

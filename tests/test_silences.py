@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from daemon.errors import ConfigError
 from daemon.messages import Culprit, KeepSilence
@@ -201,3 +202,12 @@ def test_a_silence_is_of_a_program_whatever_its_number_is_next_time():
     for name, quiet in (("stress[1234]", True), ("stress[5678]", True), ("stress1", False)):
         other = Culprit(SubjectKind.PROCESS, name, 1.0)
         assert matches(kept, found.fault_class.value, [other]) is quiet
+
+
+def test_what_was_learnt_of_one_quiets_nobody_beside_whom_it_stands():
+    backup, miner = (Culprit(SubjectKind.UNIT, f"{name}.service", 1.0) for name in ("backup", "miner"))
+    own = KeepSilence("s1", "io-saturation", "backup.service", 0.0, 60.0, "", "", "alice")
+    for learned in (replace(own, user="hauswart"), replace(own, incident_id="i1")):
+        assert matches(learned, "io-saturation", [backup, miner])
+        assert not matches(learned, "io-saturation", [miner, backup])
+    assert matches(own, "io-saturation", [miner, backup])

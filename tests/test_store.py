@@ -252,10 +252,11 @@ def test_advice_of_before_recommends_nothing_until_there_is_a_newer_one(writer, 
     assert reader.advice(first.id, "de") == replace(told, action="")
 
 
-def test_merged_incident_needs_neither_advice_nor_notice(writer, reader):
+def test_merged_incident_needs_no_advice_and_is_looked_at_for_who_was_told(writer, reader):
     writer.save([incident(state="merged", merged_into="other", closed_at=T0)], [])
     assert reader.needing_advice(["en"]) == []
-    assert reader.needing_notice(0.0) == []
+    assert [one.incident.state for one in reader.needing_notice(0.0)] == ["merged"]
+    assert reader.needing_notice(T0 + 1e9) == []
 
 
 @pytest.mark.parametrize(

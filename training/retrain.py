@@ -34,7 +34,7 @@ EPOCHS, BATCH, LEARNING_RATE = 3.0, 32, 2e-4
 STEPS_LEAST = 230  # with fewer, a young host's few rows leave no trace beside the catalogue's
 SOFT_WEIGHT = 0.6  # of staying where the champion is
 # Of what is learned, so that one answer among thousands of lines is heard; at most so often each.
-FEEDBACK_SHARE, COPIES_MAX = 0.2, 64
+FEEDBACK_SHARE, COPIES_MAX = 0.2, 128
 CANARY_SHARE = 0.2
 CANARY_MAX = 5000
 WORK = ".work"

@@ -110,7 +110,9 @@ class Contexts:
         )  # the newest says all
         self.windows = [one for one in self.windows if last is None or (one.kind, one.name, one.unit) != last]
         self.windows.append(window)
-        del self.windows[:-_MAX_WINDOWS]
+        while len(self.windows) > _MAX_WINDOWS:
+            over = (one for one in self.windows if one.ended_t is not None)
+            self.windows.remove(next(over, self.windows[0]))
         return True
 
     def expire(self, t: float) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from daemon.messages import Incident, KeepSilence
-from daemon.silences import DAY_MINUTES, DAYS
+from daemon.silences import DAY_MINUTES, DAYS, LEARNED_BY
 from daemon.subjects import split_pid
 from models.digest import blake2b
 from models.taxonomy import FaultClass, Severity, SubjectKind
@@ -24,7 +24,7 @@ HISTORY_MAX = 512
 APART_MINUTES = 30  # timers are randomised (RandomizedDelaySec=), jobs before them take longer or shorter
 MARGIN_MINUTES = 15
 LONGEST_MINUTES = 6 * 60  # load that lasts longer is no job with an end
-USER = "hauswart"
+USER = LEARNED_BY
 
 # Load alone: what fills, breaks, leaks or attacks is never a habit.
 LEARNED = frozenset({FaultClass.CPU_SATURATION, FaultClass.IO_SATURATION, FaultClass.HEAVY_BUT_NORMAL_LOAD})

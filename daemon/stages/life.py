@@ -71,7 +71,7 @@ class Life:
         self._pss_bytes = 0
         self._cpu = (
             time.monotonic(),
-            0.0,
+            time.process_time(),  # a reload goes on in the same process
             0.0,
         )  # when, CPU seconds then, and the share of a core since before
         self._status_lost = 0

@@ -146,10 +146,11 @@ class NotifyStage:
             State(one.incident, one.acknowledged, one.deliveries)
             for one in reader.needing_notice(wall - OLD_NEWS_S)
         ]
-        advised = {state.incident.id for state in states if reader.advice(state.incident.id, lang)}
+        advice = {one.incident.id: reader.sound_advice(one.incident.id, lang) for one in states}
+        advised = {name for name, said in advice.items() if said}
         plan = self._planner.plan(states, reader.silences(active_at=wall), advised, mono=mono, wall=wall)
         for notice in plan.notices:
-            self._send(notice, reader.advice(notice.incident.id, lang))
+            self._send(notice, advice[notice.incident.id])
         if plan.digest:
             self._send_digest(plan.digest)
         if plan.look_in_s is not None:

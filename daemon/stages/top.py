@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from daemon.bus import LOOK_EVERY_S, RecordsClient, WakeListener, Wire
-from daemon.errors import HauswartError
+from daemon.errors import NO_INCIDENT, HauswartError
 from daemon.incidents.unexplained import SHOWN_S, noteworthy
 from daemon.message_ids import MessageId
 from daemon.messages import Advice, Finding, Incident, KeepAdvice, KeepFinding
@@ -129,26 +129,36 @@ class TopStage:
             if not found:
                 return
             for incident in found:
+                self._life.wait(0.0)  # many of them take longer than the watchdog waits
                 if self._life.stopping:
                     return
                 self._advise(incident)
 
     def _advise(self, incident: Incident) -> None:
+        """Raises HauswartError where the middle tier does not keep it now: that may pass."""
         try:
             self._tier = self._tier or self._make_tier()
             advice = self._tier.advise(incident)
-            self._client.keep(KeepAdvice(incident.id, incident.revision, advice), KEEP_TIMEOUT_S)
-            self._tell_advice(incident, advice)
-            self._served.want(incident)
-            self._counts["advised"] += 1
-            self._counts["advised_by_model"] += any(one.origin == "model" for one in advice)
-            self._model.listen()
-            while self._tier.notes:
-                self._life.tell.warning(self._tier.notes.pop(0))
         except HauswartError as error:
             self._give_up(incident, str(error))
+            return
         except Exception as error:  # noqa: BLE001  # one incident's text must not keep the others from advice
             self._give_up(incident, describe(error))
+            return
+        try:
+            self._client.keep(KeepAdvice(incident.id, incident.revision, advice), KEEP_TIMEOUT_S)
+        except HauswartError as error:
+            if NO_INCIDENT not in str(error):
+                raise
+            self._give_up(incident, str(error))
+            return
+        self._tell_advice(incident, advice)
+        self._served.want(incident)
+        self._counts["advised"] += 1
+        self._counts["advised_by_model"] += any(one.origin == "model" for one in advice)
+        self._model.listen()
+        while self._tier.notes:
+            self._life.tell.warning(self._tier.notes.pop(0))
 
     def _have_read(self) -> None:
         """Have the served model read what was found lately and no rule explains."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import msgspec
 
@@ -32,6 +33,7 @@ from daemon.store.rows import (
     checked,
 )
 
+_T = TypeVar("_T")
 _INCIDENT = msgspec.json.Decoder(Incident)
 _EVIDENCE = msgspec.json.Decoder(Evidence)
 _FINDING = msgspec.json.Decoder(Finding)
@@ -207,9 +209,23 @@ class StoreReader:
         states = []
         with self._snapshot():
             for incident in self._sound(INCIDENTS, where, (since, limit)):
-                known = any(one.verdict == "acknowledged" for one in self.feedback(incident.id))
-                states.append(NoticeState(incident, known, self.deliveries(incident.id)))
+                verdicts = self._whatever(partial(self.feedback, incident.id)) or []
+                told = self._whatever(partial(self.deliveries, incident.id)) or []
+                known = any(one.verdict == "acknowledged" for one in verdicts)
+                states.append(NoticeState(incident, known, told))
         return states[::-1]
+
+    def sound_advice(self, incident_id: str, lang: str) -> Advice | None:
+        """The latest advice in a language, None where it is damaged: whoever has to tell goes without."""
+        return self._whatever(partial(self.advice, incident_id, lang))
+
+    def _whatever(self, read: Callable[[], _T]) -> _T | None:
+        """What can be read, None where a row is damaged, which is counted."""
+        try:
+            return read()
+        except IntegrityError:
+            self.damaged += 1
+            return None
 
     def _sound(self, table: Table, where: str, values: Sequence[Any]) -> Iterator[Incident]:
         """Incidents that are intact; the others are counted, so that one bad row stops no stage."""

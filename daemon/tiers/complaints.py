@@ -25,6 +25,7 @@ RULE = "unit.complaint"
 GRAVE_PRIORITY = 3
 GRAVE = ((3, 2.0),)
 PLAIN = ((6, 4.0), (3, 8.0))
+STALE_S = 60.0  # after which nobody complains any more
 PAUSE_S = 15.0  # between two that belong together: pollers ask every ten seconds
 CHRONIC_HOURS = 6  # of the last day in which a service complained of it: that is how it is here
 DAY_HOURS = 24
@@ -107,6 +108,7 @@ class Complaints:
         load()
         self._symptoms = symptoms
         self._past: OrderedDict[str, _Past] = OrderedDict()
+        self._told: OrderedDict[str, float] = OrderedDict()  # when each was told of last
 
     def judge(self, watch: Watch, writer: Writer, line: Line, t: float) -> Breach | None:
         """One line of a kind; the breach if its writer goes on complaining by now."""
@@ -124,8 +126,13 @@ class Complaints:
         label = f"{fault} {subject.name}"
         least = (*GRAVE, *PLAIN) if grave else PLAIN
         lasts = self._symptoms.persists(label, t, least=least, pause_s=PAUSE_S)
-        if self._is_chronic(label, t) or not (lasts or alone):
+        going = t - self._told.get(label, -STALE_S) < STALE_S  # one that lasts is one, however long
+        if (not going and self._is_chronic(label, t)) or not (lasts or alone):
             return None
+        self._told[label] = t
+        self._told.move_to_end(label)
+        if len(self._told) > LABELS_MAX:
+            self._told.popitem(last=False)
         hints = _hints(fault, learnt=watch.reading is not None, score=_score(lasts=lasts, grave=grave))
         return _breach(label, hints, subject, line)
 
@@ -216,7 +223,7 @@ def _breach(label: str, hints: dict[FaultClass, float], subject: Subject, line: 
         values={},
         ref=line.cursor or line.source,
         kind="line",
-        stale_s=60.0,
+        stale_s=STALE_S,
         category=fault.category,
         words=line.source != "kernel",
     )

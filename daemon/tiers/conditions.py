@@ -55,6 +55,9 @@ class Breach(NamedTuple):
     words: bool = False
 
 
+WEAK = 0.3  # a hint that opens nothing, and supports little
+
+
 def finding_id(rule: str, subject: str, at: Stamp, salt: str = "") -> str:
     """Twelve hexadecimal digits that a replay of the same observation gives again."""
     text = f"{rule}\0{subject}\0{at.boot}\0{at.mono!r}\0{salt}"
@@ -82,6 +85,10 @@ class _Condition:
         self.misses = 0
         self.reported: Severity | None = None
         self.reported_t = t
+
+
+def _is_weak(breach: Breach) -> bool:
+    return max(breach.hints.values(), default=0.0) <= WEAK
 
 
 class Conditions:
@@ -120,7 +127,7 @@ class Conditions:
         key = (breach.rule, breach.label)
         condition = self._held.get(key)
         if condition is None:
-            if len(self._held) >= self._limit:
+            if not self._room(breach):
                 self.dropped += 1
                 return []
             condition = self._held[key] = _Condition(breach, t, at.wall)
@@ -132,6 +139,20 @@ class Conditions:
                 return []
             return [self._report(condition, breach, at, t)]
         return self._continue(condition, breach, at, t)
+
+    def _room(self, breach: Breach) -> bool:
+        """Whether one more can be held; what hints at nothing has half of it, and gives way to what does.
+
+        Anybody can be new in many ways, and must not keep the kernel from being heard.
+        """
+        if len(self._held) < self._limit // 2:
+            return True
+        weak = [key for key, one in self._held.items() if _is_weak(one.breach)]
+        if _is_weak(breach):
+            return len(weak) < self._limit // 2 and len(self._held) < self._limit
+        if len(self._held) >= self._limit and weak:
+            del self._held[weak[0]]
+        return len(self._held) < self._limit
 
     def retell(self, breach: Breach, at: Stamp, t: float) -> list[Finding]:
         """Say once more, with what is known now, what was reported; that does not make it last longer."""

@@ -15,6 +15,7 @@ from models.taxonomy import FaultClass, Severity, SubjectKind
 
 WINDOW_S = 600.0
 LOOP = 3
+WITNESSES_S = 5.0  # between the first and the last line about one crash; a dump takes its time
 CLEAN_S = 8.0  # for so many restarts of what ends without an error: it lives for less than four seconds
 PROGRAMS_MAX = 512
 ENDLESS, ENDLESS_S = 20, 10.0  # starts: no timer asks for so many, a path that stays ready does
@@ -27,10 +28,23 @@ class Crashes:
 
     def __init__(self) -> None:
         self._times: OrderedDict[str, deque[float]] = OrderedDict()
+        self._last: OrderedDict[str, tuple[str, float, float]] = OrderedDict()  # witness, pid, when
 
-    def crashed(self, subject: Subject, label: str, t: float) -> Breach | None:
-        """One crash; the loop's breach if there were enough of them."""
+    def crashed(
+        self, subject: Subject, label: str, t: float, witness: str, pid: float = 0.0
+    ) -> Breach | None:
+        """One crash, as one witness tells it; the loop's breach if there were enough of them.
+
+        The kernel, the audit log, whoever keeps the dump and the program itself tell of the same one.
+        """
+        other, before, at = self._last.get(label, (witness, 0.0, -WITNESSES_S))
         times = self._recent(label, t)
+        if t - at < WITNESSES_S and (other != witness or (pid and pid == before)):
+            return None
+        self._last[label] = witness, pid, t
+        self._last.move_to_end(label)
+        if len(self._last) > PROGRAMS_MAX:
+            self._last.popitem(last=False)
         times.append(t)
         return _loop(subject, label, times, 0) if len(times) >= LOOP else None
 

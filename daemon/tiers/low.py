@@ -40,7 +40,7 @@ class LowTier:
         self._ticked_t = 0.0
         self._told: Stamp | None = None  # the last tick that went up
         self._at = Stamp("", 0.0, 0.0)  # of the latest observation
-        self._second, self._forwarded = 0, 0
+        self._second, self._forwarded = 0, Counter[bool]()
         self._counts = {"events": 0, "events_dropped": 0, "findings": 0}
         if state is not None:
             self._restore(state)
@@ -120,9 +120,10 @@ class LowTier:
         self._counts["events"] += 1
         upward += self._events.judge(event, t)
         if int(t) != self._second:
-            self._second, self._forwarded = int(t), 0
-        self._forwarded += 1
-        if self._forwarded <= EVENTS_PER_SECOND:
+            self._second, self._forwarded = int(t), Counter()
+        explains = event.kind in {"context", "session"}  # no storm of devices may hide that a job has ended
+        self._forwarded[explains] += 1
+        if self._forwarded[explains] <= EVENTS_PER_SECOND:
             upward.append(event)
         else:
             self._counts["events_dropped"] += 1

@@ -21,7 +21,7 @@ from daemon.tiers.privileges import Privileges
 from daemon.tiers.reasons import Reasons, due_to
 from daemon.tiers.symptoms import LEAST, LEAST_S, STOPPED_S, Symptoms
 from daemon.tiers.view import own_unit, service
-from daemon.tiers.writers import CHILD, believed, own_file, privileged, role_of
+from daemon.tiers.writers import CHILD, believed, own_file, privileged, role_of, unit_meant
 from models.known import Message, Reading, load, read
 from models.taxonomy import Category, FaultClass, SubjectKind
 
@@ -158,7 +158,7 @@ class Meanings:
         if message.repeat == "denied":
             breach = self._privileges.denied(reading, line, t)
         else:
-            breach = self._loop(message, reading, subject, label_of(subject), t)
+            breach = self._loop(message, reading, subject, t)
         if breach is None:
             return []
         return self._conditions.hold(breach._replace(ref=line.cursor or line.source), line.at, t)
@@ -207,15 +207,15 @@ class Meanings:
             self._counts.popitem(last=False)
         return count
 
-    def _loop(
-        self, message: Message, reading: Reading, subject: Subject, label: str, t: float
-    ) -> Breach | None:
+    def _loop(self, message: Message, reading: Reading, subject: Subject, t: float) -> Breach | None:
+        label = label_of(subject)
         if message.repeat == "restart":
             restarts = int(min(reading.values.get("restarts_count", 0.0), 1e9))
             return self._crashes.restarted(subject, label, restarts, t)
-        return (
-            due_to(message, self._crashes.crashed(subject, label, t)) if message.repeat == "crash" else None
-        )
+        if message.repeat != "crash":
+            return None
+        told = message.slug, reading.values.get("pid", 0.0)
+        return due_to(message, self._crashes.crashed(subject, label, t, *told))
 
     def _login(self, message: Message, reading: Reading, line: Line, t: float) -> list[Finding]:
         address = reading.parts.get("address", "")
@@ -272,9 +272,9 @@ class Meanings:
             named = subjects and line.subject_unit.endswith(".device")  # the device under its own name
             if line.subject_unit and not named and all(one.kind is not SubjectKind.UNIT for one in subjects):
                 subjects.insert(0, Subject(SubjectKind.UNIT, line.subject_unit))
-        elif line.trusted and line.unit:
-            if all(one.name != line.unit for one in subjects):
-                subjects.append(Subject(SubjectKind.UNIT, line.unit, 0.6 if subjects else 1.0))
+        elif line.trusted and (unit := unit_meant(line)):
+            if all(one.name != unit for one in subjects):
+                subjects.append(Subject(SubjectKind.UNIT, unit, 0.6 if subjects else 1.0))
         elif not subjects and line.identifier:
             subjects.append(Subject(SubjectKind.PROCESS, line.identifier))
         elif not subjects and own_file(line):

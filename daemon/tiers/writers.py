@@ -17,6 +17,8 @@ from models.taxonomy import Category
 KERNEL, MANAGER, CHILD = "kernel", "pid1", "child"
 WRITERS_MAX = 2048
 _BOTH = frozenset({"systemd", "init"})
+# They keep what others leave behind, each time in a unit of its own.
+_REPORTERS = frozenset({"systemd-coredump", "systemd-coredum", "abrt-server", "abrt-hook-ccpp", "apport"})
 
 
 @dataclass(slots=True)
@@ -159,3 +161,10 @@ def of_system(line: Line) -> bool:
     """Whether the kernel, root or a service of the system wrote it, and no user's own program."""
     service = line.unit.endswith((".service", ".socket")) and not line.unit.startswith("user@")
     return line.trusted and (line.uid in (0, -1) or service)
+
+
+def unit_meant(line: Line) -> str:
+    """The unit that a line is about: its writer's, or of whom a reporter of crashes says that it was."""
+    if line.identifier not in _REPORTERS and not line.unit.startswith("systemd-coredump@"):
+        return line.unit
+    return line.fields.get("COREDUMP_UNIT", "") if line.uid == 0 else ""
