@@ -20,6 +20,7 @@ from models.errors import (
 
 __all__ = [
     "NO_INCIDENT",
+    "REFUSED",
     "BundleError",
     "ChatError",
     "ConfigError",
@@ -34,6 +35,7 @@ __all__ = [
     "StoreFullError",
 ]
 
+REFUSED = "the middle tier refused to keep it"
 NO_INCIDENT = "there is no incident"  # so begins what is said of one that was purged, over the bus, too
 
 

@@ -150,12 +150,17 @@ class Replay:
 
     def _puzzle(self, read: Read, now: Stamp) -> list[Incident]:
         """Ask what no rule knows; the incidents that answers open or change by now."""
+        changed = self._heed(now)
         findings, told = self.middle.puzzles() if now.wall >= self._busy_until else ([], {})
         if findings:
             asked = reading.question(findings, self._told | told, now.wall)
             answer, at = self._ask_reader(read, asked, now)
             found = reading.read(answer, asked, at)
             self._answers += [(at.wall, found)] if found.finding else []
+        return changed + self._heed(now)
+
+    def _heed(self, now: Stamp) -> list[Incident]:
+        """Take the readings that have come by now."""
         due = [one for at, one in self._answers if at <= now.wall]
         self._answers = [(at, one) for at, one in self._answers if at > now.wall]
         for one in due:

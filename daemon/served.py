@@ -96,7 +96,7 @@ class ServedModel:
         self._waiting: OrderedDict[str, Incident] = OrderedDict()
         self._asked: _Asked | None = None
         # Questions are made when it is their turn: what earlier answers said of it is known then.
-        self._unread: Callable[[], reading.Question] | None = None
+        self._unread: Callable[[], reading.Question | None] | None = None
         self._unsure: OrderedDict[str, Callable[[], review.Question]] = OrderedDict()  # by incidents' ids
         self._recent: deque[float] = deque()  # when incidents were asked about, within the hour
         self._recent_readings: deque[float] = deque()
@@ -113,6 +113,10 @@ class ServedModel:
     @property
     def _wanting(self) -> bool:
         return self._unread is not None or bool(self._unsure or self._waiting)
+
+    @property
+    def _free(self) -> bool:
+        return self._asked is None and self._clock() >= self._retry_s
 
     @property
     def pid(self) -> int:
@@ -138,8 +142,11 @@ class ServedModel:
             self._waiting.popitem(last=False)
             self.counters["skipped"] += 1
 
-    def want_reading(self, question: Callable[[], reading.Question]) -> None:
-        """Have this read next, in place of what waits to be: it has what was new then, too."""
+    def want_reading(self, question: Callable[[], reading.Question | None]) -> None:
+        """Have this read next, in place of what waits to be: it has what was new then, too.
+
+        The question is made when its turn comes; None if there is nothing to be asked any more.
+        """
         if not self._off:
             self._unread = question
 
@@ -161,7 +168,8 @@ class ServedModel:
         now_s = self._clock()
         if self._asked is not None and now_s > self._asked.until_s + GRACE_S:
             self._lose("late", f"gave no answer in {self._settings.timeout_s:g} s, and was ended")
-        self._ask_next()
+        if not found:  # else what was said is heeded first
+            self._ask_next()
         if self.busy:
             self._idle_s = self._clock()
         elif self._child.running and self._clock() - self._idle_s >= IDLE_S:
@@ -188,14 +196,12 @@ class ServedModel:
 
         While a server that failed is left alone, all of them wait.
         """
-        if self._clock() < self._retry_s:
-            return
-        if self._asked is None and self._unread is not None:
+        if self._free and self._unread is not None:
             unread, self._unread = self._unread, None
             self._ask_to_read(unread, "readings")
-        while self._asked is None and self._unsure:
+        while self._free and self._unsure:
             self._ask_to_read(self._unsure.popitem(last=False)[1], "reviews")
-        while self._asked is None and self._waiting:
+        while self._free and self._waiting:
             _, incident = self._waiting.popitem()  # the latest is what the operator looks at
             if not self._may_ask(self._clock(), self._recent, self._settings.per_hour, "incidents"):
                 self.counters["skipped"] += 1
@@ -211,11 +217,11 @@ class ServedModel:
             until_s = self._clock() + self._settings.timeout_s
             self._put(_Asked(question, until_s, self._settings.attempts))
 
-    def _ask_to_read(self, question: Callable[[], Question], counter: str) -> None:
-        limit = self._settings.readings_per_hour
-        if self._may_ask(self._clock(), self._recent_readings, limit, "new lines and incidents"):
+    def _ask_to_read(self, wanted: Callable[[], Question | None], counter: str) -> None:
+        limit, question = self._settings.readings_per_hour, wanted()
+        if question and self._may_ask(self._clock(), self._recent_readings, limit, "new lines and incidents"):
             self.counters[counter] += 1
-            self._put(_Asked(question(), self._clock() + self._settings.timeout_s, 1))
+            self._put(_Asked(question, self._clock() + self._settings.timeout_s, 1))
         else:
             self.counters["skipped"] += 1
 

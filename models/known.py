@@ -29,7 +29,7 @@ _DENIED = re.compile(r"\b(?:no|without(?: an?)?)\s+$", re.IGNORECASE)
 _NEVER = re.compile(r"[\w-]\.invalid\b")  # a name that nobody can have (RFC 6761)
 # Common and combined log format, a virtual host before it perhaps: what follows is what a stranger asked for.
 _ACCESS = re.compile(
-    r"(?:[\w.:-]{1,128} )?[\da-fA-F.:]{2,45} \S{1,64} \S{1,64} \[\d\d/\w{3}/\d{4}:[\d:]{8} [+-]\d{4}\] \""
+    r"(?:[\w.:-]{1,128} )?[\da-fA-F.:]{2,45} \S{1,64} .{1,256}? \[\d\d/\w{3}/\d{4}:[\d:]{8} [+-]\d{4}\] \""
 )
 _NAME_MAX = 200  # characters of a subject's name taken from a line
 
@@ -137,11 +137,12 @@ def _hearsay(message: Message, text: str, start: int) -> bool:
     Not where a stranger has a part in the text (a user's name, a request): he could hide himself by it. In a
     log of requests all is his.
     """
-    if message.writer or message.category is Category.SECURITY:
+    if message.writer:
         return False
-    if _ACCESS.match(text):
+    security = message.category is Category.SECURITY
+    if not (security and message.writers) and _ACCESS.match(text):
         return True
-    if message.writers or message.repeat:
+    if message.writers or message.repeat or security:
         return False
     if _BLANK.search(text) or _DENIED.search(text, max(0, start - 24), start):
         return True

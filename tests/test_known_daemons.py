@@ -185,7 +185,7 @@ def test_corrected_errors_of_a_bus_are_told_only_where_they_are_many():
     assert any(one.score >= 0.5 for one in told)
 
 
-_KEYCLOAK = 'type="LOGIN_ERROR", realmId="x"'
+_KEYCLOAK = 'WARN  [org.keycloak.events] (executor-1) type="LOGIN_ERROR", realmId="x"'
 _AUTHELIA = "Unsuccessful 1FA authentication attempt by user"
 
 

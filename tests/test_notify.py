@@ -381,6 +381,21 @@ def test_older_letter_that_failed_is_not_told_after_a_newer_one(tmp_path):
     assert (tmp_path / "seen").read_text() == '{"n":1}{"n":2}'
 
 
+def test_digest_that_failed_is_tried_again_though_there_is_newer_news_of_one_of_it(tmp_path):
+    channel = hook(tmp_path, f"cat >> {tmp_path}/seen; test -e {tmp_path}/works")
+    digest = hook_letter(channel, document={"n": "digest"})._replace(about=(("i1", 1), ("i2", 1)))
+    office = Office()
+    office.post.add(digest, office.now())
+    office.post.step(office.now())
+    office.post.add(hook_letter(channel, document={"n": "i1 closed"}), office.now())
+    office.work(lambda one: one.said)
+    (tmp_path / "works").touch()
+    office.ahead += 3600
+    office.work(lambda one: len(one.outcomes) == 2)
+    assert (tmp_path / "seen").read_text().count("digest") == 2
+    assert all(outcome.ok for _, outcome in office.outcomes)
+
+
 class Inbox(HTTPServer):
     """A real HTTP server on loopback that keeps what it is sent."""
 

@@ -294,6 +294,23 @@ def test_failing_server_is_left_alone_for_a_while_and_asked_again(incident, mode
         assert model.counters["skipped"] == 0
 
 
+def test_one_failure_leaves_the_other_questions_waiting(incident, models):
+    model = models("http://127.0.0.1:1")
+    now = [0.0]
+    model._clock = lambda: now[0]
+
+    def broken():
+        raise OSError(11, "Resource temporarily unavailable")
+
+    model._child.start = broken
+    for number in range(5):
+        model.want(msgspec.structs.replace(incident, id=f"i{number}"))
+    model.step()
+    assert model.counters["failed"] == 1
+    assert len(model._waiting) == 4
+    assert model.wait_s == pytest.approx(BACKOFF_S)
+
+
 def test_wait_is_bounded_and_burst_is_cut(incident, models):
     with serve([Reply(answer())]) as server:
         model = models(server.url, per_hour=3)

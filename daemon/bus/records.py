@@ -20,7 +20,7 @@ from daemon.bus.frames import (
     encode_header,
     new_epoch,
 )
-from daemon.errors import HauswartError
+from daemon.errors import REFUSED, HauswartError
 from daemon.messages import Record, Refused, Reply
 
 EDGE = "records"
@@ -135,7 +135,7 @@ class RecordsClient:
         while (left_s := deadline_s - time.monotonic()) > 0:
             answer = self._ask(parts, min(left_s, RETRY_S))
             if isinstance(answer, Refused):
-                raise HauswartError(f"the middle tier refused to keep it: {answer.reason}")
+                raise HauswartError(f"{REFUSED}: {answer.reason}")
             if answer is not None:
                 return
         raise HauswartError(

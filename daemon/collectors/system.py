@@ -88,11 +88,12 @@ class SystemReader:
                 notes.append(Note(f"psi.{resource}", "absent", reason_of(error)))
             else:
                 self._pressure.append((resource, kinds, file))
-        if (statistics := self._proc / "spl/kstat/zfs/arcstats").exists():
-            self._arc = KernelFile(statistics)
         # nlink of the procfs root is its static directories plus the kernel's process count (fs/proc/root.c)
         self._static_links = self._proc.stat().st_nlink - self._count()
         self._nested = _is_nested(self._proc)
+        statistics = self._proc / "spl/kstat/zfs/arcstats"
+        if statistics.exists() and not self._nested:  # a container is shown its host's
+            self._arc = KernelFile(statistics)
         return notes
 
     def _count(self) -> int:

@@ -207,8 +207,14 @@ class Post:
         if outcome.ok or outcome.final or number >= len(BACKOFF_S):
             self._done(one, outcome)
             return
-        if any(_same(one, later.letter) for later in self._waiting):
-            return  # there is newer news of it
+        newer = {
+            name
+            for other in self._waiting
+            if other.letter.channel == one.channel
+            for name, _ in other.letter.about
+        }
+        if one.about and {name for name, _ in one.about} <= newer:
+            return  # there is newer news of all of it
         pause_s = BACKOFF_S[number]
         self._tell(f"notification through {one.channel.name}: {outcome.error}; again in {pause_s:.0f} s")
         self._waiting.append(_Attempt(one, number + 1, mono + pause_s))

@@ -14,7 +14,7 @@ from dataclasses import replace
 import msgspec
 
 from daemon.bus import LOOK_EVERY_S, RecordsClient, WakeListener, Wire
-from daemon.errors import NO_INCIDENT, HauswartError
+from daemon.errors import NO_INCIDENT, REFUSED, HauswartError
 from daemon.message_ids import MessageId
 from daemon.messages import Advice, KeepDelivery, KeepFinding
 from daemon.notify.channels import Channel, Letter, Outcome, Post, channels_of, child_environment, letter
@@ -227,6 +227,8 @@ class NotifyStage:
                 self._client.keep(self._unkept[0], KEEP_TIMEOUT_S)
             except HauswartError as error:
                 if NO_INCIDENT not in str(error):
+                    if REFUSED in str(error):  # the others need not wait for it
+                        self._unkept.append(self._unkept.pop(0))
                     self._keep_s = time.monotonic() + KEEP_RETRY_S
                     return
                 self._counts["deliveries_refused"] += 1

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from daemon.incidents.unexplained import SHOWN_S
 from daemon.message_ids import MessageId
 from daemon.messages import Finding, Incident
 from daemon.settings import Settings
@@ -17,6 +18,7 @@ from daemon.stages.process import describe
 from daemon.status import explainer_pid_path
 
 if TYPE_CHECKING:
+    from daemon.incidents import reading
     from daemon.incidents.review import Question, Reviews
     from daemon.inquiries import Told
     from daemon.served import Said, ServedModel
@@ -78,21 +80,29 @@ class Explanations:
         due_at = self._reviews.due_at() if self._reviews else None
         return due_at is not None and due_at <= time.time()
 
-    def want_reviews(self, opened: Sequence[Incident], lately: Sequence[Finding]) -> None:
-        """Have those looked at whose time it is; `opened`: all that are open now."""
+    def want_reviews(self, opened: Sequence[Incident], lately: Sequence[Finding], at: float) -> None:
+        """Have those looked at whose time it is; `opened`: all that were open at a time, in Unix seconds."""
         model, reviews = self._served(), self._reviews
         if model is None or reviews is None:
             return
         reviews.keep_only(opened)
         while (due := reviews.due(time.time())) is not None:
-            model.want_review(due[0].id, partial(_review, *due, lately))
+            model.want_review(due[0].id, partial(_review, *due, lately, at))
 
     def want_reading(self, findings: Sequence[Finding], told: Mapping[str, str]) -> None:
         """Have read what no rule knows; `told`: the classes of the incidents that have some of it."""
         if findings and self._settings.top.served.reading and (model := self._served()):
-            from daemon.incidents.reading import question  # noqa: PLC0415  # only where it is on
+            model.want_reading(partial(self._reading, findings, told, time.time()))
 
-            model.want_reading(lambda: question(findings, {**self._told, **told}, time.time()))
+    def _reading(
+        self, findings: Sequence[Finding], told: Mapping[str, str], at: float
+    ) -> reading.Question | None:
+        """The question when its turn has come; None where it waited for so long that it is about the past."""
+        from daemon.incidents.reading import question  # noqa: PLC0415  # only where it is on
+
+        if time.time() - at > SHOWN_S:
+            return None
+        return question(findings, {**self._told, **told}, time.time())
 
     def heed(self, told: Mapping[str, str]) -> None:
         """What was read is kept: an incident tells of these findings from now on, by their ids its class."""
@@ -150,7 +160,7 @@ class Explanations:
         )
 
 
-def _review(incident: Incident, others: Sequence[Incident], lately: Sequence[Finding]) -> Question:
+def _review(incident: Incident, others: Sequence[Incident], lately: Sequence[Finding], at: float) -> Question:
     from daemon.incidents.review import question  # noqa: PLC0415  # only where it is on
 
-    return question(incident, others, lately, time.time())
+    return question(incident, others, lately, at)  # of what came since it says nothing

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from daemon.bus import LOOK_EVERY_S, RecordsClient, WakeListener, Wire
-from daemon.errors import NO_INCIDENT, HauswartError
+from daemon.errors import NO_INCIDENT, REFUSED, HauswartError
 from daemon.incidents.unexplained import SHOWN_S, noteworthy
 from daemon.message_ids import MessageId
 from daemon.messages import Advice, Finding, Incident, KeepAdvice, KeepFinding
@@ -124,6 +124,8 @@ class TopStage:
             self._crash = None
 
     def _advise_all(self) -> None:
+        """Raises HauswartError where one of them could not be kept; the others are."""
+        late: HauswartError | None = None
         for _ in range(ROUNDS):
             found = [one for one in self._needing() if (one.id, one.revision) not in self._given_up]
             if not found:
@@ -132,7 +134,14 @@ class TopStage:
                 self._life.wait(0.0)  # many of them take longer than the watchdog waits
                 if self._life.stopping:
                     return
-                self._advise(incident)
+                try:
+                    self._advise(incident)
+                except HauswartError as error:
+                    late = error
+                    if REFUSED not in str(error):
+                        break  # nobody answers
+            if late is not None:
+                raise late
 
     def _advise(self, incident: Incident) -> None:
         """Raises HauswartError where the middle tier does not keep it now: that may pass."""
@@ -171,13 +180,14 @@ class TopStage:
 
     def _have_reviewed(self) -> None:
         """Have the served model look once more at incidents whose time it is."""
+        at = time.time()
         try:
-            opened, (findings, _) = self._opened(), self._lately(time.time() - SHOWN_S)
+            opened, (findings, _) = self._opened(), self._lately(at - SHOWN_S)
         except HauswartError as error:
             self._life.tell.warning(str(error))
             self._served.rest(RETRY_S)
             return
-        self._served.want_reviews(opened, findings)
+        self._served.want_reviews(opened, findings, at)
 
     def _note_open(self) -> None:
         """Have the served model's second looks know what is open."""
