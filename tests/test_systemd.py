@@ -144,8 +144,9 @@ def faulty(host):
     host.box.run("systemctl start --no-block stubborn quiet; sleep 1")
     host.box.run("systemctl start --no-block crash loop hung needy absent checked flaky writer")
     host.box.run(f"setpriv --reuid=65534 --regid=65534 --clear-groups {sys.executable} {SHARED}/forge.py")
+    # Numbers that no process has: one of a stage of ours would make the line our own.
     guess = "Failed password for invalid user admin from 192.0.2.7 port 4000"
-    host.box.run(f"for n in 1 2 3 4 5 6; do logger --id=30$n -t sshd '{guess}'$n' ssh2'; done")
+    host.box.run(f"for n in 1 2 3 4 5 6; do logger --id=419400$n -t sshd '{guess}'$n' ssh2'; done")
     host.box.run("systemctl stop quiet stubborn; systemctl daemon-reload")
     names = ("crash", "loop", "hung", "base", "absent", "checked", "flaky", "/srv/small", "192.0.2.7")
     host.wait_for(*names)
