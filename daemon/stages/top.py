@@ -92,7 +92,8 @@ class TopStage:
 
     def step(self) -> None:
         """One round: wait, and look if it is time."""
-        self._life.wait(min(max(0.0, self._look_s - time.monotonic()), self._served.wait_s))
+        due_s = min(self._look_s, self._offer_s) if self._unkept else self._look_s
+        self._life.wait(min(max(0.0, due_s - time.monotonic()), self._served.wait_s))
         self._model.listen()
         self._keep_all(self._served.step())
         hints = {hint.table for hint in self._listener.drain()}
