@@ -168,7 +168,8 @@ def sharpen(alert: float, thresholds: Mapping[str, float]) -> float:
     """The alert probability calibrated by Platt's two numbers, `alert.scale` and `alert.shift`."""
     bounded = min(max(alert, _LEAST), 1.0 - _LEAST)
     logit = log(bounded / (1.0 - bounded)) * thresholds.get("alert.scale", 1.0)
-    return 1.0 / (1.0 + exp(-logit - thresholds.get("alert.shift", 0.0)))
+    power = -logit - thresholds.get("alert.shift", 0.0)
+    return 1.0 / (1.0 + exp(min(max(power, -500.0), 500.0)))  # a bundle may calibrate absurdly
 
 
 def _levelled(match: re.Match[str]) -> str:

@@ -11,10 +11,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from shutil import which
+from types import SimpleNamespace
 from urllib.request import urlopen
 
 import msgspec
@@ -26,12 +29,13 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from daemon.errors import ConfigError
 from daemon.messages import Advice, Culprit, Evidence, KeepSilence
 from daemon.notify.alertmanager import alerts
-from daemon.notify.channels import BACKOFF_S, TIMEOUT_S, Channel, Post, channels_of, letter
+from daemon.notify.channels import BACKOFF_S, TIMEOUT_S, Channel, Letter, Outcome, Post, channels_of, letter
 from daemon.notify.otlp import content_of
 from daemon.notify.planner import ADVICE_WAIT_S, Planner, State
 from daemon.notify.wording import compose, compose_digest
 from daemon.prometheus import Family
 from daemon.settings import Metrics, Notify, Settings
+from daemon.stages.notify import NotifyStage
 from daemon.store.documents import incident_document
 from daemon.store.rows import Delivery
 from models.taxonomy import FaultClass, Severity, SubjectKind
@@ -724,6 +728,34 @@ def test_stage_tells_hook_and_metrics_and_does_not_repeat_itself_after_sigkill(t
         stage.kill()
         stage.wait()
         middle.wait(10)
+
+
+def test_collector_that_is_away_is_told_of_once_and_again_when_it_is_back():
+    said = []
+    tell = SimpleNamespace(
+        error=lambda text, _id: said.append(("error", text)), info=lambda text: said.append(("info", text))
+    )
+    stage = SimpleNamespace(_counts=Counter(), _taken=True, _life=SimpleNamespace(tell=tell))
+    lost = Outcome(ok=False, final=True, error="connection refused", output="")
+    for outcome in (lost, lost, Outcome(ok=True, final=True, error="", output="")):
+        NotifyStage._pushed(stage, "otlp-metrics", outcome)
+    assert said == [
+        ("error", "otlp-metrics: connection refused"),
+        ("info", "otlp-metrics: the collector takes metrics again"),
+    ]
+    assert stage._counts == {"unpushed": 2, "pushed": 1}
+
+
+def test_metrics_that_nobody_takes_are_given_up_at_once_since_newer_ones_follow(tmp_path):
+    said, done = [], []
+    channel = hook(tmp_path, "exit 1")
+    post = Post(lambda one, outcome: done.append((one.channel.name, outcome.ok)), said.append)
+    metrics = replace(channel, name="otlp-metrics")
+    for number in range(3):
+        post.add(Letter(metrics, (), b"{}", {"PATH": os.environ["PATH"]}), 60.0 * number)
+        wait_for(lambda number=number: post.step(60.0 * number) is None)
+    assert done == [("otlp-metrics", False)] * 3
+    assert said == []
 
 
 SCRAPE = """

@@ -12,7 +12,8 @@ pytest.importorskip("torch")
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from daemon.errors import HauswartError
+from daemon.errors import HauswartError, LockedError
+from daemon.locks import FileLock
 from daemon.messages import Culprit, Evidence, KeepFeedback
 from daemon.settings import Models, Settings
 from daemon.store.writer import StoreWriter
@@ -162,6 +163,19 @@ def test_host_without_feedback_and_lines_has_nothing_to_learn_from(host):
     settings, store = host
     with pytest.raises(HauswartError, match="nothing to learn"):
         retrain.retrain(settings, store=store)
+
+
+def test_second_retraining_beside_the_first_says_so_and_harms_nothing(host):
+    settings, store = host
+    judged_incident(store, "bad")
+    shop = settings.state / "candidates" / "low"
+    (shop / retrain.WORK).mkdir(parents=True)
+    with (
+        FileLock(shop / retrain.LOCK, "retraining"),
+        pytest.raises(LockedError, match="retraining is in use"),
+    ):
+        retrain.retrain(settings, store=store)
+    assert (shop / retrain.WORK).exists()
 
 
 def verdict(alert: float, name: str = "notice-or-info") -> LineVerdict:

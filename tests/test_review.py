@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from daemon.advice.facts import quotable, reported
 from daemon.incidents import review
-from daemon.incidents.review import AGAIN_S, KEPT, SETTLE_S, Reviews
+from daemon.incidents.review import AGAIN_S, DOUBTED_LOOKS, KEPT, SETTLE_S, Reviews
 from daemon.messages import REVIEWED, Culprit, Evidence, Incident, KeepReview, Stamp, Tick
 from daemon.replay import Replay
 from daemon.served import Reviewed, ServedModel
@@ -174,11 +174,11 @@ def test_a_review_of_what_is_not_so_any_more_is_of_no_use(host):
 
 
 def incident(name="a", fault=F.CRASH_LOOP, *, opened=100.0, culprit="db.service", kind=K.UNIT, **more):
-    known = {"revision": 1, "state": "open", "path": "baseline", "finding_ids": ["f1"]} | more
+    known = {"revision": 1, "state": "open", "path": "baseline", "finding_ids": ["f1"]}
+    known |= {"severity": Severity.ERROR} | more
     return Incident(
         id=name,
         fault_class=fault,
-        severity=Severity.ERROR,
         score=0.9,
         culprits=[Culprit(kind, culprit, 1.0)],
         opened_at=WALL + opened,
@@ -222,6 +222,22 @@ def test_another_class_by_the_rules_and_later_evidence_are_looked_at_again():
     assert again.due(WALL + 121.0)
     again.note(incident(revision=3))
     assert again.due_at() is None
+
+
+def test_new_words_of_what_was_taken_for_nothing_are_looked_at_too_and_not_for_ever():
+    doubted = {"meant": Severity.ERROR, "severity": Severity.WARNING, "path": "model"}
+    reviews = Reviews()
+    reviews.note(incident(**doubted, finding_ids=["f1"]))
+    assert reviews.due(WALL + 103.0)
+    reviews.note(incident(**doubted, revision=2, finding_ids=["f1"]))  # the answer, and no more words
+    assert reviews.due_at() is None
+    looks = 1
+    for number in range(2, 12):
+        reviews.note(incident(**doubted, revision=1 + number, finding_ids=["f1", f"f{number}"]))
+        at = reviews.due_at()
+        looks += at is not None and reviews.due(at) is not None
+        assert at is None or at == WALL + 103.0 + SETTLE_S * (number - 1)
+    assert looks == DOUBTED_LOOKS
 
 
 def test_what_is_over_merged_or_about_ourselves_is_not_looked_at():

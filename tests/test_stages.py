@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,6 +23,7 @@ from daemon.settings import Models, Settings, save_resolved
 from daemon.stages import log
 from daemon.stages.flows import work_through
 from daemon.stages.health import find_crash
+from daemon.stages.middle import MiddleStage
 from daemon.stages.positions import Positions
 from daemon.stages.readers import Readers
 from daemon.status import LatencyWindow, Status, read_pids, read_status, running_stages, write_status
@@ -545,3 +547,21 @@ def gone(pid):
     except ProcessLookupError:
         return True
     return False
+
+
+def test_what_the_store_cannot_keep_is_said_once_a_minute():
+    said = []
+    stage = SimpleNamespace(
+        _store=SimpleNamespace(notes=["finding f1 was not kept: NaN", "finding f2 was not kept: NaN"]),
+        _refused_s=0.0,
+        _life=SimpleNamespace(tell=SimpleNamespace(warning=said.append)),
+    )
+    MiddleStage._tell_refused(stage)
+    assert said == ["finding f2 was not kept: NaN; 1 more before it"]
+    stage._store.notes.append("finding f3 was not kept: NaN")
+    MiddleStage._tell_refused(stage)
+    assert len(said) == 1  # not yet
+    stage._refused_s = 0.0
+    MiddleStage._tell_refused(stage)
+    assert said[1:] == ["finding f3 was not kept: NaN"]
+    assert stage._store.notes == []

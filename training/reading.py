@@ -27,7 +27,7 @@ from training.wording import split_evenly
 MESSAGES = Path(__file__).parent / "sources" / "messages"
 KERNEL_FILE = "kernel.tsv"  # the others hold what programs say
 STRENGTH = 30.0  # inverse of the regularisation; 10 is less sure, 100 no better
-LEAST_WEIGHT = 0.15  # a smaller one moves no decision, and most are
+LEAST_WEIGHT = 0.7  # smaller ones make a table twice as large and move one decision in fifty
 NONE = "none"
 DEGREES = (NONE, "lasting", reading.ONCE)
 SURE = (0.5, 0.6, 0.7, 0.8, 0.9)  # where figures are given

@@ -20,6 +20,7 @@ import typer
 
 from daemon.command.session import Session, session_of
 from daemon.errors import HauswartError
+from daemon.locks import FileLock
 from daemon.settings import Settings
 from models import shelf
 from models.bundle import WORDING, Bundle, verify
@@ -37,7 +38,7 @@ SOFT_WEIGHT = 0.6  # of staying where the champion is
 FEEDBACK_SHARE, COPIES_MAX = 0.2, 128
 CANARY_SHARE = 0.2
 CANARY_MAX = 5000
-WORK = ".work"
+WORK, LOCK = ".work", ".lock"
 KEPT = 6  # candidates with their reports, the latest; what was promoted is a copy
 _VERSION = re.compile(r"\d{8}T\d{6}")
 
@@ -69,9 +70,28 @@ def retrain(
 ) -> Outcome:
     """Train a challenger and let it contest with the champion; HauswartError if nothing is to be learned.
 
-    The candidate stays under `STATE/candidates/low/VERSION`, `VERSION.json` beside it, whatever came out,
-    until KEPT later ones are there.
+    Raises LockedError while another retraining runs. The candidate stays under
+    `STATE/candidates/low/VERSION`, `VERSION.json` beside it, whatever came out, until KEPT later ones are
+    there.
     """
+    shop = shelf.candidates(TIER, settings.state)
+    shop.mkdir(parents=True, exist_ok=True)
+    shelf.give(shop, shop.parent)  # what root began, the nightly unit goes on with
+    with FileLock(shop / LOCK, "retraining"):
+        return _retrain(
+            settings,
+            store,
+            telemetry or settings.state / "telemetry",
+            promote=promote,
+            epochs=epochs,
+            seed=seed,
+            tell=tell,
+        )
+
+
+def _retrain(
+    settings: Settings, store: Path, telemetry: Path, *, promote: bool, epochs: float, seed: int, tell: Tell
+) -> Outcome:
     from models.runtime import Classifier  # noqa: PLC0415  # numpy and onnxruntime
     from training import bundle, contest, dataset, finetune, rows  # noqa: PLC0415  # torch
 
@@ -85,7 +105,7 @@ def retrain(
     work.mkdir(parents=True)
     shelf.give(shop, shop.parent)  # what root began, the nightly unit goes on with
     try:
-        judged, host = gather(store, telemetry or state / "telemetry", tell)
+        judged, host = gather(store, telemetry, tell)
         if not judged and not host:
             raise NothingToLearnError(
                 "there is nothing to learn from: no feedback and no kept lines",

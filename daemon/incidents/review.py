@@ -36,6 +36,7 @@ from models.taxonomy import FaultClass, SubjectKind
 
 SETTLE_S = 3.0  # after an incident opened: what belongs to it comes within that
 AGAIN_S = 20.0  # after which it is looked at once more, if more is known of it
+DOUBTED_LOOKS = 6  # at an incident whose words are taken for nothing, and which goes on in other ones
 KEPT = 64  # incidents
 OTHERS_MAX, SHOWN_OF_OTHERS, SHOWN_OF_IT = 6, 3, 10
 _SCHEMA_NAME = "review"
@@ -95,6 +96,15 @@ class _Answer(Struct, forbid_unknown_fields=True):
 _decoder = msgspec.json.Decoder(_Answer)
 
 
+class _Looked(NamedTuple):
+    """An incident as it was when it was looked at; `findings`: the latest of them."""
+
+    fault: FaultClass
+    revision: int
+    at: float
+    findings: Sequence[str]
+
+
 class Reviews:
     """Which open incident is to be looked at: once it settled, has another class, or more is known."""
 
@@ -102,7 +112,7 @@ class Reviews:
         """Incidents that opened before `since`, Unix seconds, were looked at by somebody else."""
         self._since = since
         self._open: OrderedDict[str, Incident] = OrderedDict()
-        self._looked: OrderedDict[str, list[tuple[FaultClass, int, float]]] = OrderedDict()
+        self._looked: OrderedDict[str, list[_Looked]] = OrderedDict()
 
     def note(self, incident: Incident) -> None:
         """An incident as it is now."""
@@ -136,7 +146,8 @@ class Reviews:
 
     def _remember(self, incident: Incident, at: float) -> None:
         """It is looked at as it is now."""
-        self._looked.setdefault(incident.id, []).append((incident.fault_class, incident.revision, at))
+        seen = _Looked(incident.fault_class, incident.revision, at, incident.finding_ids[-1:])
+        self._looked.setdefault(incident.id, []).append(seen)
         while len(self._looked) > KEPT:
             self._looked.popitem(last=False)
 
@@ -144,10 +155,14 @@ class Reviews:
         looks = self._looked.get(incident.id, [])
         if not looks:
             return incident.opened_at + SETTLE_S
-        if incident.path == "baseline" and all(incident.fault_class is not fault for fault, _, _ in looks):
-            return looks[-1][2] + SETTLE_S
-        if len(looks) == 1 and incident.revision > looks[0][1] and incident.path == "baseline":
-            return max(looks[0][2] + SETTLE_S, incident.opened_at + AGAIN_S)
+        last = looks[-1]
+        if incident.path == "baseline" and all(incident.fault_class is not one.fault for one in looks):
+            return last.at + SETTLE_S
+        if incident.meant is not None and incident.finding_ids[-1:] != last.findings:
+            # Told as a warning for as long as its words are doubted: the new ones are to be read as well.
+            return last.at + SETTLE_S if len(looks) < DOUBTED_LOOKS else None
+        if len(looks) == 1 and incident.revision > last.revision and incident.path == "baseline":
+            return max(last.at + SETTLE_S, incident.opened_at + AGAIN_S)
         return None
 
 

@@ -204,7 +204,8 @@ class Post:
 
     def _finish(self, attempt: _Attempt, outcome: Outcome, mono: float) -> None:
         one, number = attempt.letter, attempt.number
-        if outcome.ok or outcome.final or number >= len(BACKOFF_S):
+        # Metrics are about no incident: their next push is the next attempt.
+        if outcome.ok or outcome.final or number >= len(BACKOFF_S) or not one.about:
             self._done(one, outcome)
             return
         newer = {
@@ -213,7 +214,7 @@ class Post:
             if other.letter.channel == one.channel
             for name, _ in other.letter.about
         }
-        if one.about and {name for name, _ in one.about} <= newer:
+        if {name for name, _ in one.about} <= newer:
             return  # there is newer news of all of it
         pause_s = BACKOFF_S[number]
         self._tell(f"notification through {one.channel.name}: {outcome.error}; again in {pause_s:.0f} s")

@@ -51,6 +51,7 @@ SILENT_AFTER_S = 10.0
 LOOK_S = 1.0  # while no time comes from below and something waits for it, this stage keeps it going by itself
 UNSETTLED_MAX_S = 5.0  # beyond it, a storm of ever new findings would keep the rest of the host unheard
 RETRY_S = 1.0  # between two attempts to commit
+COMPLAIN_EVERY_S = 60.0  # of what the store cannot keep
 EXPIRE_EVERY_S = 3600.0
 COMMIT_FINDINGS = 1000  # in one transaction; what may wait is bounded by the edge's credit
 REOPEN_S = 900.0  # incidents closed within this time are told to the tier at start, which may reopen them
@@ -79,7 +80,7 @@ class MiddleStage:
         self._waiting: Arrival[Upward] | None = None  # the newest frame that is not acknowledged
         self._asked: list[Asked] = []  # findings of other stages, answered like frames are acknowledged
         self._waiting_s = 0.0  # since when there is either
-        self._retry_s = 0.0
+        self._retry_s = self._refused_s = 0.0
         self._expire_s = time.monotonic()
         self._began_s = self._ticked_s = self._excused_s = time.monotonic()
         self._silent = False
@@ -188,6 +189,7 @@ class MiddleStage:
                 self._fail(error)
                 return
             self._counts["commits"] += 1
+            self._tell_refused()
         self._retry_s = 0.0
         self._unsaved, self._unsaved_findings = {}, []
         self._acknowledge()
@@ -198,6 +200,15 @@ class MiddleStage:
             self._learn(silence)
         if self._life.settings.top.served.reading and (puzzle := self._tier.puzzles()[0]):
             self._wake.publish(Wake("findings", puzzle[-1].id))
+
+    def _tell_refused(self) -> None:
+        """Say what the store could not keep, once a minute: whoever causes it must not fill the journal."""
+        notes = self._store.notes
+        if not notes or time.monotonic() < self._refused_s:
+            return
+        self._refused_s = time.monotonic() + COMPLAIN_EVERY_S
+        self._life.tell.warning(notes[-1] + (f"; {len(notes) - 1} more before it" if len(notes) > 1 else ""))
+        notes.clear()
 
     def _learn(self, silence: KeepSilence) -> None:
         """Keep a habit; where that fails it holds until this stage ends, and is learned again some day."""
@@ -337,6 +348,7 @@ def run(settings: Settings) -> None:
         with StoreWriter(path) as store:
             for note in store.notes:
                 life.tell.warning(note, MessageId.STORE_DAMAGED)
+            store.notes.clear()
             with StoreReader(path) as reader:
                 recent = reader.incidents(since=time.time() - REOPEN_S, limit=MAX_RECENT)
                 silences = reader.silences()

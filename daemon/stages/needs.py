@@ -49,7 +49,9 @@ class Grouper(Protocol):
 
 
 class Keeper(Protocol):
-    """The store's writer."""
+    """The store's writer; `notes` says what it could not keep as it is."""
+
+    notes: list[str]
 
     def save(self, incidents: Sequence[Incident], findings: Sequence[Finding]) -> None:
         """Commit incidents and findings."""

@@ -63,6 +63,7 @@ class NotifyStage:
         self._server: MetricsServer | None = None
         self._collector = next((one for one in channels if one.name == "otlp"), None)
         self._push_s = 0.0  # when to send metrics next
+        self._taken = True  # whether the collector took the last ones
         if life.died is not None:
             self._unkept.append(KeepFinding(find_crash(life.stage, life.died)))
         life.listen(listener.socket, wanted=True)
@@ -206,6 +207,9 @@ class NotifyStage:
         self._counts["digests"] += 1
 
     def _delivered(self, one: Letter, outcome: Outcome) -> None:
+        if not one.about:
+            self._pushed(one.channel.name, outcome)
+            return
         at, name = time.time(), one.channel.name
         self._counts["delivered" if outcome.ok else "undelivered"] += 1
         if not outcome.ok:
@@ -219,6 +223,17 @@ class NotifyStage:
                 KeepDelivery(incident_id, revision, name, outcome.ok, at, outcome.error[:500])
             )
         del self._unkept[:-MAX_UNKEPT]
+
+    def _pushed(self, name: str, outcome: Outcome) -> None:
+        """Count a push of metrics; say when nobody takes them any more, and when somebody does again."""
+        self._counts["pushed" if outcome.ok else "unpushed"] += 1
+        if outcome.ok == self._taken:
+            return
+        self._taken = outcome.ok
+        if outcome.ok:
+            self._life.tell.info(f"{name}: the collector takes metrics again")
+        else:
+            self._life.tell.error(f"{name}: {outcome.error}", MessageId.NOTIFICATION_FAILED)
 
     def _keep_all(self) -> None:
         """Have the middle tier keep what was delivered; what it refuses (a purged incident) is let go."""

@@ -36,7 +36,8 @@ def purge_copies(store: Path) -> Erased:
 def purge_candidates(state: Path) -> Erased:
     """Delete what retraining made: bundles, and reports that quote log lines. Raises HauswartError."""
     shop = state / "candidates"
-    erased = _delete(sorted(path for path in shop.rglob("*") if path.is_symlink() or not path.is_dir()))
+    files = (path for path in shop.rglob("*") if path.is_symlink() or not path.is_dir())
+    erased = _delete(sorted(path for path in files if path.name != ".lock"))  # a retraining may hold it
     for folder in sorted((path for path in shop.glob("*/**/*") if path.is_dir()), reverse=True):
         with contextlib.suppress(OSError):  # a retraining has just begun
             folder.rmdir()
