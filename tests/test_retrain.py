@@ -96,7 +96,7 @@ def test_bad_verdict_is_learned(host, champion):
     judged_incident(store, "bad")
     before = Classifier(verify(champion, "low"))
     assert before.score([encode(LOUD)])[0]["alert"][0] > 0.5
-    outcome = retrain.retrain(settings, store=store, epochs=8, promote=False)
+    outcome = retrain.retrain(settings, store=store, epochs=30, promote=False)
     after = Classifier(verify(outcome.candidate, "low"))
     assert after.score([encode(LOUD)])[0]["alert"][0] < 0.5
     assert outcome.won == (not outcome.reasons)
