@@ -23,8 +23,8 @@ _UNIT = re.compile(r"\.(?:service|scope|socket|mount|swap|timer|target|device|pa
 _NUMBERS = re.compile(r"\d{1,4}:(?P<minor>\d{1,6})")
 _KINDS = {kind.value: kind for kind in SubjectKind}
 _ORDER = ("cgroup", "unit", "process", "device", "mount", "interface", "address", "user", "sensor", "file")
-# A text that a program will fill in, or that speaks of what did not happen: nobody's trouble.
-_BLANK = re.compile(r"(?<![\w%])%(?:\d\$)?(?:l{0,2}[dux]|s)\b|\bsimulated\b")
+# A text that a program will fill in, of what did not happen, or a test's result (TAP): nobody's trouble.
+_BLANK = re.compile(r"(?<![\w%])%(?:\d\$)?(?:l{0,2}[dux]|s)\b|\bsimulated\b|^(?:not )?ok (?:\d|- )")
 _DENIED = re.compile(r"\b(?:no|without(?: an?)?)\s+$", re.IGNORECASE)
 _NEVER = re.compile(r"[\w-]\.invalid\b")  # a name that nobody can have (RFC 6761)
 # Common and combined log format, a virtual host before it perhaps: what follows is what a stranger asked for.

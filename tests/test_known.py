@@ -272,6 +272,8 @@ def test_syslog_header_does_not_hide_a_known_message():
         ("gc: no full collection, no OutOfMemoryError, heap 17 % used", set()),
         ("preview: [pl] Out of memory: killed process %d", set()),
         ("self-test: simulated No space left on device: PASS", set()),
+        ("ok - write /etc/passwd.new: [Errno 30] Read-only file system", set()),
+        ("ok 12 - an error is told: No space left on device", set()),
         ("write of report%20of%20may.pdf failed: No space left on device", {"no-space"}),
         ("fetch http://mirror.example/: Temporary failure in name resolution", {"name-resolution"}),
         ("broken http://blog0.invalid/post: Temporary failure in name resolution", set()),
