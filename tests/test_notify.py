@@ -736,9 +736,11 @@ def test_collector_that_is_away_is_told_of_once_and_again_when_it_is_back():
         error=lambda text, _id: said.append(("error", text)), info=lambda text: said.append(("info", text))
     )
     stage = SimpleNamespace(_counts=Counter(), _taken=True, _life=SimpleNamespace(tell=tell))
+    stage._pushed = lambda *what: NotifyStage._pushed(stage, *what)
+    metrics = Letter(Channel("otlp-metrics", ()), (), b"{}", {})
     lost = Outcome(ok=False, final=True, error="connection refused", output="")
     for outcome in (lost, lost, Outcome(ok=True, final=True, error="", output="")):
-        NotifyStage._pushed(stage, "otlp-metrics", outcome)
+        NotifyStage._delivered(stage, metrics, outcome)
     assert said == [
         ("error", "otlp-metrics: connection refused"),
         ("info", "otlp-metrics: the collector takes metrics again"),

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from daemon.advice.facts import quotable, reported
 from daemon.incidents import review
-from daemon.incidents.review import AGAIN_S, DOUBTED_LOOKS, KEPT, SETTLE_S, Reviews
+from daemon.incidents.review import AGAIN_S, KEPT, LOOKS_MAX, SETTLE_S, WITHIN_S, Reviews
 from daemon.messages import REVIEWED, Culprit, Evidence, Incident, KeepReview, Stamp, Tick
 from daemon.replay import Replay
 from daemon.served import Reviewed, ServedModel
@@ -175,7 +175,10 @@ def test_a_review_of_what_is_not_so_any_more_is_of_no_use(host):
 
 def incident(name="a", fault=F.CRASH_LOOP, *, opened=100.0, culprit="db.service", kind=K.UNIT, **more):
     known = {"revision": 1, "state": "open", "path": "baseline", "finding_ids": ["f1"]}
-    known |= {"severity": Severity.ERROR} | more
+    known |= {
+        "severity": Severity.ERROR,
+        "evidence": [Evidence("e1", "line", "c", WALL, WALL, BAD_DISK)],
+    } | more
     return Incident(
         id=name,
         fault_class=fault,
@@ -186,7 +189,6 @@ def incident(name="a", fault=F.CRASH_LOOP, *, opened=100.0, culprit="db.service"
         closed_at=None,
         boot_id=BOOT,
         context=[],
-        evidence=[Evidence("e1", "line", "c", WALL, WALL, BAD_DISK)],
         findings_count=1,
         evidence_at=WALL + opened,
         scores={},
@@ -226,18 +228,24 @@ def test_another_class_by_the_rules_and_later_evidence_are_looked_at_again():
 
 def test_new_words_of_what_was_taken_for_nothing_are_looked_at_too_and_not_for_ever():
     doubted = {"meant": Severity.ERROR, "severity": Severity.WARNING, "path": "model"}
+
+    def says(*texts, revision=1):
+        evidence = [Evidence(f"e{at}", "line", "c", WALL, WALL, text) for at, text in enumerate(texts)]
+        return incident(**doubted, revision=revision, evidence=evidence)
+
     reviews = Reviews()
-    reviews.note(incident(**doubted, finding_ids=["f1"]))
+    reviews.note(says("one"))
     assert reviews.due(WALL + 103.0)
-    reviews.note(incident(**doubted, revision=2, finding_ids=["f1"]))  # the answer, and no more words
+    reviews.note(says("one", revision=2))  # the answer, and once more the same word
     assert reviews.due_at() is None
-    looks = 1
+    looks, now = 1, WALL + 103.0
     for number in range(2, 12):
-        reviews.note(incident(**doubted, revision=1 + number, finding_ids=["f1", f"f{number}"]))
+        reviews.note(says("one", str(number), revision=1 + number))
         at = reviews.due_at()
-        looks += at is not None and reviews.due(at) is not None
-        assert at is None or at == WALL + 103.0 + SETTLE_S * (number - 1)
-    assert looks == DOUBTED_LOOKS
+        assert at is None or at == now + min(SETTLE_S * looks, WITHIN_S)
+        if at is not None and reviews.due(at) is not None:
+            looks, now = looks + 1, at
+    assert looks == LOOKS_MAX
 
 
 def test_what_is_over_merged_or_about_ourselves_is_not_looked_at():

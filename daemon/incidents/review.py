@@ -31,12 +31,13 @@ from daemon.incidents.reading import (
     piece,
 )
 from daemon.inquiries import schema_of
-from daemon.messages import Culprit, Evidence, Finding, Incident, KeepReview
+from daemon.messages import REVIEWED, Culprit, Evidence, Finding, Incident, KeepReview
 from models.taxonomy import FaultClass, SubjectKind
 
 SETTLE_S = 3.0  # after an incident opened: what belongs to it comes within that
 AGAIN_S = 20.0  # after which it is looked at once more, if more is known of it
-DOUBTED_LOOKS = 6  # at an incident whose words are taken for nothing, and which goes on in other ones
+LOOKS_MAX = 6  # at one incident: one whose words are taken for nothing may go on in other ones
+WITHIN_S = 15.0  # new words are read: after twenty seconds they count (`daemon.incidents.doubts`)
 KEPT = 64  # incidents
 OTHERS_MAX, SHOWN_OF_OTHERS, SHOWN_OF_IT = 6, 3, 10
 _SCHEMA_NAME = "review"
@@ -97,12 +98,12 @@ _decoder = msgspec.json.Decoder(_Answer)
 
 
 class _Looked(NamedTuple):
-    """An incident as it was when it was looked at; `findings`: the latest of them."""
+    """An incident as it was when it was looked at; `words`: what programs wrote of it."""
 
     fault: FaultClass
     revision: int
     at: float
-    findings: Sequence[str]
+    words: frozenset[str]
 
 
 class Reviews:
@@ -146,8 +147,9 @@ class Reviews:
 
     def _remember(self, incident: Incident, at: float) -> None:
         """It is looked at as it is now."""
-        seen = _Looked(incident.fault_class, incident.revision, at, incident.finding_ids[-1:])
+        seen = _Looked(incident.fault_class, incident.revision, at, _words(incident))
         self._looked.setdefault(incident.id, []).append(seen)
+        self._looked.move_to_end(incident.id)
         while len(self._looked) > KEPT:
             self._looked.popitem(last=False)
 
@@ -156,14 +158,20 @@ class Reviews:
         if not looks:
             return incident.opened_at + SETTLE_S
         last = looks[-1]
+        if len(looks) >= LOOKS_MAX:
+            return None
         if incident.path == "baseline" and all(incident.fault_class is not one.fault for one in looks):
             return last.at + SETTLE_S
-        if incident.meant is not None and incident.finding_ids[-1:] != last.findings:
+        if incident.meant is not None and _words(incident) - frozenset().union(*(one.words for one in looks)):
             # Told as a warning for as long as its words are doubted: the new ones are to be read as well.
-            return last.at + SETTLE_S if len(looks) < DOUBTED_LOOKS else None
+            return last.at + min(SETTLE_S * len(looks), WITHIN_S)
         if len(looks) == 1 and incident.revision > last.revision and incident.path == "baseline":
             return max(last.at + SETTLE_S, incident.opened_at + AGAIN_S)
         return None
+
+
+def _words(incident: Incident) -> frozenset[str]:
+    return frozenset(one.text for one in incident.evidence if one.kind == "line" and one.ref != REVIEWED)
 
 
 def question(

@@ -222,9 +222,9 @@ class Post:
 
 
 def _same(one: Letter, other: Letter) -> bool:
-    """Whether two letters tell one channel of one incident."""
+    """Whether two letters tell one channel of one incident, or of none."""
     names = {name for name, _ in other.about}
-    return one.channel == other.channel and any(name in names for name, _ in one.about)
+    return one.channel == other.channel and (not one.about or any(name in names for name, _ in one.about))
 
 
 class _Attempt(NamedTuple):

@@ -119,6 +119,7 @@ class MiddleStage:
         self._watch_silence()
         self._keep_time()
         self._commit()
+        self._tell_refused()
         if not blocked:
             self._consult()
         self._answer_all()
@@ -189,7 +190,6 @@ class MiddleStage:
                 self._fail(error)
                 return
             self._counts["commits"] += 1
-            self._tell_refused()
         self._retry_s = 0.0
         self._unsaved, self._unsaved_findings = {}, []
         self._acknowledge()

@@ -37,9 +37,8 @@ _SCORE, _GRAVE_SCORE, _ALONE_SCORE = 0.6, 0.65, 0.55
 _WARNING = 4
 WORDS = 0.35  # of word_weight: a word such as "failed" or "cannot"
 EXPLAINS = 0.5  # of a reading: enough to say why a unit failed right after it
-SURE = 0.7  # of a reading: of programs that it did not learn from five in six are faults then
-ALONE_KERNEL, ALONE, ONCE = 0.8, 0.85, 0.8  # nineteen in twenty, nine in ten
-PLAIN_ALONE = 0.9  # of a reading of what does not call itself an error: most programs' lines have no level
+SURE = 0.7  # of a reading: of programs that it did not learn from nine in ten are faults then
+ALONE_KERNEL, ALONE, ONCE = 0.8, 0.85, 0.8  # nineteen in twenty
 _SAID_ONCE = frozenset(
     {FaultClass.CONFIG_ERROR, FaultClass.SERVICE_CRASH}
 )  # then it ends, and that is told of
@@ -118,7 +117,7 @@ class Complaints:
             failed = watch.failing > 0.0 or " 5" in line.text
             fault, priority = _answered(watch, status(line.text)) if failed else None, _ANSWER
         grave = min(priority, line.priority) <= GRAVE_PRIORITY
-        alone = watch.reading is not None and _speaks_alone(watch.reading, writer, line, grave=grave)
+        alone = watch.reading is not None and grave and _speaks_alone(watch.reading, writer, line)
         if watch.reading is not None and not alone and (fault in _SAID_ONCE or watch.reading.sure < SURE):
             fault = None
         subject = _subject(writer, line, alone=alone, own=fault in _OWN) if fault else None
@@ -167,20 +166,14 @@ def _may_complain(watch: Watch, line: Line, priority: int) -> bool:
     return min(line.priority, priority) <= _WARNING or watch.weight >= WORDS
 
 
-def _speaks_alone(read: Reading, writer: Writer, line: Line, *, grave: bool) -> bool:
+def _speaks_alone(read: Reading, writer: Writer, line: Line) -> bool:
     """Whether somebody should be told though it is said only once."""
     if read.once < ONCE:
         return False
     if writer.role == KERNEL:
         said = read.sure >= ALONE_KERNEL and line.priority <= GRAVE_PRIORITY
         return said and not _LOGGER.match(line.text)
-    if read.sure >= PLAIN_ALONE:
-        return grave or not _of_strangers(line)
-    return grave and read.sure >= ALONE and (line.priority <= GRAVE_PRIORITY or read.fault not in _SAID_ONCE)
-
-
-def _of_strangers(line: Line) -> bool:
-    return not _OPEN_TO_ALL.isdisjoint(line.identifier.split("/"))
+    return read.sure >= ALONE and (line.priority <= GRAVE_PRIORITY or read.fault not in _SAID_ONCE)
 
 
 def _answered(watch: Watch, answer: int) -> FaultClass | None:
@@ -195,7 +188,7 @@ def _subject(writer: Writer, line: Line, *, alone: bool, own: bool) -> Subject |
     """Whose complaint it is; None of those that are not to be heard here."""
     if alone and writer.role == KERNEL:
         return subject_of(line)
-    if writer.role or (_of_strangers(line) and not own):
+    if writer.role or (not _OPEN_TO_ALL.isdisjoint(line.identifier.split("/")) and not own):
         return None
     if line.trusted and line.unit.endswith(".service") and of_system(line):
         return Subject(SubjectKind.UNIT, line.unit)

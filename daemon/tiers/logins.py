@@ -339,7 +339,8 @@ def _breach(key: str, attack: _Attack, *, final: bool = False) -> Breach:
         text += f"; then a login as {attack.accepted} was accepted"
         values["accepted_count"] = 1.0
     named = [attack.accepted] if attack.accepted else users[:USERS_SHOWN] if final else []
-    main = Subject(SubjectKind.USER, name) if local else Subject(SubjectKind.ADDRESS, key[:MAX_NAME])
+    kind = SubjectKind.UNIT if way == "by" and name.endswith(".service") else SubjectKind.USER
+    main = Subject(kind, name) if local else Subject(SubjectKind.ADDRESS, key[:MAX_NAME])
     # Less than grouping ties by: two attackers that both try root are not one attack.
     share = 0.25 if attack.accepted else 0.2
     others = [Subject(SubjectKind.USER, user, share) for user in named if not local]

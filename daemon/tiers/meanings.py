@@ -231,8 +231,8 @@ class Meanings:
         if told == "hint" and not (address and user):
             return []  # whoever only connects has tried nothing: a scan, or a monitor that asks for the port
         count = max(1, min(int(count), FAILURES_MAX))
-        ref, by = line.cursor or line.source, reading.parts.get("by", "")
         unit = line.unit if line.trusted and service(line.unit) else ""
+        ref, by = line.cursor or line.source, reading.parts.get("by", "") or ("" if address or user else unit)
         attempt = Attempt(address, user, line.pid, told, count, ref, line.at, by, unit)
         accepted = message.repeat == "login-accepted"
         breach = self._logins.accepted(attempt, t) if accepted else self._logins.failed(attempt, t)

@@ -5,6 +5,7 @@ Pure arithmetic on observation time; one `Watch` a template, constant memory, we
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
@@ -152,7 +153,7 @@ class Watch:
         return [self.weight, self.priority, self.first_t, self.windows, self.mean, self.peak, self.limit]
 
     @classmethod
-    def resume(cls, state: list[float], t: float) -> Watch:
+    def resume(cls, state: Sequence[float], t: float) -> Watch:
         """The watch of a saved state."""
         weight, priority, first_t, windows, mean, peak, limit = state
         watch = cls(t, weight, int(priority))
