@@ -16,10 +16,12 @@ MAX_PID_TEXT = 32  # what is read of a lock file's text; a pid has at most 7 dig
 class FileLock:
     """An exclusive flock(2) on `path`, held until `release` or the end of this process.
 
-    `what` is named in the LockedError that a second holder gets, e.g. "the edge low".
+    `what` is named in the LockedError that a second holder gets, e.g. "the edge low", `hint` says what to do.
     """
 
-    def __init__(self, path: Path, what: str) -> None:
+    def __init__(
+        self, path: Path, what: str, hint: str = "stop that one first; `hauswart status` shows it"
+    ) -> None:
         self.path = path
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
@@ -33,7 +35,7 @@ class FileLock:
             os.close(self._descriptor)
             raise LockedError(
                 f"{what} is in use by {_name_holder(path)}",
-                hint="stop that one first; `hauswart status` shows it",
+                hint=hint,
             ) from error
         give_to_owner(path)
         os.ftruncate(self._descriptor, 0)

@@ -96,7 +96,7 @@ def test_bad_verdict_is_learned(host, champion):
     judged_incident(store, "bad")
     before = Classifier(verify(champion, "low"))
     assert before.score([encode(LOUD)])[0]["alert"][0] > 0.5
-    outcome = retrain.retrain(settings, store=store, epochs=30, promote=False)
+    outcome = retrain.retrain(settings, store=store, epochs=8, promote=False)
     after = Classifier(verify(outcome.candidate, "low"))
     assert after.score([encode(LOUD)])[0]["alert"][0] < 0.5
     assert outcome.won == (not outcome.reasons)
@@ -172,9 +172,10 @@ def test_second_retraining_beside_the_first_says_so_and_harms_nothing(host):
     (shop / retrain.WORK).mkdir(parents=True)
     with (
         FileLock(shop / retrain.LOCK, "retraining"),
-        pytest.raises(LockedError, match="retraining is in use"),
+        pytest.raises(LockedError, match="retraining is in use") as raised,
     ):
         retrain.retrain(settings, store=store)
+    assert "wait" in raised.value.hint
     assert (shop / retrain.WORK).exists()
 
 

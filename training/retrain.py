@@ -32,7 +32,7 @@ Tell = Callable[[str], None]
 
 TIER = "low"
 EPOCHS, BATCH, LEARNING_RATE = 3.0, 32, 2e-4
-STEPS_LEAST = 230  # with fewer, a young host's few rows leave no trace beside the catalogue's
+STEPS_LEAST = 400  # with fewer, a young host's few rows leave no trace beside the 400 of the catalogue
 SOFT_WEIGHT = 0.6  # of staying where the champion is
 # Of what is learned, so that one answer among thousands of lines is heard; at most so often each.
 FEEDBACK_SHARE, COPIES_MAX = 0.2, 128
@@ -77,7 +77,7 @@ def retrain(
     shop = shelf.candidates(TIER, settings.state)
     shop.mkdir(parents=True, exist_ok=True)
     shelf.give(shop, shop.parent)  # what root began, the nightly unit goes on with
-    with FileLock(shop / LOCK, "retraining"):
+    with FileLock(shop / LOCK, "retraining", "wait until that one has ended"):
         return _retrain(
             settings,
             store,
