@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from daemon.errors import ConfigError
-from models.lines import CATEGORIES, HEADS, SEVERITY_CLASSES, TEXT_CHARS, decode, encode, split_header
+from models.lines import (
+    CATEGORIES,
+    HEADS,
+    SEVERITY_CLASSES,
+    TEXT_CHARS,
+    decode,
+    encode,
+    sharpen,
+    split_header,
+)
 from models.taxonomy import Category, Severity
 from training.sources import judged, lines
 from training.sources.expansion import expand
@@ -264,6 +273,11 @@ def test_expanded_line_matches_its_rule(pattern):
 def test_malformed_rule_is_refused(broken):
     with pytest.raises(ValueError, match=r"unbalanced|not closed"):
         expand(broken, random.Random(0))
+
+
+def test_absurd_calibration_is_no_crash():
+    assert sharpen(1e-7, {"alert.scale": 1e6}) == pytest.approx(0.0)
+    assert sharpen(1.0 - 1e-7, {"alert.scale": 1e6}) == pytest.approx(1.0)
 
 
 # --- the model it starts from ---------------------------------------------------------------------------

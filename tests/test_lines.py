@@ -1183,3 +1183,22 @@ def test_failure_of_one_of_hauswarts_units_is_about_the_stages_health(host):
     assert [(one.kind, one.name) for one in finding.subjects] == [(SubjectKind.STAGE, "top")]
     [other] = host.manager("web.service", "web.service: Failed with result 'watchdog'.")
     assert other.subjects[0].kind is SubjectKind.UNIT
+
+
+def test_failed_binds_without_address_or_name_are_the_directorys(host):
+    found = []
+    for number in range(30):
+        host.t += 0.5
+        text = f"conn={1000 + number} op=0 RESULT tag=97 err=49 qtime=0.000011 etime=0.000055 text="
+        found += host.hear(text, identifier="slapd", unit="slapd.service", priority=7, uid=0)
+    (rule, subject), *_ = [(one.rule, one.subjects[0]) for one in found]
+    assert rule == "known.auth-bruteforce"
+    assert (subject.kind, subject.name) == (SubjectKind.UNIT, "slapd.service")
+
+
+def test_client_that_calls_itself_a_limit_reaches_none(host):
+    told = "1: New client connected from 203.0.113.9:5012 as denied: max_connections exceeded (p2, c1, k60)."
+    said = "1: Client connection from 203.0.113.9 denied: max_connections exceeded."
+    who = {"identifier": "mosquitto", "unit": "mosquitto.service", "priority": 5}
+    assert [one.rule for one in host.hear(told, **who) if one.rule.startswith("known.")] == []
+    assert "known.server-at-limit" in [one.rule for one in host.hear(said, **who)]
