@@ -262,6 +262,7 @@ def test_two_processes_train_one_model(tmp_path):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout)["steps"] == 3  # said once, by the first of them
     assert load_folder(tmp_path / "model")[2]["metrics"]["steps"] == 3
 
 

@@ -152,9 +152,6 @@ def train_folder(
         card = make_card(tier, heads, sequence=length, **known)
         save_folder(adapters.merge(trainer.model, method), tokenizer, card, out)
         (out / "history.json").write_text(json.dumps(trainer.state.log_history), encoding="utf-8")
-    # Of several processes, one that ends with the group's threads alive aborts now and then (1 run of 12).
-    trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
     return metrics
 
 
@@ -333,4 +330,28 @@ def command(
         logs=logs,
         tell=lambda said: print(f"hauswart: {said}", file=sys.stderr, flush=True),  # noqa: T201
     )
-    sys.stdout.write(json.dumps(metrics) + "\n")
+    if int(os.environ.get("RANK", "0")) == 0:
+        sys.stdout.write(json.dumps(metrics) + "\n")
+    _leave_group()
+
+
+def _leave_group() -> None:
+    """End one of several processes when all are done, without taking their group down.
+
+    A process that ends with the group's threads alive aborts now and then (1 run of 12), and taking it down
+    first hung once when all was written. So they meet in the store, which needs no thread of the group, and
+    end at once; the first process, which may be the one that holds the store, goes last.
+    """
+    import torch.distributed as group  # noqa: PLC0415
+
+    if not (group.is_available() and group.is_initialized()):
+        return
+    store, size = group.distributed_c10d._get_default_store(), group.get_world_size()  # noqa: SLF001  # no public one
+    for met in ("hauswart-done", "hauswart-leaves"):
+        if store.add(met, 1) == size:
+            store.set(f"{met}-all", "")
+        if met == "hauswart-done" or group.get_rank() == 0:
+            store.wait([f"{met}-all"])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
