@@ -219,6 +219,8 @@ class ServedModel:
 
     def _ask_to_read(self, wanted: Callable[[], Question | None], counter: str) -> None:
         limit, question = self._settings.readings_per_hour, wanted()
+        if counter == "reviews":
+            limit -= limit // 3  # for what nobody has told of: incidents that go on must not use all up
         if question and self._may_ask(self._clock(), self._recent_readings, limit, "new lines and incidents"):
             self.counters[counter] += 1
             self._put(_Asked(question, self._clock() + self._settings.timeout_s, 1))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from itertools import pairwise
 
 import pytest
 from msgspec.structs import replace
 
 from daemon.advice.facts import quotable, reported
-from daemon.incidents import review
+from daemon.incidents import reading, review
 from daemon.incidents.review import AGAIN_S, KEPT, LOOKS_MAX, SETTLE_S, WITHIN_S, Reviews
 from daemon.messages import REVIEWED, Culprit, Evidence, Incident, KeepReview, Stamp, Tick
 from daemon.replay import Replay
@@ -19,7 +20,7 @@ from daemon.tiers.middle import MiddleTier
 from models.taxonomy import FaultClass, Severity, SubjectKind
 from tests.fixtures.chat import Reply, serve
 from tests.test_middle import BOOT, WALL, find
-from tests.test_reading import found, hear
+from tests.test_reading import LINES, found, hear
 
 F, K = FaultClass, SubjectKind
 BAD_DISK = "PANIC: could not fsync file base/5/16384: Input/output error"
@@ -380,6 +381,23 @@ def test_a_served_model_is_asked_after_what_may_open_one_and_within_its_hour():
     counts = {name: model.counters[name] for name in ("reviews", "reviewed", "refused", "skipped")}
     assert counts == {"reviews": 2, "reviewed": 1, "refused": 1, "skipped": 1}
     assert [name for name, _ in model.audits] == ["a", "a"]
+
+
+def test_looks_at_incidents_leave_questions_for_what_nobody_has_told_of():
+    unread = found(1, LINES[0], t=1.0, values={"lines_count": 8.0}, template="k1")
+    with serve([Reply('{"fault": "none"}')] * 8) as server:
+        model = ServedModel(Served(url=server.url, reads=True, readings_per_hour=6), ["en"])
+        try:
+            for _ in range(5):
+                model.want_review("a", asked)
+                hear(model)
+            assert (model.counters["reviews"], model.counters["skipped"]) == (4, 1)
+            for _ in range(3):
+                model.want_reading(lambda: reading.question([unread], {}, time.time()))
+                hear(model)
+        finally:
+            model.close()
+    assert (model.counters["readings"], model.counters["skipped"]) == (2, 2)
 
 
 def test_a_replay_looks_again_and_takes_the_answer_when_it_comes():
