@@ -389,9 +389,12 @@ in
 
     services.hauswart.settings = {
       models = lib.mapAttrs (tier: bundle: toString (bundleDirectory tier bundle)) pinned;
-      top.served = mkIf (cfg.served.url != "") {
-        inherit (cfg.served) url consent reads;
+      # Key by key, so that any of them may come through `settings` instead.
+      top.served = {
+        url = mkIf (cfg.served.url != "") cfg.served.url;
         model = mkIf (cfg.served.model != "") cfg.served.model;
+        consent = mkIf (cfg.served.consent != [ ]) cfg.served.consent;
+        reads = mkIf cfg.served.reads true;
       };
       web.auth = mkIf (cfg.web.passwordFile != null) "password";
       notify.hook = mkIf (cfg.notify.hook != [ ]) cfg.notify.hook;
@@ -440,11 +443,14 @@ in
       # The page has no reload: it is started anew, if somebody has it open, and by the next look otherwise.
       (mkIf cfg.web.enable { hauswart-web = dropIn { restartTriggers = [ configFile ]; }; })
 
-      # ssh-keygen checks the signatures of bundles.
+      # ssh-keygen checks the signatures of bundles: those that serve, that are shown and that retraining finds.
       (mkIf (cfg.settings ? models.allowed_signers) (
-        lib.genAttrs (map (tier: "hauswart-${tier}") tiers ++ [ "hauswart-switch" ]) (
-          _: dropIn { path = [ pkgs.openssh ]; }
-        )
+        lib.genAttrs (
+          map (tier: "hauswart-${tier}") tiers
+          ++ [ "hauswart-switch" ]
+          ++ lib.optional cfg.web.enable "hauswart-web"
+          ++ lib.optional cfg.retrain.enable "hauswart-retrain"
+        ) (_: dropIn { path = [ pkgs.openssh ]; })
       ))
 
       {

@@ -7,6 +7,8 @@ _:
   nodes.machine = {
     imports = [ ../../module.nix ];
     services.hauswart.enable = true;
+    # Else the notify stage has nothing to do, and ends.
+    services.hauswart.settings.metrics.listen = "unix:/run/hauswart/metrics/metrics.sock";
     virtualisation.memorySize = 2048;
   };
 
