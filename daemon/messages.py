@@ -348,6 +348,16 @@ class KeepPurge(Struct, frozen=True, tag="keep-purge"):
     before: float | None = None
     fault_class: Name = ""
 
+    def erases(self, incident: Incident) -> bool:
+        """Whether it erases an incident."""
+        older = self.before is None or incident.updated_at < self.before
+        return older and self.fault_class in {"", incident.fault_class.value}
+
+    @property
+    def everything(self) -> bool:
+        """Whether silences go, too."""
+        return self.before is None and not self.fault_class
+
 
 Record = KeepAdvice | KeepFeedback | KeepSilence | KeepDelivery | KeepFinding | KeepReview | KeepPurge
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from daemon.incidents.doubts import WAIT_S
-from daemon.messages import REVIEWED
+from daemon.incidents.doubts import WAIT_S, Look
+from daemon.incidents.situations import restored
+from daemon.messages import REVIEWED, Subject
 from daemon.replay import Replay
 from daemon.settings import Settings
-from models.taxonomy import FaultClass, Severity
+from models.taxonomy import FaultClass, Severity, SubjectKind
 from tests.lab.verdict import as_said
 from tests.test_middle import find
 from tests.test_review import Host, tick
@@ -111,6 +112,34 @@ def test_a_restart_forgets_neither_the_doubt_nor_that_nothing_is_wrong(reader, h
     assert told(again) == "warning"
     again.until(9.0 + WAIT_S + 2.0)
     assert told(again) == ("warning" if harmless else "error")
+
+
+def test_a_restart_remembers_what_was_read_of_whomever_it_was_about():
+    def full():
+        found = words(2.0, "self-test: /srv/x: No space left on device")
+        return replace(found, subjects=[*found.subjects, Subject(SubjectKind.MOUNT, "/srv", 0.6)])
+
+    host = Host(awaited=True)
+    host.until(6.0, full())
+    host.review(host.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
+    again = Host(host.incident(F.DISK_FULL), awaited=True, t=7.0)
+    again.until(8.0 + WAIT_S, replace(full(), id="again", at=words(9.0).at))
+    again.until(40.0)
+    assert told(again) == "warning"
+
+
+def test_two_that_were_read_as_nothing_stay_that_as_one(reader):
+    one, other, wrong = (restored(reader.incident(F.DISK_FULL), 7.0) for _ in range(3))
+    mine, theirs = ((("unit", name), F.DISK_FULL) for name in ("app.service", "other.service"))
+    one.looked, other.looked = (
+        Look(harmless=True, words=frozenset({mine})),
+        Look(harmless=True, words=frozenset({theirs})),
+    )
+    one.absorb(other)
+    assert one.looked == Look(harmless=True, words=frozenset({mine, theirs}))
+    wrong.looked = Look(harmless=False, words=frozenset({theirs}))
+    one.absorb(wrong)
+    assert one.looked is wrong.looked
 
 
 def test_a_level_that_a_program_gives_a_line_which_no_rule_knows_is_a_word_too():

@@ -15,9 +15,20 @@ from msgspec.structs import replace
 from daemon.incidents.closing import CLOSED_MAX
 from daemon.incidents.gathering import SITUATIONS_MAX, WHERE_MAX
 from daemon.incidents.situations import CONDITIONS_MAX
-from daemon.messages import Event, Evidence, Finding, Incident, KeepSilence, Stamp, Subject, Tick
+from daemon.messages import (
+    Event,
+    Evidence,
+    Finding,
+    Incident,
+    KeepPurge,
+    KeepSilence,
+    Stamp,
+    Subject,
+    Tick,
+)
 from daemon.settings import Middle
 from daemon.silences import after_verdict
+from daemon.stages.health import find_gap
 from daemon.tiers.middle import OPEN_MAX, SEEN_MAX, MiddleTier
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
@@ -615,6 +626,17 @@ def test_nothing_closes_while_the_low_tier_is_silent():
     assert {one.state for one in host.incidents} == {"closed"}
 
 
+def test_nothing_closes_though_stages_above_tell_of_themselves_meanwhile():
+    silent = find(30, "stage.silent", "stage:low", {HUNG: 0.6}, "warning", score=0.6)
+    beside = [
+        find(60, "stage.crashed", "stage:notify", {CRASH: 0.6}, "warning", score=0.6),
+        find(70, "read.disk-failing", "mount:/srv", {FAILING: 0.8}, score=0.7),
+    ]
+    full_disk = find(10, "fs.used.level", "mount:/var", {FULL: 0.9}, score=0.9)
+    host = Host().play(full_disk, silent, *beside, until=400)
+    assert next(one for one in host.incidents if one.fault_class == FULL).state == "open"
+
+
 def test_ids_are_short_typeable_and_deterministic():
     ids = {
         Host().play(find(10, "x.y", "mount:/v", {FULL: 0.9}, number="abc"), until=13).only.id for _ in "ab"
@@ -750,6 +772,69 @@ def test_after_a_restart_a_recently_closed_incident_reopens():
     assert (second.only.id, second.only.state) == (first.only.id, "open")
 
 
+def test_after_a_restart_one_crash_in_many_words_is_no_loop():
+    crash = [
+        find(t, rule, "unit:app.service", {CRASH: 0.8}, kind="line", text=text)
+        for t, rule, text in (
+            (10, "known.program-broke", "fatal error: index out of range"),
+            (13, "known.unit-main-exited", "Main process exited, code=dumped"),
+            (16, "known.coredump", "Process 7 (app) dumped core."),
+        )
+    ]
+    first = Host().play(*crash, until=30)
+    assert first.only.fault_class == CRASH
+    second = Host(known=list(first.kept.values()))
+    second.play(find(40, "unit.failed", "unit:app.service", {CRASH: 0.7}, "critical"), until=60)
+    assert {one.fault_class for one in second.incidents} == {CRASH}
+
+
+def test_what_a_purge_erased_is_not_written_again_and_what_goes_on_begins_anew():
+    host = Host().play(*full(10), find(12, "link.down", "interface:eth0", {DOWN: 0.9}), until=20)
+    old = {one.fault_class: one.id for one in host.incidents}
+    assert host.tier.forget(KeepPurge("op", WALL + 20, fault_class=FULL)) == [old[FULL]]
+    host.kept.clear()
+    host.send(*ticks(21, 60))
+    assert {one.id for one in host.incidents} <= {old[DOWN]}
+    again = find(61, "fs.used.level", "mount:/mnt/small", {FULL: 0.9}, score=0.9)
+    host.play(again, until=70)
+    assert [one.id != old[FULL] for one in host.incidents if one.fault_class == FULL] == [True]
+    over = find(80, "link.down", "interface:eth0", {DOWN: 0.9}, ended=True)
+    host.play(over, until=100)
+    host.tier.forget(KeepPurge("op", WALL + 100))
+    host.kept.clear()
+    host.play(find(110, "link.down", "interface:eth0", {DOWN: 0.9}), until=120)
+    assert all(one.id != old[DOWN] and one.revision < 3 for one in host.incidents)
+
+
+def test_a_purge_of_everything_erases_silences_and_habits():
+    silence = KeepSilence("s1", FULL, "", WALL, None, "", "known", "alice")
+    host = Host(silences=[silence])
+    assert host.play(*full(10), until=20).only.quieted == "s1"
+    host.tier.forget(KeepPurge("op", WALL + 20))
+    host.kept.clear()
+    assert host.play(*full(30), until=40).only.quieted == ""
+
+
+def test_a_stage_that_loses_messages_again_and_again_is_one_incident():
+    gaps = [replace(find_gap("low", {"journal": number + 1}), at=at(10 + number)) for number in range(9)]
+    assert Host().play(*gaps, until=40).only.culprits[0].name == "low"
+
+
+def test_what_a_call_changed_before_it_failed_is_told_by_the_next():
+    host = Host()
+    with pytest.raises(AttributeError):
+        host.tier.take([*full(10), *ticks(10, 14), None])
+    assert [one.fault_class for one in host.send()] == [FULL]
+
+
+def test_what_is_believed_when_time_stands_still_opens_after_it():
+    host = Host()
+    host.send(find(10, "fs.used.level", "mount:/var", {FULL: 0.9}, score=0.9))
+    assert host.incidents == []
+    host.send(*ticks(130, 133))
+    assert host.only.fault_class == FULL
+
+
 def test_what_is_about_to_open_is_unsettled():
     tier = MiddleTier(Middle())
     tier.take([find(10, "proc.hog.level", "process:burner[1]", {CPU: 0.7}, "warning", score=0.6)])
@@ -882,6 +967,21 @@ def test_a_grave_incident_opens_even_beside_very_many():
     ]
     host = Host().play(*many, *disk(20), until=40)
     assert len([one for one in host.incidents if one.state == "open"]) == OPEN_MAX
+    assert any(one.fault_class == FAILING and one.state == "open" for one in host.incidents)
+
+
+def test_incidents_that_come_back_stay_within_the_bound():
+    def flap(t, numbers, *, ended=False):
+        return [
+            find(t, "link.down", f"interface:eth{n}", {DOWN: 0.9}, "warning", score=0.6, ended=ended)
+            for n in numbers
+        ]
+
+    here, there = range(40), range(40, 80)
+    host = Host().play(*flap(10, here), *flap(15, here, ended=True), *flap(30, there), until=40)
+    host.play(*flap(41, here), until=50)
+    assert sum(one.state == "open" for one in host.incidents) <= OPEN_MAX
+    host.play(*disk(51), until=60)
     assert any(one.fault_class == FAILING and one.state == "open" for one in host.incidents)
 
 

@@ -272,6 +272,12 @@ def test_what_opened_before_was_looked_at_by_somebody_else_until_more_is_known()
     assert again.due_at() is not None
 
 
+def test_a_clock_that_is_set_back_switches_no_look_off():
+    reviews = Reviews(since=WALL + 1e7)  # the stage began while the clock was ahead
+    reviews.keep_only([incident(opened=160.0)], WALL + 161.0)
+    assert reviews.due_at() == WALL + 160.0 + SETTLE_S
+
+
 def test_memory_of_incidents_is_bounded():
     reviews = Reviews()
     for number in range(4 * KEPT):

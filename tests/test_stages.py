@@ -565,3 +565,18 @@ def test_what_the_store_cannot_keep_is_said_once_a_minute():
     MiddleStage._tell_refused(stage)
     assert said[1:] == ["finding f3 was not kept: NaN"]
     assert stage._store.notes == []
+
+
+def test_a_silence_that_lasts_is_told_anew_and_its_end_once(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("daemon.stages.middle.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    stage, told = MiddleStage.__new__(MiddleStage), []
+    stage._silent, stage._lamented_s, stage._retry_s = False, 0.0, 0.0
+    stage._life = SimpleNamespace(tell=SimpleNamespace(warning=lambda *_said: None))
+    stage._silent_s = lambda: clock[0] if clock[0] < 80.0 else 0.0
+    stage._take = told.extend
+    for second in range(120):
+        clock[0] = float(second)
+        stage._watch_silence()
+    assert [one.ended for one in told] == [False, False, False, True]
+    assert len({one.evidence[0].id for one in told}) == len(told)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from daemon.incidents.situations import Situation
 from daemon.incidents.verdicts import Verdict
+from daemon.messages import Incident
 from daemon.subjects import Key, expand
 from models.taxonomy import FaultClass
 
@@ -39,6 +42,11 @@ class Closed:
                 del self._closed[former.id]
                 return former
         return None
+
+    def forget(self, erased: Callable[[Incident], bool]) -> None:
+        """Forget those that the operator has erased."""
+        kept = self._closed.items()
+        self._closed = {name: one for name, one in kept if one.incident is None or not erased(one.incident)}
 
     def expire(self, t: float) -> None:
         """Forget what does not come back any more."""

@@ -15,7 +15,7 @@ from daemon.incidents.context import main_class
 from daemon.incidents.situations import Condition, Situation
 from daemon.incidents.verdicts import Verdict
 from daemon.messages import REVIEWED
-from daemon.subjects import Key, key
+from daemon.subjects import Key, key, split_pid
 from models.taxonomy import Category, FaultClass, Severity
 
 WAIT_S = 20.0  # for the answer: as long as until the second look, and what a small model on a processor takes
@@ -37,7 +37,11 @@ def recall(situation: Situation) -> None:
     """What a restart leaves of a look: that nothing is wrong is told as long as its words are doubted."""
     known = situation.incident
     if known is not None and known.meant is not None and any(one.ref == REVIEWED for one in known.evidence):
-        situation.looked = look(situation, harmless=True)
+        # Which words were read of whom is gone: of all that it was about.
+        read = frozenset(
+            ((who.kind.value, split_pid(who.name)[0]), fault) for who in known.culprits for fault in known.scores
+        )
+        situation.looked = Look(harmless=True, words=read | look(situation, harmless=True).words)
 
 
 def tempered(verdict: Verdict, situation: Situation) -> Verdict:

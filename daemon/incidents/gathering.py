@@ -136,6 +136,13 @@ class Gathering:
             if self._where.get(where) == situation.id:
                 del self._where[where]
 
+    def forget(self, erased: Callable[[Incident], bool]) -> list[str]:
+        """Forget the incidents that the operator has erased; their ids."""
+        found = [one for one in self.situations.values() if one.incident is not None and erased(one.incident)]
+        for one in found:
+            self.remove(one)
+        return [one.id for one in found]
+
     def expire(self, t: float) -> None:
         """Forget weak findings that nothing strong followed."""
         while self._weak and t - self._weak[0][2] > self._window_s:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from daemon.incidents.context import main_class
 from daemon.incidents.situations import Condition, Situation
+from daemon.incidents.unexplained import READ
 from daemon.incidents.verdicts import classes
 from daemon.messages import Finding, Subject
 from daemon.subjects import Key, expand, stacked
@@ -114,9 +115,20 @@ def guesses(rule: str) -> bool:
 
 
 def silent_below(finding: Finding) -> bool:
-    """Whether it says that nothing comes from below; any other finding proves that something does."""
+    """Whether it says that nothing comes from below."""
     named = finding.subjects[0].name if finding.subjects else ""
     return finding.rule == "stage.silent" and named in _BELOW and not finding.ended
+
+
+def blinds(finding: Finding, blind: bool) -> bool:  # noqa: FBT001
+    """Whether nothing comes from below, after a finding; `blind`: before it.
+
+    What stages above tell of themselves, or read, proves nothing.
+    """
+    if silent_below(finding):
+        return True
+    told_below = not on_stage(finding) and not finding.rule.startswith(READ)
+    return blind and not told_below and not finding.ended
 
 
 def on_stage(finding: Finding) -> bool:

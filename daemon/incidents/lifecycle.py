@@ -18,6 +18,9 @@ from daemon.messages import REVIEWED, ContextNote, Culprit, Evidence, Incident, 
 from models.causes import rootless
 from models.taxonomy import Category, FaultClass
 
+HOLD_S = 10.0  # between the end of the last condition and closing: links and services flap
+COUNT_S, COUNT_MAX_S = 60.0, 3600.0  # before mere counts are told; doubled each time, as each is a commit
+REPORTED_S = 35.0  # after a restart what holds is given so long to be told again
 RECOVERY_S = 30.0  # a service that is restarted on purpose has this long to come up before it is news
 AT_ONCE = 0.7  # this sure of a class that nothing else causes: waiting would teach nothing
 SLACK = 0.1  # share of settle_s by which a tick may be early
@@ -170,6 +173,28 @@ def settled(situation: Situation, verdict: Verdict, t: float, settle_s: float) -
     read = all(one.rule.startswith(READ) for one in strong)  # by who saw what else there is
     sure = any(one.score >= AT_ONCE for one in strong) and not verdict.excused
     return sure and (read or rootless(verdict.fault_class))
+
+
+def counted(situation: Situation, t: float) -> bool:
+    """Whether enough was counted to tell it; the next time takes twice as long."""
+    if situation.incident is None or situation.count <= situation.incident.findings_count:
+        return False
+    wait_s = max(COUNT_S, situation.told_s)
+    if t - situation.told_t < wait_s:
+        return False
+    situation.told_s = min(COUNT_MAX_S, 2.0 * wait_s)
+    return True
+
+
+def over(situation: Situation, t: float, heard_t: float, close_after_s: float) -> bool:
+    """Whether an open incident is over; `heard_t`: since when the watch has had no hole."""
+    if situation.restored_t is not None and t - situation.restored_t < REPORTED_S:
+        return False
+    over_t = situation.over_t
+    if over_t is not None and t - over_t >= HOLD_S:
+        return True
+    since_t = 0.0 if situation.stage else heard_t
+    return t - max(situation.last_t, since_t) >= close_after_s
 
 
 def gravity(incident: Incident) -> tuple[int, float, float, str]:

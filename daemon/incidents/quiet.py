@@ -31,6 +31,11 @@ class Quiet:
             self._silences[silence.id] = silence
         self._looked_t = None
 
+    def forget(self) -> None:
+        """The operator has erased all silences, and the incidents that habits were learned from."""
+        self._silences, self._schedules, self._learned = {}, Schedules([], []), []
+        self._looked_t = None
+
     def close(self, incident: Incident) -> None:
         """An incident is over, once more or for the first time; a habit is silent from now on."""
         habit = self._schedules.close(incident)

@@ -126,8 +126,9 @@ class Reviews:
         while len(self._open) > KEPT:
             self._open.popitem(last=False)
 
-    def keep_only(self, opened: Iterable[Incident]) -> None:
-        """All that are open, as they are now."""
+    def keep_only(self, opened: Iterable[Incident], now: float = math.inf) -> None:
+        """All that are open, as they are at `now`, Unix seconds (a clock may have been set back)."""
+        self._since = min(self._since, now - SETTLE_S)
         self._open.clear()
         for one in opened:
             self.note(one)

@@ -6,7 +6,7 @@ finding belongs to it is decided in `grouping`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -132,9 +132,8 @@ class Condition:
         if strongest or not self.strongest:
             self.strongest = evidence.id
         if len(self.evidence) >= EVIDENCE_PER_CONDITION:
-            half = EVIDENCE_PER_CONDITION // 2
-            oldest = next(i for i in range(half, len(self.evidence)) if self.evidence[i].id != self.strongest)
-            del self.evidence[oldest]
+            later = range(EVIDENCE_PER_CONDITION // 2, len(self.evidence))
+            del self.evidence[next((i for i in later if self.evidence[i].id != self.strongest), later.start)]
         self.evidence.append(evidence)
 
 
@@ -230,7 +229,9 @@ class Situation:
         self.stage = self.stage or other.stage
         if self.review is None:
             self.review, self.reviewed = other.review, other.reviewed or self.reviewed
-        if self.looked is None or (other.looked is not None and not other.looked.harmless):
+        if self.looked and other.looked and self.looked.harmless and other.looked.harmless:
+            self.looked = self.looked._replace(words=self.looked.words | other.looked.words)
+        elif self.looked is None or (other.looked is not None and not other.looked.harmless):
             self.looked = other.looked
         self.first_t = min(self.first_t, other.first_t)
         self.first_wall = min(self.first_wall, other.first_wall)
@@ -374,14 +375,10 @@ def restored(incident: Incident, t: float) -> Situation:
     found.restored_t = t
     condition = found.conditions[condition_key(finding)]
     condition.weak, condition.evidence = False, list(incident.evidence)
-    condition.happened = _occurrences(incident.evidence)
+    condition.happened = _occurrences(incident)
     found.incident, found.ids = incident, dict.fromkeys(incident.finding_ids)
-    found.count, found.told_t, found.told_rules, found.stale = (
-        incident.findings_count,
-        t,
-        1,
-        incident.meant is not None,
-    )
+    found.count, found.told_t, found.told_rules = incident.findings_count, t, 1
+    found.stale = incident.meant is not None
     return found
 
 
@@ -394,6 +391,10 @@ def _remembered(incident: Incident) -> dict[FaultClass, float]:
     }
 
 
-def _occurrences(evidence: Iterable[Evidence]) -> int:
-    """How many log lines at distinct seconds there are: what a restart leaves of a count of crashes."""
-    return len({int(one.start) for one in evidence if one.kind == "line"})
+def _occurrences(incident: Incident) -> int:
+    """How many log lines at distinct seconds there are: what a restart leaves of a count of crashes.
+
+    One crash may be told in many words: so many that it is a loop only where it was one before.
+    """
+    count = len({int(one.start) for one in incident.evidence if one.kind == "line"})
+    return count if incident.fault_class is FaultClass.CRASH_LOOP else min(count, OCCURRENCES_TOLD - 1)

@@ -6,6 +6,7 @@ Each line names its incident (`journalctl HAUSWART_INCIDENT=ID`), and follows th
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from daemon.message_ids import MessageId
 from daemon.messages import Incident
@@ -31,6 +32,11 @@ class Bulletin:
     def know(self, incident: Incident) -> None:
         """It was told before, by the process before this one."""
         self._told[incident.id] = _told(incident)
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """They were erased."""
+        for one in ids:
+            self._told.pop(one, None)
 
     def tell(self, incident: Incident) -> None:
         """Tell what is committed."""

@@ -88,8 +88,9 @@ def _finding(
     at: Stamp,
     ended: bool = False,
 ) -> Finding:
+    number = finding_id(rule, stage, at)
     return Finding(
-        id=finding_id(rule, stage, at),
+        id=number,
         at=at,
         rule=rule,
         category=Category.SERVICE,
@@ -97,6 +98,6 @@ def _finding(
         score=0.6,  # a hole in the watch is worth an incident by itself
         subjects=[Subject(SubjectKind.STAGE, stage)],
         hints={hint: 0.6},
-        evidence=[Evidence(f"{rule}/{stage}", "event", f"stage:{stage}", at.wall, at.wall, text, values)],
+        evidence=[Evidence(f"{rule}/{number}", "event", f"stage:{stage}", at.wall, at.wall, text, values)],
         ended=ended,
     )

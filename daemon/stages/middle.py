@@ -22,6 +22,7 @@ from daemon.messages import (
     KeepAdvice,
     KeepFeedback,
     KeepFinding,
+    KeepPurge,
     KeepReview,
     KeepSilence,
     Refused,
@@ -48,6 +49,7 @@ from daemon.stages.process import describe
 
 EDGE = "middle"
 SILENT_AFTER_S = 10.0
+LAMENT_EVERY_S = 30.0  # while it lasts
 LOOK_S = 1.0  # while no time comes from below and something waits for it, this stage keeps it going by itself
 UNSETTLED_MAX_S = 5.0  # beyond it, a storm of ever new findings would keep the rest of the host unheard
 RETRY_S = 1.0  # between two attempts to commit
@@ -83,7 +85,7 @@ class MiddleStage:
         self._retry_s = self._refused_s = 0.0
         self._expire_s = time.monotonic()
         self._began_s = self._ticked_s = self._excused_s = time.monotonic()
-        self._silent = False
+        self._silent, self._lamented_s = False, 0.0
         self._counts: Counter[str] = Counter()
         self._bulletin = Bulletin(life.tell)
         for incident in told:
@@ -250,7 +252,10 @@ class MiddleStage:
                 ("silent", MessageId.STAGE_SILENT) if self._silent else ("heard again", MessageId.STAGE_HEARD)
             )
             self._life.tell.warning(f"the low tier is {said}", message_id)
-            self._take([find_silence("low", silent_s, ended=not self._silent)])
+        elif not self._silent or time.monotonic() - self._lamented_s < LAMENT_EVERY_S:
+            return  # else what lasts is told anew, like what the low tier finds
+        self._lamented_s = time.monotonic()
+        self._take([find_silence("low", silent_s, ended=not self._silent)])
 
     def _silent_s(self) -> float:
         """For how long nothing came; the time does not count that stages below take to start."""
@@ -304,6 +309,10 @@ class MiddleStage:
         elif isinstance(record, KeepSilence):
             self._tier.keep(record)
             self._wake.publish(Wake("silences", record.id))
+        elif isinstance(record, KeepPurge):
+            self._bulletin.forget(self._tier.forget(record))
+            self._unsaved = {name: one for name, one in self._unsaved.items() if not record.erases(one)}
+            self._unsaved_findings = [] if record.everything else self._unsaved_findings
 
     def _expire(self) -> None:
         try:

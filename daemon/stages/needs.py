@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from daemon.messages import Finding, Incident, KeepReview, KeepSilence, Record, Upward
+from daemon.messages import Finding, Incident, KeepPurge, KeepReview, KeepSilence, Record, Upward
 from daemon.questions import Question
 
 
@@ -18,6 +18,10 @@ class Grouper(Protocol):
 
     def keep(self, silence: KeepSilence) -> None:
         """Heed a silence from now on."""
+        ...
+
+    def forget(self, purge: KeepPurge) -> list[str]:
+        """Keep nothing of incidents that were erased; the ids of those that were open."""
         ...
 
     def asked(self) -> list[Question]:

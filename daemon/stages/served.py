@@ -66,7 +66,7 @@ class Explanations:
     def note(self, opened: Sequence[Incident]) -> None:
         """Those that are open now: each may be looked at once more."""
         if self._reviews is not None:
-            self._reviews.keep_only(opened)
+            self._reviews.keep_only(opened, time.time())
 
     def rest(self, seconds: float) -> None:
         """Look at nothing for so long: the store cannot be read."""
@@ -85,7 +85,7 @@ class Explanations:
         model, reviews = self._served(), self._reviews
         if model is None or reviews is None:
             return
-        reviews.keep_only(opened)
+        reviews.keep_only(opened, time.time())
         while (due := reviews.due(time.time())) is not None:
             model.want_review(due[0].id, partial(_review, *due, lately, at))
 

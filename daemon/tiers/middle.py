@@ -15,13 +15,23 @@ from daemon.incidents.closing import REOPEN_S, Closed
 from daemon.incidents.context import Contexts, weak
 from daemon.incidents.doubts import doubtful, due_t, look, recall, tempered
 from daemon.incidents.gathering import Gathering, Label
-from daemon.incidents.grouping import silent_below
+from daemon.incidents.grouping import blinds
 from daemon.incidents.opinions import HINT, Asking, hides, of_review
 from daemon.incidents.quiet import Quiet
 from daemon.incidents.situations import Opinion, Situation, restored
 from daemon.incidents.unexplained import UNREAD, Unexplained
 from daemon.incidents.verdicts import Verdict, judge
-from daemon.messages import Event, Finding, Incident, KeepReview, KeepSilence, Stamp, Tick, Upward
+from daemon.messages import (
+    Event,
+    Finding,
+    Incident,
+    KeepPurge,
+    KeepReview,
+    KeepSilence,
+    Stamp,
+    Tick,
+    Upward,
+)
 from daemon.questions import Question
 from daemon.settings import Middle
 from daemon.subjects import split_pid
@@ -29,11 +39,8 @@ from models.taxonomy import Severity
 
 OPEN_MAX = 64  # a host with more incidents than this at a time has one that is not understood
 SEEN_MAX = 16384  # ids of findings, so that a delivery repeated after a crash is not counted twice
-HOLD_S = 10.0  # between the end of the last condition and closing: links and services flap
 REVISION_S = 2.0  # between revisions that are not urgent
-COUNT_S, COUNT_MAX_S = 60.0, 3600.0  # before mere counts are told; doubled each time, as each is a commit
-UNHEARD_S = 30.0  # after a hole in observation time like this, what holds is given time to be told again,
-REPORTED_S = 35.0  # and this long after a restart
+UNHEARD_S = 30.0  # after a hole in observation time like this, what holds is given time to be told again
 QUESTIONS_MAX = 8  # at a time; the rest is asked with the next tick
 
 _COUNTED = ("findings", "weak", "repeated", "dropped", "refused", "evicted", "opened", "merged", "closed")
@@ -83,8 +90,7 @@ class MiddleTier:
         )
 
     def take(self, batch: Sequence[Upward]) -> list[Incident]:
-        """Judge a batch in observation order; every changed incident, newest revision only."""
-        self._changed = {}
+        """Judge a batch in observation order; what that, or a call that failed, changed: newest only."""
         for item in batch:
             self._reach(item.at, live=isinstance(item, Tick))
             if isinstance(item, Finding):
@@ -93,7 +99,18 @@ class MiddleTier:
                 self._contexts.note(item, self._t)
             else:
                 self._tick()
-        return list(self._changed.values())
+        return self._give()
+
+    def _give(self) -> list[Incident]:
+        changed, self._changed = list(self._changed.values()), {}
+        return changed
+
+    def forget(self, purge: KeepPurge) -> list[str]:
+        """The operator has erased incidents: what still goes on begins anew; the ids of those forgotten."""
+        self._closed.forget(purge.erases)
+        if purge.everything:
+            self._quiet.forget()
+        return self._gathering.forget(purge.erases)
 
     def learned(self) -> list[KeepSilence]:
         """Silences that follow from habits, in force from now on; to be kept, each is given once."""
@@ -119,13 +136,12 @@ class MiddleTier:
         self, number: int, scores: Mapping[str, Sequence[float]], thresholds: Mapping[str, float]
     ) -> list[Incident]:
         """Take the answer to a question, with the model's thresholds; the incident that it revises."""
-        self._changed = {}
         name, opinion = self.asking.read(number, scores, thresholds)
         situation = self._gathering.situations.get(name)
         if situation is not None and situation.open and situation.opinion != opinion:
             situation.opinion = opinion
             self._reconsider(situation)
-        return list(self._changed.values())
+        return self._give()
 
     def _reconsider(self, situation: Situation, *, news: bool = False) -> None:
         """Tell the incident anew in the light of another opinion, if it differs or there is news of it."""
@@ -142,7 +158,6 @@ class MiddleTier:
         Nothing where that is another one by now, or where what is about security would be told otherwise.
         That it is harmless counts only where nothing but words speaks for it.
         """
-        self._changed = {}
         situation = self._gathering.situations.get(said.incident_id)
         other = self._gathering.situations.get(said.same_as) if said.same_as != said.incident_id else None
         both = [one for one in (situation, other) if one is not None and one.open]
@@ -150,7 +165,7 @@ class MiddleTier:
         wanted = 2 if said.same_as else 1
         if len(both) == wanted and told[0] is said.baseline and not hides(said.fault_class, told):
             self._review(both, said)
-        return list(self._changed.values())
+        return self._give()
 
     def _review(self, both: Sequence[Situation], said: KeepReview) -> None:
         survivor = both[0]
@@ -198,7 +213,7 @@ class MiddleTier:
             return
         self._see(finding.id)
         self.counters["findings"] += 1
-        self._blind = silent_below(finding)
+        self._blind = blinds(finding, self._blind)
         self._unexplained.note(finding, self._t)
         if finding.rule == UNREAD:  # nothing to group by
             self.counters["weak"] += 1
@@ -234,7 +249,7 @@ class MiddleTier:
 
     def _consider(self, situation: Situation) -> None:
         """Open a situation that is believed for long enough; forget one that nothing followed."""
-        if self._t - situation.last_t > self._settings.merge_window_s:
+        if self._t - situation.last_t > self._settings.merge_window_s and not situation.ripe:
             self._gathering.remove(situation)
             return
         if situation.idle and not situation.stale:
@@ -254,13 +269,13 @@ class MiddleTier:
             self._go_on(situation)
             return
         verdict = self._judge(situation)
-        former = self._closed.take(situation, verdict, self._gathering.view(situation).tied)
-        if former is not None:
-            self._reopen(former, situation)
-            return
         if not self._room(verdict):
             self.counters["refused"] += 1
             self._gathering.remove(situation)
+            return
+        former = self._closed.take(situation, verdict, self._gathering.view(situation).tied)
+        if former is not None:
+            self._reopen(former, situation)
             return
         self.counters["opened"] += 1
         self._tell(situation, lifecycle.opened(situation, verdict, self._at))
@@ -279,22 +294,13 @@ class MiddleTier:
 
     def _go_on(self, situation: Situation) -> None:
         """Revise an open incident if there is news or enough has been counted; close it when it is over."""
-        counted = self._counted(situation)
+        counted = lifecycle.counted(situation, self._t)
         doubted = situation.doubt_t is not None and self._t >= situation.doubt_t
         if situation.stale or counted or doubted:
             situation = self._unite(situation)
             self._revise(situation, counted=counted)
-        if self._over(situation):
+        if lifecycle.over(situation, self._t, self._heard_t, self._settings.close_after_s):
             self._close(situation)
-
-    def _counted(self, situation: Situation) -> bool:
-        if situation.incident is None or situation.count <= situation.incident.findings_count:
-            return False
-        wait_s = max(COUNT_S, situation.told_s)
-        if self._t - situation.told_t < wait_s:
-            return False
-        situation.told_s = min(COUNT_MAX_S, 2.0 * wait_s)
-        return True
 
     def _revise(self, situation: Situation, *, counted: bool) -> None:
         assert situation.incident is not None
@@ -308,15 +314,6 @@ class MiddleTier:
             self._tell(situation, lifecycle.revised(situation.incident, situation, verdict, self._at))
         else:
             situation.stale = cared  # told with a later tick
-
-    def _over(self, situation: Situation) -> bool:
-        if situation.restored_t is not None and self._t - situation.restored_t < REPORTED_S:
-            return False
-        over_t = situation.over_t
-        if over_t is not None and self._t - over_t >= HOLD_S:
-            return True
-        heard_t = 0.0 if situation.stage else self._heard_t
-        return self._t - max(situation.last_t, heard_t) >= self._settings.close_after_s
 
     def _close(self, situation: Situation) -> None:
         assert situation.incident is not None
@@ -349,7 +346,10 @@ class MiddleTier:
         return tempered(verdict, situation)
 
     def _weigh(self, situation: Situation, opinion: Opinion | None = None) -> Verdict:
-        return judge(situation, self._contexts, self._t, self._settings.merge_window_s, opinion)
+        window_s = self._settings.merge_window_s
+        waits = situation.ripe and not situation.open  # judged by what it was before a hole in the time
+        t = min(self._t, situation.last_t + window_s) if waits else self._t
+        return judge(situation, self._contexts, t, window_s, opinion)
 
     def _unite(self, situation: Situation) -> Situation:
         """Merge the situation with those that turned out to be the same; the one that is left."""
