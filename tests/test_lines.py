@@ -485,7 +485,7 @@ def test_guesses_at_a_web_server_come_from_the_client_that_its_own_log_names(hos
     assert found[0].hints[FaultClass.AUTH_BRUTEFORCE] > 0.5
 
 
-@pytest.mark.parametrize(("identifier", "believed"), [("", True), ("nginx", False)])
+@pytest.mark.parametrize(("identifier", "believed"), [("", True), ("nginx", False), ("-", False)])
 def test_a_programs_own_file_is_believed_and_a_line_that_anybody_may_log_is_not(host, identifier, believed):
     fields = {"source": "file:/srv/error.log", "trusted": False, "unit": "", "pid": 0}
     (finding,) = host.hear("accept4() failed (24: Too many open files)", identifier=identifier, **fields)

@@ -151,8 +151,9 @@ def believed(message: Message, line: Line) -> bool:
 def own_file(line: Line) -> str:
     """The path of a followed file that one program writes for itself, or "".
 
-    A line with syslog's head may be anybody's (logger(1)); one without it was put there by whoever may open
-    the file, as a service's own output in the journal is the service's.
+    A line of a system's log may be anybody's (logger(1)) and has an identifier, if only "-"; one of a file
+    without syslog's heads was put there by whoever may open the file, as a service's own output in the
+    journal is the service's.
     """
     return line.source[5:] if line.source.startswith("file:") and not line.identifier else ""
 
