@@ -12,6 +12,7 @@ from daemon.messages import Line, Stamp, Subject
 from daemon.settings import Low
 from daemon.tiers.gates import KNOWN_PER_SECOND, WEAK_PER_SECOND
 from daemon.tiers.lines import NOVEL_PER_MINUTE, LineJudge
+from daemon.tiers.symptoms import ENDING_S
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
 LEARN_S = 120.0
@@ -363,6 +364,26 @@ def test_what_ends_while_the_host_goes_down_is_no_fault_and_in_the_next_boot_it_
     host.boot = "b2"
     host.t += 60.0
     assert "known.network-carrier" in rules(lost())
+
+
+def test_reboot_that_was_called_off_hides_nothing_for_long(host):
+    lost = partial(
+        host.hear, "eth0: Lost carrier", unit="systemd-networkd.service", identifier="systemd-networkd"
+    )
+    host.hear("System is rebooting.", unit="systemd-logind.service", identifier="systemd-logind", uid=0)
+    assert rules(lost()) == []
+    host.t += ENDING_S + 1.0
+    assert "known.network-carrier" in rules(lost())
+
+
+@pytest.mark.parametrize("journal", [True, False])
+def test_file_says_that_the_host_goes_down_only_where_no_journal_would(host, journal):
+    fields = {"source": "file:/var/log/syslog", "unit": "", "pid": 0, "uid": -1, "trusted": False}
+    if journal:
+        host.hear("nothing to report")
+    host.hear("System is rebooting.", identifier="systemd-logind", **fields)  # logger -t systemd-logind
+    lost = host.hear("eth0: Lost carrier", identifier="systemd-networkd", **fields)
+    assert ("known.network-carrier" in rules(lost)) is journal
 
 
 def test_crashes_far_apart_are_no_loop(host):

@@ -71,6 +71,11 @@ class Writers:
         self._found: dict[tuple[str, str, bool, str], Writer] = {}
         self._budgets: dict[str, Budget] = {}
         self._words: dict[str, LastWords] = {}
+        self._journal = False
+
+    def surest(self, line: Line) -> bool:
+        """Whether no source of this host is surer of a line: where the journal speaks, no file is."""
+        return line.trusted or not self._journal
 
     def words(self, unit: str) -> LastWords | None:
         """What a unit's programs said last, if they were heard."""
@@ -88,6 +93,7 @@ class Writers:
         return writer
 
     def _create(self, line: Line, role: str, t: float) -> Writer:
+        self._journal = self._journal or line.source == "journal"
         unit = line.unit if line.trusted else ""
         name = role if role in {KERNEL, MANAGER} else ""
         name = (
