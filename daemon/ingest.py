@@ -91,11 +91,14 @@ def _suspicious(low: str) -> bool:
         or "asia" in low
         or "aiza" in low
         or "hvs." in low
-        or " -u " in low
         or "sig" in low
-        or ("-" in low and ("sk-" in low or "glpat-" in low or "pypi-" in low or "xox" in low))
+        or ("-" in low and _after_dash(low))
         or ("_" in low and _vendor_prefix(low))
     )
+
+
+def _after_dash(low: str) -> bool:
+    return "-u" in low or "sk-" in low or "glpat-" in low or "pypi-" in low or "xox" in low
 
 
 def _vendor_prefix(low: str) -> bool:
@@ -126,8 +129,9 @@ _PROSE = (
 )
 _PATHS = r"(?!/(?:etc|run|var|home|root|usr|nix|srv|opt|tmp|mnt|dev|proc|sys)/)"
 _QUOTED = r"\"[^\"]*(?:\"|$)|'[^']*(?:'|$)"
+_PAM = r"(?!:(?:auth|setcred|account|session|chauthtok)\))"  # pam_syslog(3): `pam_unix(passwd:chauthtok)`
 _ASSIGNED = re.compile(
-    rf"(?<!\()({_KEYWORD})(\\?[\"']?\s{{0,3}}(?:=>|:=|[=:])\s{{0,3}})"
+    rf"({_KEYWORD}){_PAM}(\\?[\"']?\s{{0,3}}(?:=>|:=|[=:])\s{{0,3}})"
     rf"(?:{_QUOTED}|{_PROSE}{_PATHS}(?:\[redacted\]|[^\s,;&\"')}}\]]+))",
     re.IGNORECASE,
 )
@@ -184,8 +188,8 @@ _RULES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
     (("akia", "asia"), _AWS, REDACTED),
     (_VENDOR_WORDS, _VENDOR, REDACTED),
     (("--",), _OPTION, rf"\1 {REDACTED}"),
-    ((" -u ", "--user"), _USER_OPTION, rf"\1 \2:{REDACTED}"),
-    (("password '", 'password "', "by '", 'by "'), _SQL, rf"\1\2{REDACTED}"),
+    (("-u",), _USER_OPTION, rf"\1 \2:{REDACTED}"),
+    (("'", '"'), _SQL, rf"\1\2{REDACTED}"),
     (("pass=", "sig=", "signature=", "authtoken="), _SHORT_NAMES, rf"\1={REDACTED}"),
 )
 

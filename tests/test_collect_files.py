@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.collectors.files import MAX_FILES, FileCollector
-from daemon.collectors.headers import parse_header
+from daemon.collectors.headers import UNNAMED, Heads, parse_header
 from daemon.collectors.tail import MAX_LINE_BYTES, Tail
 from daemon.collectors.textlog import TextLog
 from daemon.errors import SourceError
@@ -288,6 +288,67 @@ def test_any_line_has_a_head(raw):
     header = parse_header(raw)
     assert 0 <= header.text_at <= len(raw)
     assert 0 <= header.priority <= 7
+    assert Heads().of(raw)._replace(identifier="") == header._replace(identifier="")
+
+
+FULL = "No space left on device"
+CRASH = f"panic: {FULL}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"Nov 29 13:00:00 host a b: {FULL}",  # logger -t "a b"
+        f"Nov 29 13:00:00 host : {FULL}",
+        f"Nov 29 13:00:00 host [x]: {FULL}",
+        f"Nov 29 13:00:00 host {'a' * 65}: {FULL}",
+        f"Nov 29 13:00:00 host a\u200b: {FULL}",
+        f"Nov 29 13:00:00 2001:db8::7 app: {FULL}",
+        f"<13>Nov 29 13:00:00 host a b: {FULL}",
+        f"2026-11-29T13:00:00.123456+00:00 host a b: {FULL}",
+        f"<13>1 2026-11-29T13:00:00Z host - - - - {FULL}",
+        f"<13>1 2026-11-29T13:00:00Z host {'a' * 65} - - - {FULL}",
+    ],
+)
+def test_line_in_a_systems_log_is_somebodys_whatever_tag_he_chose(line, log):
+    follower = Follower(log)
+    append(log, f"{CRASH}\n{line}\n{CRASH}\n")
+    own, anybodys, after = follower.read()
+    assert own.identifier == ""
+    assert anybodys.identifier == UNNAMED
+    assert FULL in anybodys.text
+    assert after.identifier == UNNAMED  # such a line may be the second one of what somebody wrote
+
+
+def test_file_that_begins_as_a_systems_log_is_one_from_the_first_line_that_is_read(log, tmp_path):
+    log.write_text(f"Nov 29 13:00:00 host app[7]: a message that is long enough for more than {FULL}\n")
+    follower = Follower(log)
+    append(log, f"{CRASH}\n")
+    assert [line.identifier for line in follower.read()] == [UNNAMED]
+    lines = f"{CRASH}\nNov 29 13:00:00 host app[7]: x\n{CRASH}\n"
+    assert [one.line.identifier for one in stored(tmp_path, lines, 1704200000.0)] == ["", "app", UNNAMED]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "2026/11/27 16:00:20 [error] 151#151: *11 no",
+        "[Fri Nov 27 16:00:20.1 2026] [core:warn] [pid 7] AH00111: no",
+        "Fri Nov 27 16:00:20 2026 us=12 TLS Error: no",
+        "2026-11-27 16:00:20.123 UTC [151] ERROR:  no relation",
+        "2026-11-27 16:00:20 0 [ERROR] InnoDB: no",
+        "2026-11-27T16:00:20.123456Z 0 [ERROR] [MY-010123] [Server] no",
+        "2026-11-27T16:00:20.123+0000 I NETWORK  [conn1] no",
+        "Nov 27 16:00:20.000 [notice] Tor says no",
+        "Nov 27 16:00:20 imap-login: Info: no",
+        "12:M 27 Nov 2026 16:00:20.123 # no",
+        "Nov 27 16:00:20",
+    ],
+)
+def test_file_that_a_program_writes_itself_stays_its_own(line, log):
+    follower = Follower(log)
+    append(log, f"{line}\n{CRASH}\n")
+    assert [one.identifier for one in follower.read()] == ["", ""]
 
 
 # --- stored files, for replay -----------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daemon import ingest
 from daemon.errors import IntegrityError
 from daemon.ingest import REDACTED, clean
 from daemon.messages import MAX_TEXT
@@ -33,6 +34,11 @@ UNHARMED = [
     "passwd: You may not view or modify password information for root.",
     "gpasswd: Permission denied.",
     "LoadCredential=backup.key:/etc/backup/key and ImportCredential=myapp.*",
+    "pam_unix(chpasswd:chauthtok): password changed for alice",
+    "pam_sss(token:auth): received for user alice: 7 (Authentication failure)",
+    "COMMAND=/usr/bin/systemctl --user restart app.service",
+    "COMMAND=/usr/bin/docker run --user 1000:1000 app",
+    "disk-usage of systemd-udevd at 80:20",
 ]
 
 SECRETS = [
@@ -63,7 +69,16 @@ SECRETS = [
     ("got xoxb-0123456789-abcdef here", "xoxb-0123", "here"),
     ("COMMAND=/usr/bin/mysql --password hunter2 -h db", "hunter2", "-h db"),
     ("COMMAND=/usr/bin/curl -u bob:hunter2 https://example.org", "hunter2", "bob"),
+    ("COMMAND=/usr/bin/curl --user bob:hunter2 10.0.0.5/x", "hunter2", "10.0.0.5/x"),
+    ("-u bob:hunter2 10.0.0.5/x", "hunter2", "10.0.0.5/x"),
+    ("args: curl\t-u\tbob:hunter2\t10.0.0.5/x", "hunter2", "10.0.0.5/x"),
+    ("TypeError in connect(password='hunter2', port=1)", "hunter2", "port=1"),
+    ("refused (token=abcdef0123456789) again", "abcdef", "again"),
+    ("asked (secret: hunter2) twice", "hunter2", "twice"),
+    ("pam_unix(passwd:hunter2): ok", "hunter2", "ok"),
     ("ALTER USER bob IDENTIFIED BY 'hunter2' ok", "hunter2", "ok"),
+    ("CREATE USER bob IDENTIFIED WITH x BY\n'hunter2' ok", "hunter2", "ok"),
+    ('ALTER ROLE bob PASSWORD  "hunter2" ok', "hunter2", "ok"),
     ("GET /o?X-Amz-Signature=0a1b2c3d&x=1", "0a1b2c3d", "x=1"),
     ("k -----BEGIN RSA PRIVATE KEY-----\nMIIEow\nIBAAK\n-----END RSA PRIVATE KEY----- end", "MIIEow", "end"),
     ("k -----BEGIN OPENSSH PRIVATE KEY-----\nMIIEow\nIBAAK", "MIIEow", "BEGIN OPENSSH"),
@@ -82,6 +97,56 @@ def test_secrets_are_redacted_and_the_rest_is_kept(text, secret, kept):
     assert REDACTED in cleaned
     assert secret not in cleaned
     assert kept in cleaned
+
+
+# For each rule, and each word of which it needs one, a secret that this rule finds.
+VENDORS = [
+    "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xoxb-", "sk-", "sk_live_", "sk_test_",
+    "hvs.", "npm_", "pypi-", "AIza", "AGE-SECRET-KEY-1",
+]  # fmt: skip
+OPTIONS = [
+    "password", "passwd", "passphrase", "passcode", "pass", "pwd", "db-secret", "token", "credential",
+    "api-key", "my-access-key", "storagekey", "account_key_hash",
+]  # fmt: skip
+NAMES = [
+    "password", "passwd", "passphrase", "passcode", "pwd", "secret", "credential", "token", "api.key",
+    "access key", "private-key", "secretkey", "encryption_key", "signing key_hash", "auth key",
+    "shared_key", "masterkey_access_key", "account-key-12", "storage-key-string",
+]  # fmt: skip
+EXAMPLES = [
+    (ingest._PRIVATE_KEY, "-----BEGIN EC PRIVATE KEY-----\nS3CRET0000\n-----END EC PRIVATE KEY-----"),
+    (ingest._HEADER, "authorization: S3CRET0000"),
+    (ingest._BEARER, "got bearer S3CRET0000"),
+    (ingest._COOKIE, "Cookie: id=S3CRET0000"),
+    (ingest._URL, "ftp://bob:S3CRET0000@h/"),
+    (ingest._URL_TOKEN, f"ftp://{'S3CRET0000' * 3}@h/"),
+    (ingest._JWT, "got eyJS3CRET0000.eyJS3CRET0000.x"),
+    *((ingest._AWS, f"got {word}S3CRET0000000000 here") for word in ("AKIA", "ASIA")),
+    *((ingest._VENDOR, f"got {word}S3CRET0000{'0' * 30} here") for word in VENDORS),
+    *((ingest._OPTION, f"run --{word} S3CRET0000 -v") for word in OPTIONS),
+    *((ingest._USER_OPTION, f"curl {word} bob:S3CRET0000") for word in ("-u", "--user")),
+    *((ingest._SQL, f"{words} 'S3CRET0000'") for words in ("set password", "identified by")),
+    *((ingest._SQL, f'{words}\n"S3CRET0000"') for words in ("set password", "identified by")),
+    *((ingest._SHORT_NAMES, f"?{word}=S3CRET0000") for word in ("pass", "sig", "signature", "authtoken")),
+    *(
+        (ingest._ASSIGNED, f"({name}{sign}S3CRET0000)")
+        for name in NAMES
+        for sign in ("=", ": ", " => ", ' := "', '\\" : "')
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "text"), EXAMPLES)
+def test_no_quick_check_keeps_a_secret_from_the_rule_that_finds_it(rule, text):
+    assert rule.search(text)
+    for raw in (text, text.upper()) if rule.search(text.upper()) else (text,):
+        assert REDACTED in clean(raw)[0]
+        assert "S3CRET" not in clean(raw)[0]
+
+
+def test_every_rule_has_an_example():
+    rules = {pattern for _, pattern, _ in ingest._RULES} | {ingest._ASSIGNED}
+    assert rules == {rule for rule, _ in EXAMPLES}
 
 
 @pytest.mark.parametrize(

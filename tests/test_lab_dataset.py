@@ -99,7 +99,7 @@ def test_recordings_of_this_machine_are_published_only_on_demand(runs, tmp_path,
     assert main([*arguments, "--host"]) == 0
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "hauswart-lab/../../escaped", "elsewhere/file"])
+@pytest.mark.parametrize("name", ["/etc/passwd", "hauswart-lab/../../escaped", "elsewhere/file", "", "."])
 def test_file_that_leaves_its_folder_is_refused(tmp_path, name):
     entry = tarfile.TarInfo()
     entry.size = 3

@@ -12,6 +12,7 @@ from daemon.messages import Line, Stamp, Subject
 from daemon.settings import Low
 from daemon.tiers.gates import KNOWN_PER_SECOND, WEAK_PER_SECOND
 from daemon.tiers.lines import NOVEL_PER_MINUTE, LineJudge
+from daemon.tiers.symptoms import ENDING_S
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
 LEARN_S = 120.0
@@ -365,6 +366,26 @@ def test_what_ends_while_the_host_goes_down_is_no_fault_and_in_the_next_boot_it_
     assert "known.network-carrier" in rules(lost())
 
 
+def test_reboot_that_was_called_off_hides_nothing_for_long(host):
+    lost = partial(
+        host.hear, "eth0: Lost carrier", unit="systemd-networkd.service", identifier="systemd-networkd"
+    )
+    host.hear("System is rebooting.", unit="systemd-logind.service", identifier="systemd-logind", uid=0)
+    assert rules(lost()) == []
+    host.t += ENDING_S + 1.0
+    assert "known.network-carrier" in rules(lost())
+
+
+@pytest.mark.parametrize("journal", [True, False])
+def test_file_says_that_the_host_goes_down_only_where_no_journal_would(host, journal):
+    fields = {"source": "file:/var/log/syslog", "unit": "", "pid": 0, "uid": -1, "trusted": False}
+    if journal:
+        host.hear("nothing to report")
+    host.hear("System is rebooting.", identifier="systemd-logind", **fields)  # logger -t systemd-logind
+    lost = host.hear("eth0: Lost carrier", identifier="systemd-networkd", **fields)
+    assert ("known.network-carrier" in rules(lost)) is journal
+
+
 def test_crashes_far_apart_are_no_loop(host):
     for pid in range(6):
         findings = host.kernel(f"worker[{pid + 10}]: segfault at 10 ip 000055d0 sp 00007ffe error 4")
@@ -485,7 +506,7 @@ def test_guesses_at_a_web_server_come_from_the_client_that_its_own_log_names(hos
     assert found[0].hints[FaultClass.AUTH_BRUTEFORCE] > 0.5
 
 
-@pytest.mark.parametrize(("identifier", "believed"), [("", True), ("nginx", False)])
+@pytest.mark.parametrize(("identifier", "believed"), [("", True), ("nginx", False), ("-", False)])
 def test_a_programs_own_file_is_believed_and_a_line_that_anybody_may_log_is_not(host, identifier, believed):
     fields = {"source": "file:/srv/error.log", "trusted": False, "unit": "", "pid": 0}
     (finding,) = host.hear("accept4() failed (24: Too many open files)", identifier=identifier, **fields)

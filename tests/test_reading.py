@@ -124,10 +124,24 @@ def test_nothing_about_ourselves_or_that_is_over_is_asked():
 
 
 def test_of_too_many_kinds_those_that_are_told_give_way():
-    many = [found(number, f"kind {number}", template=f"k{number}") for number in range(reading.LATELY + 10)]
+    many = [
+        found(number, f"kind {number}", f"{number % 3}.service", template=f"k{number}")
+        for number in range(reading.LATELY + 10)
+    ]
     told = {f"f{number}": "disk-full" for number in range(20, 30)}
     shown = [one.id for one in reading.question(many, told, T0).findings.values()]
     assert shown == [one.id for one in many if one.id not in told]
+
+
+def test_of_one_writer_no_more_are_shown_than_leave_room_for_others():
+    flood = [found(number, f"kind {number}", template=f"k{number}") for number in range(40)]
+    beside = [found(50, "a pump", "pump.service", template="p"), found(51, "a user", "broker", template="u")]
+    told = {f"f{number}": "disk-full" for number in range(30, 36)}
+    shown = [one.id for one in reading.question([*beside, *flood], told, T0).findings.values()]
+    untold = [one.id for one in flood if one.id not in told]
+    assert shown == ["f50", "f51", *untold[-reading.OF_ONE :]]
+    few = [*beside, *flood[: reading.OF_ONE]]
+    assert list(reading.question(few, told, T0).findings.values()) == few
 
 
 def test_memory_of_what_was_asked_is_bounded(monkeypatch):

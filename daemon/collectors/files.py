@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.collectors.headers import parse_header
+from daemon.collectors.headers import Heads
 from daemon.collectors.source import MAX_LINES, MAX_READ_S, reader_event
 from daemon.collectors.tail import Saved, Tail, require_directory
 from daemon.ingest import Clean, clean
@@ -32,6 +32,7 @@ class FileCollector:
         self._clean = clean_text
         self._saved = _decode_position(position)
         self._tails: dict[str, Tail] = {}
+        self._heads: dict[str, Heads] = {}
         self._globbed_at = float("-inf")
         self._polled_at = float("-inf")
         self._started = False
@@ -72,6 +73,7 @@ class FileCollector:
         for tail in self._tails.values():
             tail.close()
         self._tails.clear()
+        self._heads.clear()
         self._started = False
 
     def read(self, now: Stamp) -> list[Observation]:
@@ -85,7 +87,8 @@ class FileCollector:
         while waiting and len(found) < MAX_LINES and time.monotonic() < deadline:
             for path, tail in waiting:
                 source = f"file:{path}"[:MAX_NAME]
-                found += [self._line(source, raw, now) for raw in tail.take(_LINES_A_TURN)]
+                heads = self._heads[path]
+                found += [self._line(source, raw, heads, now) for raw in tail.take(_LINES_A_TURN)]
             waiting = [item for item in waiting if item[1].more]
         self._report(found, now)
         return found
@@ -111,6 +114,7 @@ class FileCollector:
             tail = Tail(Path(path), self._saved.pop(path, None), from_start=new)
             tail.poll()
             self._tails[path] = tail
+            self._heads[path] = Heads(tail.saved.head if tail.saved else b"")
 
     def _matches(self) -> list[str]:
         if not glob.has_magic(self._pattern):
@@ -130,7 +134,7 @@ class FileCollector:
         """Forget a file that is gone and read to its end."""
         for path, tail in list(self._tails.items()):
             if tail.saved is None:
-                del self._tails[path]
+                del self._tails[path], self._heads[path]
                 return True
         return False
 
@@ -147,9 +151,9 @@ class FileCollector:
 
     # --- lines --------------------------------------------------------------------------------------
 
-    def _line(self, source: str, raw: bytes, now: Stamp) -> Line:
+    def _line(self, source: str, raw: bytes, heads: Heads, now: Stamp) -> Line:
         raw = raw.lstrip(b"\0").rstrip(b"\r")
-        header = parse_header(raw)
+        header = heads.of(raw)
         text, cut = self._clean(raw[header.text_at :])
         return Line(
             at=now,

@@ -31,6 +31,14 @@ _PRIORITY_ONLY = re.compile(rb"<(\d{1,3})>")
 _KERNEL_TIME = re.compile(rb"\[ {0,8}\d{1,9}\.\d{6}\] ")
 _MAX_PRIORITY = 191  # 23 facilities * 8 + 7
 _DEFAULT = 6
+# So a line of a system's log begins, whatever tag its writer chose; programs that write their own files give
+# the date with a space, or another offset, or no host.
+_LOGGED = re.compile(
+    rb"<\d{1,3}>1 \S{1,40} \S{1,255} "
+    rb"|(?:<\d{1,3}>)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,6})?"
+    rb"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?[+-]\d\d:\d\d) [\w.:-]{1,255}(?<!:) "
+)
+UNNAMED = "-"  # somebody who gives no name that can be read (RFC 5424's NILVALUE)
 
 
 class Header(NamedTuple):
@@ -44,6 +52,23 @@ class Header(NamedTuple):
 
 
 _NONE = Header(0)
+
+
+class Heads:
+    """Reads the heads of one file's lines, and remembers whether the file is a system's log.
+
+    Anybody may have written any line there (logger(1)), also one whose tag nobody can read or without a head.
+    """
+
+    def __init__(self, beginning: bytes = b"") -> None:
+        """`beginning`: the file's first bytes, if they are known."""
+        self._logged = _LOGGED.match(beginning) is not None
+
+    def of(self, line: bytes) -> Header:
+        """The head of the next line; only a program's own file has lines without an identifier."""
+        header = parse_header(line)
+        self._logged = self._logged or _LOGGED.match(line) is not None
+        return header._replace(identifier=UNNAMED) if self._logged and not header.identifier else header
 
 
 def parse_header(line: bytes) -> Header:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import NamedTuple
 
-from daemon.collectors.headers import parse_header
+from daemon.collectors.headers import UNNAMED, Heads
 from daemon.collectors.tail import MAX_LINE_BYTES
 from daemon.errors import SourceError
 from daemon.ingest import Clean, clean
@@ -60,6 +60,7 @@ class TextLog:
         self._path = path
         self._kernel = kernel
         self._clean = clean_text
+        self._heads = Heads()
         try:
             status = path.stat()
         except OSError as error:
@@ -85,8 +86,8 @@ class TextLog:
 
     def _line(self, raw: bytes, source: str) -> Line:
         wall, mono = self._times.of(raw)
-        header = parse_header(raw)
-        if self._kernel and not header.identifier and (match := _DMESG.match(raw)):
+        header = self._heads.of(raw)
+        if self._kernel and header.identifier in {"", UNNAMED} and (match := _DMESG.match(raw)):
             header = header._replace(text_at=match.end(), identifier=KERNEL)
         text, cut = self._clean(raw[header.text_at :])
         return Line(

@@ -8,6 +8,7 @@ like any other finding; nothing is ever done because of it.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
@@ -24,7 +25,7 @@ from models.taxonomy import FaultClass, Severity, SubjectKind
 NONE = "none"
 EVIDENCE_MAX = 6
 SHOWN_CHARS = 300  # of a line
-LATELY = 40  # findings told, the latest
+LATELY, OF_ONE = 40, 20  # findings told, the latest: in all, of one writer
 _SURE, _HINT = 0.7, 0.8  # as of a known message
 _SCHEMA_NAME = "reading"
 _F = FaultClass
@@ -191,10 +192,18 @@ def _subjects(found: _Answer, cited: Sequence[Finding], evidence: Sequence[Evide
 
 
 def _shown(kinds: list[tuple[Finding, str]]) -> list[tuple[Finding, str]]:
-    """The latest, as many as are shown; what is told already gives way to what is not."""
-    too_many = max(0, len(kinds) - LATELY)
-    told = [number for number, (_, fault) in enumerate(kinds) if fault][:too_many]
-    return [one for number, one in enumerate(kinds) if number not in told][-LATELY:]
+    """The latest, as many as are shown in all and of one writer, so that nobody talks the others out of it.
+
+    What is told already gives way to what is not.
+    """
+    kept: list[int] = []
+    of_one: Counter[tuple[str, str]] = Counter()
+    for number in sorted(range(len(kinds)), key=lambda number: (bool(kinds[number][1]), -number)):
+        who = [(one.kind.value, one.name) for one in kinds[number][0].subjects[:1]] or [("", "")]
+        if len(kept) < LATELY and of_one[who[0]] < OF_ONE:
+            of_one[who[0]] += 1
+            kept.append(number)
+    return [kinds[number] for number in sorted(kept)]
 
 
 def distinct(findings: Sequence[Finding], told: Mapping[str, str]) -> list[tuple[Finding, str]]:

@@ -52,10 +52,11 @@ class LineJudge:
         self._unread = Unread() if unread else None
         self._catalogue = load()
         self._conditions = Conditions()
-        self._meanings = Meanings(self._conditions, Places({} if values is None else values))
+        self._writers = Writers()
+        places = Places({} if values is None else values)
+        self._meanings = Meanings(self._conditions, places, self._writers)
         self._complaints = Complaints(self._meanings.symptoms)
         self._miner = Miner(settings.templates_max, on_merge=_share_meaning)
-        self._writers = Writers()
         self._beats: dict[int, Template] = {}
         self._own_pids: frozenset[int] = frozenset()
         self._boot = ""

@@ -21,7 +21,7 @@ from daemon.tiers.privileges import Privileges
 from daemon.tiers.reasons import Reasons, due_to
 from daemon.tiers.symptoms import LEAST, LEAST_S, STOPPED_S, Symptoms
 from daemon.tiers.view import own_unit, service
-from daemon.tiers.writers import CHILD, believed, own_file, privileged, role_of, unit_meant
+from daemon.tiers.writers import CHILD, Writers, believed, own_file, privileged, role_of, unit_meant
 from models.known import Message, Reading, load, read
 from models.taxonomy import Category, FaultClass, SubjectKind
 
@@ -57,10 +57,11 @@ _HINTS = frozenset({"login-unknown-user", "login-key-refused", "login-probe", "l
 class Meanings:
     """Turns lines that the catalogue knows into findings; keeps what has to be added up."""
 
-    def __init__(self, conditions: Conditions, places: Places) -> None:
+    def __init__(self, conditions: Conditions, places: Places, writers: Writers) -> None:
         self.events: list[Event] = []
         self._conditions = conditions
         self._places = places
+        self._writers = writers
         self._logins = Logins()
         self._crashes = Crashes()
         self._privileges = Privileges()
@@ -70,7 +71,6 @@ class Meanings:
         self._victims: OrderedDict[int, Subject] = OrderedDict()  # units of processes the kernel names by pid
         self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._stopping: OrderedDict[str, float] = OrderedDict()  # units that somebody stops, and since when
-        self._ending = ""  # the boot that is being ended
         self._reasons = Reasons()
         self._failed: tuple[Subject, float] | None = None  # what the manager said last to have failed
         self._faulted: tuple[Subject, float] | None = None  # the program whose fault the kernel told of last
@@ -115,7 +115,7 @@ class Meanings:
             ended = self._conditions.end(f"known.{message.ends}", label, line.at)
             return ended + (self._conditions.hold(begun, line.at, t) if begun else [])
         if (
-            self._goes_down(message, line)
+            self._goes_down(message, line, t)
             or message.score <= 0.1
             or any(abs(reading.values.get(name, least)) < least for name, least in message.least.items())
         ):
@@ -307,14 +307,14 @@ class Meanings:
         elif message.score >= 0.5:
             self._failed = (subjects[0], t)
 
-    def _goes_down(self, message: Message, line: Line) -> bool:
+    def _goes_down(self, message: Message, line: Line, t: float) -> bool:
         """Whether this belongs to the end of a boot: links go and services end, all on purpose.
 
         What stands in the journal after the next boot has begun is of that boot, by its own number.
         """
-        if message.repeat == "going-down":
-            self._ending = line.at.boot
-        if line.at.boot != self._ending or message.category not in _STOPPED_IN_ORDER:
+        if message.repeat == "going-down" and self._writers.surest(line):
+            self.symptoms.goes_down(line.at.boot, t)
+        if message.category not in _STOPPED_IN_ORDER or not self.symptoms.going_down(line.at.boot, t):
             return False
         return message.writer != "kernel" or message.category is Category.NETWORK  # a fault is one even now
 

@@ -1,7 +1,7 @@
 """What is nothing when it is said once, like a refused connection, but a fault when it goes on for seconds.
 
-While something is being restarted its clients are refused for as long as it needs to come up. Pure, on
-observation time, bounded.
+While something is being restarted its clients are refused for as long as it needs to come up, and while the
+host goes down services end. Pure, on observation time, bounded.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ PAUSE_S = 10.0
 RESTARTING_S = 15.0  # a large service needs some seconds until it listens again
 STOPPED_S = 60.0  # what is started within a minute after it was stopped is restarted
 BUILDING_S = 600.0  # between two lines that only a build or a test run writes
+ENDING_S = 300.0  # a unit has 90 s (DefaultTimeoutStopSec=), some wait for others; a reboot may be called off
 LABELS_MAX = 256
 
 
@@ -34,6 +35,15 @@ class Symptoms:
         self._stopped: OrderedDict[str, float] = OrderedDict()
         self._restarted_t = float("-inf")
         self._builds: OrderedDict[str, float] = OrderedDict()
+        self._ending = "", float("-inf")
+
+    def goes_down(self, boot: str, t: float) -> None:
+        """This boot is being ended."""
+        self._ending = boot, t
+
+    def going_down(self, boot: str, t: float) -> bool:
+        """Whether what is said in this boot is said while it ends."""
+        return boot == self._ending[0] and t - self._ending[1] <= ENDING_S
 
     def stopped(self, unit: str, t: float) -> None:
         """The manager has stopped a unit because it was told to."""

@@ -71,6 +71,11 @@ class Writers:
         self._found: dict[tuple[str, str, bool, str], Writer] = {}
         self._budgets: dict[str, Budget] = {}
         self._words: dict[str, LastWords] = {}
+        self._journal = False
+
+    def surest(self, line: Line) -> bool:
+        """Whether no source of this host is surer of a line: where the journal speaks, no file is."""
+        return line.trusted or not self._journal
 
     def words(self, unit: str) -> LastWords | None:
         """What a unit's programs said last, if they were heard."""
@@ -88,6 +93,7 @@ class Writers:
         return writer
 
     def _create(self, line: Line, role: str, t: float) -> Writer:
+        self._journal = self._journal or line.source == "journal"
         unit = line.unit if line.trusted else ""
         name = role if role in {KERNEL, MANAGER} else ""
         name = (
@@ -151,8 +157,9 @@ def believed(message: Message, line: Line) -> bool:
 def own_file(line: Line) -> str:
     """The path of a followed file that one program writes for itself, or "".
 
-    A line with syslog's head may be anybody's (logger(1)); one without it was put there by whoever may open
-    the file, as a service's own output in the journal is the service's.
+    A line of a system's log may be anybody's (logger(1)) and has an identifier, if only "-"; one of a file
+    without syslog's heads was put there by whoever may open the file, as a service's own output in the
+    journal is the service's.
     """
     return line.source[5:] if line.source.startswith("file:") and not line.identifier else ""
 

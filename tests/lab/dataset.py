@@ -160,7 +160,7 @@ def _extract(opened: IO[bytes], folder: Path) -> None:
     with tarfile.open(fileobj=opened, mode="r|") as tar:
         for entry in tar:
             name = PurePosixPath(entry.name)
-            if not entry.isfile() or name.is_absolute() or ".." in name.parts or name.parts[0] != ROOT:
+            if not entry.isfile() or name.is_absolute() or ".." in name.parts or name.parts[:1] != (ROOT,):
                 raise SourceError(f"{entry.name!r} has no place in a data set", hint="do not trust this file")
             files, size = files + 1, size + entry.size
             if files > FILES_MAX or size > BYTES_MAX:
