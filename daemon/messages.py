@@ -73,9 +73,9 @@ class Event(Struct, frozen=True, tag="event"):
     """A discrete change: a device, a link, a session, a context, a reader or a stage.
 
     Actions by kind: device add|remove|change; link up|down|admin-down|removed|added; session start|end|sudo;
-    context start|end (name: boot, backup, update, rebuild, scrub, maintenance-job, timer; attributes say
-    which unit or generation); reader present|absent|gap|error (attributes: reason, lost);
-    stage start|stop|crashed|silent.
+    context start|end|running (name: boot, backup, update, rebuild, scrub, maintenance-job, timer; attributes
+    say which unit or generation; running: said once more by the low stage, began running_s ago);
+    reader present|absent|gap|error (attributes: reason, lost); stage start|stop|crashed|silent.
     """
 
     at: Stamp

@@ -192,6 +192,52 @@ def test_the_same_event_twice_changes_nothing():
     assert found.windows == before
 
 
+def running(t: float, seconds: object, name: str = "backup", **attributes: str) -> Event:
+    return event(t, name, "running", **(attributes or {"unit": "borg.service"}), running_s=str(seconds))
+
+
+LOAD = find("psi.io.level", "io-saturation", "unit:borg.service")
+
+
+def test_what_is_running_is_known_by_its_true_beginning_to_whoever_heard_no_start():
+    found = Contexts()
+    assert found.note(running(7210, 7200), 7210)
+    (window,) = found.windows
+    assert (window.began_t, window.began, window.ended_t) == (10, WALL + 10, None)
+    assert weigh(found, LOAD, 7211) == "explained"
+    assert found.note(event(7300, "backup", "end", unit="borg.service"), 7300)
+    assert weigh(found, LOAD, 7340) == ""
+
+
+def test_what_is_known_to_run_is_not_taken_in_again():
+    found = contexts(BACKUP)
+    before = list(found.windows)
+    assert not any(found.note(running(t, t - 10 + slack), t) for t in (20, 80, 4000) for slack in (0, 1))
+    assert found.windows == before
+    found.note(event(4010, "backup", "end", unit="borg.service"), 4010)
+    assert not found.note(running(4011, 4001), 4011)  # another job's end may have been taken for its own
+    assert found.note(running(4400, 100), 4400)  # the next one, of which the start was lost
+    assert len(found.windows) == 2
+
+
+def test_what_runs_for_too_long_is_no_excuse_however_often_it_is_said():
+    found = contexts(event(10, "timer", unit="runaway.service"))
+    load = find("proc.hog.level", "cpu-saturation", "unit:runaway.service")
+    found.expire(4000)
+    for seconds in (3990, 3991):
+        assert not found.note(running(4000, seconds, "timer", unit="runaway.service"), 4000)
+    assert weigh(found, load, 4000) == ""
+
+
+@pytest.mark.parametrize("seconds", ["", "-5", "1.5", "nan", "1e9", "9" * 10, "9" * 5000, "x", "²"])
+def test_a_running_job_without_a_sound_age_is_ignored(seconds):
+    found = contexts(BACKUP)
+    before = list(found.windows)
+    for unit in ("borg.service", "other.service"):
+        assert not found.note(running(50, seconds, unit=unit), 50)
+    assert found.windows == before
+
+
 def test_what_is_over_gives_way_to_what_goes_on():
     scrub = event(0, "scrub", "start", unit="scrub.service")
     timers = [

@@ -18,15 +18,29 @@ from daemon.bus import FlowConsumer, FlowProducer, RecordsClient, Wire
 from daemon.clock import now
 from daemon.codec import observation_decoder, upward_decoder
 from daemon.errors import HauswartError, SourceError
-from daemon.messages import Event, Finding, KeepFeedback, KeepFinding, Line, Sample, Tick
-from daemon.settings import Models, Settings, save_resolved
+from daemon.messages import (
+    Event,
+    Evidence,
+    Finding,
+    KeepFeedback,
+    KeepFinding,
+    Line,
+    Sample,
+    Stamp,
+    Subject,
+    Tick,
+)
+from daemon.settings import Middle, Models, Settings, save_resolved
 from daemon.stages import log
 from daemon.stages.flows import work_through
 from daemon.stages.health import find_crash
+from daemon.stages.low import GOING_MAX, Going, LowStage
 from daemon.stages.middle import MiddleStage
 from daemon.stages.positions import Positions
 from daemon.stages.readers import Readers
 from daemon.status import LatencyWindow, Status, read_pids, read_status, running_stages, write_status
+from daemon.tiers.middle import MiddleTier
+from models.taxonomy import Category, FaultClass, Severity, SubjectKind
 
 pytestmark = pytest.mark.slow
 
@@ -435,6 +449,127 @@ def test_low_stage_acknowledges_only_what_the_middle_tier_acknowledged(host):
     consumer.close()
     for wire in wires:
         wire.close()
+
+
+def test_low_stage_says_what_goes_on_before_each_finding_once_that_is_acknowledged(host):
+    wires = [Wire(host.runtime), Wire(host.runtime)]
+    producer = FlowProducer(wires[0], "low")
+    consumer = FlowConsumer(wires[1], "middle", upward_decoder())
+    host.start("low")
+    began = Event(now(), "context", "context", "backup", "start", {"unit": "borg.service"})
+    for batch, expected in (
+        ([Sample(now(), "host", {}), began], ["tick", "start"]),
+        ([Line(now(), "journal", "7")], ["running", "finding"]),
+        ([Line(now(), "journal", "8")], ["running", "finding"]),
+        ([Event(now(), "context", "context", "backup", "end", {"unit": "borg.service"})], ["end"]),
+        ([Line(now(), "journal", "9")], ["finding"]),
+    ):
+        producer.offer(batch)
+        heard, end = [], time.monotonic() + 10
+        while not (producer.drained and heard) and time.monotonic() < end:
+            producer.flush()
+            producer.ask()
+            for arrival in consumer.receive():
+                heard += [getattr(one, "action", type(one).__name__.lower()) for one in arrival.messages]
+                consumer.acknowledge(arrival)
+            consumer.answer()
+            time.sleep(0.02)
+        assert heard == expected
+    consumer.close()
+    for wire in wires:
+        wire.close()
+
+
+def at(second):
+    return Stamp("b" * 32, 1000.0 + second, 1.7e9 + second)
+
+
+def backup(second, action="start", unit="borg.service"):
+    return Event(at(second), "context", "context", "backup", action, {"unit": unit, "pid": str(second)})
+
+
+def load(second):
+    """Borg reads and writes, as the low tier repeats it."""
+    piece = Evidence(
+        f"e{second}", "metric", "psi.io.some", at(second).wall, at(second).wall, "waits for disks"
+    )
+    who, hints = [Subject(SubjectKind.UNIT, "borg.service")], {FaultClass.IO_SATURATION: 0.8}
+    return Finding(
+        f"f{second}", at(second), "psi.io.level", Category.RESOURCE, Severity.ERROR, 0.8, who, hints, [piece]
+    )
+
+
+class Above:
+    """One life of a middle stage behind a real edge."""
+
+    def __init__(self, runtime):
+        self.wire = Wire(runtime)
+        self.consumer = FlowConsumer(self.wire, "middle", upward_decoder())
+        self.tier, self.heard, self.incidents = MiddleTier(Middle()), [], []
+
+    def hear(self, producer, second):
+        """All up to the tick of this second, acknowledged."""
+        producer.offer([Tick(at(second))])
+        end = time.monotonic() + 5
+        while not producer.drained and time.monotonic() < end:
+            producer.flush()
+            for arrival in self.consumer.receive():
+                self.heard += arrival.messages
+                self.incidents += self.tier.take(arrival.messages)
+                self.consumer.acknowledge(arrival)
+            self.consumer.answer()
+        assert producer.drained
+
+    def die(self):
+        self.consumer.close()
+        self.wire.close()
+
+
+def test_a_middle_tier_started_anew_knows_of_the_backup_before_its_load(tmp_path):
+    wire = Wire(tmp_path)
+    low = SimpleNamespace(_producer=FlowProducer(wire, "middle"), _going=Going(), _reminded=0)
+    above = Above(tmp_path)
+    LowStage._offer(low, [Tick(at(0)), backup(1), Tick(at(1))])
+    for second in (30, 60):
+        LowStage._offer(low, [load(second)])
+        above.hear(low._producer, second + 5)
+    assert len(above.tier._contexts.windows) == 1
+    above.die()
+    above = Above(tmp_path)
+    LowStage._offer(low, [load(7200), Tick(at(7201))])
+    LowStage._offer(low, [load(7202)])
+    above.hear(low._producer, 7230)
+    assert above.incidents == []
+    assert [one.action for one in above.heard if isinstance(one, Event)] == [
+        "running"
+    ]  # not acknowledged yet
+    assert above.tier._contexts.windows[0].began == at(1).wall
+    LowStage._offer(low, [backup(7300, "end")])
+    LowStage._offer(low, [load(7400), Tick(at(7401))])
+    above.hear(low._producer, 7430)
+    assert len({one.id for one in above.incidents}) == 1  # nothing excuses it any more
+    assert [one.action for one in above.heard if isinstance(one, Event)] == ["running", "end"]
+    above.die()
+    wire.close()
+
+
+def test_what_goes_on_is_bounded_and_of_this_boot():
+    going = Going()
+    going.note([backup(0)])
+    assert going.told(at(5)) == []  # no tick has said yet which boot runs
+    going.note([Tick(at(1)), *(backup(2, unit=f"job{n}.service") for n in range(1000))])
+    told = going.told(at(12))
+    assert [one.attributes["unit"] for one in told] == [
+        f"job{n}.service" for n in range(1000 - GOING_MAX, 1000)
+    ]
+    assert {(one.action, one.attributes["running_s"]) for one in told} == {("running", "10")}
+    assert going.told(Stamp("a" * 32, 9e9, 1.0))[0].at == at(1)  # a line of an earlier boot
+    going.note([backup(3, unit="job999.service"), backup(20, "end", unit="job998.service"), Tick(at(20.5))])
+    told = {one.attributes["unit"]: one.attributes["running_s"] for one in going.told(at(4))}
+    assert told["job999.service"] == "18"  # it began anew
+    assert "job998.service" not in told
+    going.note([Tick(Stamp("c" * 32, 1.0, 2e9))])
+    assert going.told(Stamp("c" * 32, 2.0, 2e9)) == []
 
 
 def test_finding_that_is_still_weighed_is_acknowledged_once_settled_even_without_ticks(host):

@@ -25,6 +25,7 @@ LATE_S = 2.0  # the line that says a job was started may be read this long after
 LONGEST_S = {"backup": 12 * 3600.0, "scrub": 48 * 3600.0, "maintenance-job": 4 * 3600.0, "timer": 3600.0}
 _MAX_WINDOWS = 64
 _MAX_NOTES = 8
+_AGE_DIGITS = 9  # of seconds: thirty years
 
 _F = FaultClass
 # Never explained away nor lowered, whatever the host was doing: data or safety is at stake.
@@ -99,6 +100,8 @@ class Contexts:
             return False
         kind = event.name
         opened = _window(event, kind, _label(event), t)
+        if event.action == "running":
+            return self._renew(opened, event.attributes.get("running_s", ""), t)
         return self.add(opened) if event.action == "start" else self._end(opened)
 
     def add(self, window: Window) -> bool:
@@ -133,6 +136,17 @@ class Contexts:
         if "lowered" in effects:
             return Weighing(LOWERED, told)
         return Weighing(1.0, told)
+
+    def _renew(self, told: Window, ran_s: str, t: float) -> bool:
+        """Take in what began so long ago, if that is news: whoever was started since heard no start."""
+        if not ran_s.isdecimal() or len(ran_s) > _AGE_DIGITS:
+            return False
+        going = told._replace(began_t=told.began_t - int(ran_s), began=told.began - int(ran_s))
+        known = any(
+            one[:3] == going[:3] and (one.ended_t is None or one.ended_t > going.began_t)
+            for one in self.windows
+        )
+        return not known and not _over(going, t) and self.add(going)
 
     def _end(self, ended: Window) -> bool:
         for index in range(len(self.windows) - 1, -1, -1):

@@ -15,7 +15,7 @@ from daemon.bus import Arrival, FlowConsumer, FlowProducer, Wire
 from daemon.clock import now
 from daemon.codec import observation_decoder
 from daemon.message_ids import MessageId
-from daemon.messages import Event, Observation, Stamp, Upward
+from daemon.messages import Event, Finding, Observation, Stamp, Tick, Upward
 from daemon.questions import Answer, Question
 from daemon.settings import Settings
 from daemon.stages.consult import Consultation, consultation
@@ -30,6 +30,8 @@ MAX_STATE_BYTES = 64 << 20  # of learned state, of which the tier's own bounds a
 DRAIN_S = 3.0
 COMPLAIN_EVERY_S = 60.0
 OWN_EVERY_S = 10.0  # reading nine pids costs 0.1 ms
+GOING_MAX = 32  # half of what the middle tier keeps, so that it has lost none of them while it lives
+_TELLING = ("unit", "job", "lock", "generation")  # what tells jobs of one name apart, whoever does them
 
 
 class Tier(Protocol):
@@ -82,6 +84,43 @@ class Telemetry(Protocol):
         ...
 
 
+class Going:
+    """What the host is doing on purpose: contexts that began and did not end, the newest GOING_MAX."""
+
+    def __init__(self) -> None:
+        self._begun: dict[tuple[str, ...], Event] = {}
+        self._at = Stamp("", 0.0, 0.0)  # of the latest tick: a line may be older than what began since
+
+    def note(self, upward: Sequence[Upward]) -> None:
+        """Learn from what goes up."""
+        for one in upward:
+            if type(one) is Tick:
+                self._at = one.at
+            elif type(one) is Event and one.kind == "context":
+                job = (one.name, *(one.attributes.get(name, "") for name in _TELLING))
+                self._begun.pop(job, None)
+                if one.action == "start":
+                    self._begun[job] = one
+        while len(self._begun) > GOING_MAX:
+            del self._begun[next(iter(self._begun))]
+
+    def told(self, at: Stamp) -> list[Event]:
+        """All of it once more, at this time if ticks have come so far, with the age in seconds."""
+        at = at if at.boot == self._at.boot and at.mono > self._at.mono else self._at
+        return [
+            Event(
+                at, one.source, one.kind, one.name, "running", {**one.attributes, "running_s": _age(one, at)}
+            )
+            for one in self._begun.values()
+            if one.at.boot == at.boot
+        ]
+
+
+def _age(event: Event, at: Stamp) -> str:
+    """Whole seconds, never too few: what is too old to matter must not seem younger."""
+    return str(math.ceil(max(0.0, at.mono - event.at.mono)))
+
+
 class LowStage:
     """Takes frames in, offers what they gave, acknowledges each once all that is acknowledged above."""
 
@@ -99,6 +138,8 @@ class LowStage:
         self._tier, self._telemetry, self._model = tier, telemetry, model
         self._state_path = life.settings.folder("low") / "low.state"
         self._open: deque[tuple[int, Arrival[Observation]]] = deque()
+        self._going = Going()
+        self._reminded = 0  # ticket of what was last told of it
         self._state_due_s = time.monotonic() + life.settings.low.state_interval_s
         self._errors: Counter[str] = Counter()
         self._complained: dict[str, float] = {}
@@ -145,7 +186,7 @@ class LowStage:
         self._telemetry.write(batch, now())
         upward = work_through(self._tier.observe, batch, lambda error: self._complain("judge", error))
         judged = replace(arrival, messages=())  # what waits for its acknowledgement needs no content
-        self._open.append((self._producer.offer(upward), judged))
+        self._open.append((self._offer(upward), judged))
         self._consumer.release(judged)
         if batch:
             count_latency(self._life.latency, batch[0].at, time.monotonic(), len(batch))
@@ -156,9 +197,21 @@ class LowStage:
         answers = self._model.consult(lambda: self._tier.asked(eager=self._model.cheap))
         if answers:
             upward = work_through(self._tier.told, answers, lambda error: self._complain("model", error))
-            self._producer.offer(upward)
+            self._offer(upward)
         if self._model.scorer.pid != pid:
             self._own_due_s = 0.0
+
+    def _offer(self, upward: Sequence[Upward]) -> int:
+        """Send up what was found, after what the host is doing: a middle tier started anew does not know.
+
+        It may have acknowledged the start before it died; what it has not acknowledged comes to it again.
+        """
+        if any(type(one) is Finding for one in upward):
+            self._producer.pump()  # hears acknowledgements
+            if self._producer.drained or self._reminded <= self._producer.acknowledged:
+                self._reminded = self._producer.offer(self._going.told(upward[0].at))
+        self._going.note(upward)
+        return self._producer.offer(upward)
 
     def _pass_on(self) -> None:
         self._producer.flush()
