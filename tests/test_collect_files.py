@@ -186,6 +186,15 @@ def test_nul_holes_and_binary_are_survived(log):
     assert follower.texts() == ["after the hole", "\\xff\\xfe binary"]
 
 
+def test_a_hole_up_to_the_end_is_passed_over_at_once(log):
+    follower = Follower(log)
+    os.truncate(log, 1 << 40)
+    assert follower.collector.read(Stamp("b" * 32, 1.0, 1.0)) == []
+    assert not follower.collector.pending()
+    append(log, "after the hole\n")
+    assert follower.texts(2) == ["after the hole"]
+
+
 def test_a_file_that_cannot_be_read_does_not_blind_its_neighbours(tmp_path):
     (tmp_path / "a.log").symlink_to("/proc/self/mem")  # a regular file whose every read is an error
     (tmp_path / "b.log").write_text("old\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections import deque
@@ -249,10 +250,13 @@ class Tail:
 
     def _skip_hole(self) -> None:
         """Pass over NUL bytes: a crash or a writer that ignored its truncation left a hole."""
+        size = self._size()  # asked first: what is written from now on is not passed over
         try:
             data_at = os.lseek(self._descriptor, self._read_at, os.SEEK_DATA)
-        except OSError:
-            return
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                return
+            data_at = max(size, self._read_at)  # nothing but a hole, maybe of many terabytes
         self.skipped_bytes += data_at - self._read_at
         self._read_at = data_at
 
