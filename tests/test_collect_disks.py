@@ -112,6 +112,20 @@ def test_btrfs_errors_count_from_when_we_began(proc, sys):
     assert (values["array.degraded{sdb1}"], values["array.sync{sdb1}"]) == (1.0, 1.0)
 
 
+def test_btrfs_errors_that_were_set_to_zero_count_from_there(proc, sys):
+    reader = ArrayReader(proc, sys)
+    volume = next(sys.glob("fs/btrfs/0f*"))
+    counters = volume / "devinfo/1/error_stats"
+    replace(counters, "corruption_errs 0", "corruption_errs 90")
+    found = [read(reader, 1.0)]
+    for mono, was, is_now in ((7.0, 90, 0), (13.0, 0, 5), (19.0, 5, 5)):
+        replace(counters, f"corruption_errs {was}", f"corruption_errs {is_now}")
+        found.append(read(reader, mono))
+    counters.unlink()  # what cannot be read is no zero
+    found.append(read(reader, 25.0))
+    assert [values["array.degraded{sdb1}"] for values in found] == [0.0, 0.0, 1.0, 1.0, 0.0]
+
+
 def test_temperatures_with_their_critical_point(sys):
     reader = SensorReader(sys)
     assert reader.open() == []

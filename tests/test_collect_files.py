@@ -186,6 +186,27 @@ def test_nul_holes_and_binary_are_survived(log):
     assert follower.texts() == ["after the hole", "\\xff\\xfe binary"]
 
 
+def test_a_hole_up_to_the_end_is_passed_over_at_once(log):
+    follower = Follower(log)
+    os.truncate(log, 1 << 40)
+    assert follower.collector.read(Stamp("b" * 32, 1.0, 1.0)) == []
+    assert not follower.collector.pending()
+    append(log, "after the hole\n")
+    assert follower.texts(2) == ["after the hole"]
+
+
+def test_a_file_that_cannot_be_read_does_not_blind_its_neighbours(tmp_path):
+    (tmp_path / "a.log").symlink_to("/proc/self/mem")  # a regular file whose every read is an error
+    (tmp_path / "b.log").write_text("old\n")
+    follower = Follower(tmp_path / "*.log")
+    append(tmp_path / "b.log", "one\n")
+    found = follower.read(5)
+    assert [item.text for item in found if isinstance(item, Line)] == ["one"]
+    assert [item.attributes["reason"] for item in found if isinstance(item, Event)] == [
+        f"{tmp_path / 'a.log'}: Input/output error"
+    ]
+
+
 def test_a_pattern_finds_new_files_but_not_rotated_ones(tmp_path):
     (tmp_path / "a.log").write_text("old\n")
     follower = Follower(tmp_path / "*")

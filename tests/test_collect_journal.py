@@ -237,6 +237,17 @@ def test_entries_vacuumed_after_the_cursor_are_counted(stored, tmp_path):
     collector.close()
 
 
+def test_the_first_entry_that_vacuuming_left_is_read(stored):
+    first = next(iter(Archive(stored))).cursor.split(";")
+    gone = ";".join([first[0], "i=0", first[2], "m=1", f"t={START_US:x}", "x=0"])
+    collector = JournalCollector(gone, stored)
+    collector.open()
+    found = collector.read(now())
+    assert [line.text for line in lines(found)][:2] == ["1-0", "1-1"]
+    assert gaps(found) == []
+    collector.close()
+
+
 def test_a_foreign_cursor_is_said_and_the_end_is_followed(stored):
     collector = JournalCollector("nonsense", stored)
     collector.open()

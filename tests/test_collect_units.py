@@ -177,6 +177,19 @@ def test_number_of_groups_is_bounded_and_said(hybrid):
     reader.close()
 
 
+def test_search_ends_at_a_bound_however_many_groups_lie_side_by_side(sys, monkeypatch):
+    monkeypatch.setattr("daemon.collectors.cgroups._MAX_MET", 50)
+    groups = Groups(Layout(sys))
+    groups.find()
+    assert not groups.cut
+    for index in range(200):
+        (sys / f"fs/cgroup/crowd.slice/c{index}.service").mkdir(parents=True)
+    assert 0 < len(groups.find()) <= 50
+    assert groups.cut
+    groups.find()
+    assert len(groups.met) == 50
+
+
 def test_group_that_is_only_new_to_us_brings_no_life_of_counters(sys):
     inner = sys / "fs/cgroup/docker"
     (inner / "abc").mkdir(parents=True)

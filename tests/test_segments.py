@@ -310,6 +310,25 @@ def test_full_disk_is_said_once_and_telemetry_goes_on_afterwards(tmp_path):
     assert seen[-1] == sample(200)
 
 
+def test_disk_that_stays_full_is_said_once_and_every_observation_is_counted(tmp_path):
+    writer = SegmentWriter(tmp_path, 14, 512)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        for second in range(120):
+            writer.write([sample(second)], at(second))
+            writer.tick(at(second))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(writer.notes) == 1
+    assert writer.counters["observations_lost"] == 120
+    assert segment_paths(tmp_path) == []
+    writer.write([sample(200)], at(200))
+    writer.close()
+    assert writer.notes[1:] == ["telemetry goes on; 120 observations were left out"]
+    assert times(read_segments(segment_paths(tmp_path))) == [200, 200]  # what was left out, and the sample
+
+
 def test_directory_that_cannot_be_written_stops_nothing(tmp_path):
     (tmp_path / "telemetry").write_text("in the way")
     writer = SegmentWriter(tmp_path / "telemetry", 14, 512)

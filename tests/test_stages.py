@@ -329,6 +329,18 @@ def test_line_reader_is_left_alone_without_room_and_samplers_are_not():
     assert [reader.collector for reader in readers.due({}, later, room=True)] == [lines, samples]
 
 
+def test_failed_line_reader_is_not_waited_for_without_room():
+    lines = Scripted([Line(now(), "journal", "x")], OSError("gone"))
+    readers = Readers([lines], log.StageLog("test"))
+    readers.open()
+    readers.read(readers.all[0], now())
+    readers.read(readers.all[0], now())
+    later = type(now())(now().boot, now().mono + 5, 0.0)
+    assert readers.due({}, later, room=False) == []
+    assert readers.next_due_s(later.mono, room=False) > later.mono  # or the loop would turn without a pause
+    assert readers.next_due_s(later.mono, room=True) <= later.mono
+
+
 def test_intervals_are_aligned_to_whole_multiples():
     readers = Readers([Scripted(), Scripted()], log.StageLog("test"))
     readers.all[1].collector.interval_s = 5.0

@@ -17,6 +17,7 @@ from daemon.collectors.kernel_files import (
 MAX_ARRAYS = 64
 _EVERY_S = 5.0
 _DISCOVER_EVERY_S = 30.0
+_MAX_COUNTED = 4096  # btrfs devices whose errors are remembered
 _BTRFS_ERRORS = (b"write_errs", b"read_errs", b"flush_errs", b"corruption_errs", b"generation_errs")
 
 
@@ -28,7 +29,7 @@ class ArrayReader:
         self._md: list[str] = []
         self._volumes: list[str] = []
         self._pools: list[str] = []
-        self._errors: dict[str, int] = {}
+        self._errors: dict[str, int] = {}  # the fewest seen of each btrfs device
         self._read_at = 0.0
         self._discover_at = 0.0
 
@@ -86,17 +87,25 @@ class ArrayReader:
         directory = self._btrfs / uuid
         devices = list(subdirectories(directory / "devices"))
         label = printable(devices[0]) if devices else uuid
-        errors, missing = 0, False
+        grown = missing = False
         for device in list(subdirectories(directory / "devinfo"))[:MAX_ARRAYS]:
-            stats = read_bytes(directory / "devinfo" / device / "error_stats") or b""
-            counts = (number_after(stats, key + b" ") for key in _BTRFS_ERRORS)
-            errors += sum(count or 0 for count in counts)
+            grown |= self._has_grown(directory / "devinfo" / device / "error_stats")
             missing |= read_number(directory / "devinfo" / device / "missing") == 1
-        first = self._errors.setdefault(uuid, errors) if len(self._errors) < 1024 else errors
-        values[f"array.degraded{{{label}}}"] = float(missing or errors > first)
+        values[f"array.degraded{{{label}}}"] = float(missing or grown)
         operation = read_text(directory / "exclusive_operation")
         if operation:
             values[f"array.sync{{{label}}}"] = float(operation != "none")
+
+    def _has_grown(self, path: Path) -> bool:
+        """Whether a device has more errors than it had; a replaced one, or `stats -z`, begins anew."""
+        stats = read_bytes(path)
+        if stats is None:
+            return False
+        errors = sum(number_after(stats, key + b" ") or 0 for key in _BTRFS_ERRORS)
+        fewest = min(errors, self._errors.get(str(path), errors))
+        if str(path) in self._errors or len(self._errors) < _MAX_COUNTED:
+            self._errors[str(path)] = fewest
+        return errors > fewest
 
     def notes(self) -> list[Note]:
         """Nothing comes up later."""

@@ -6,6 +6,7 @@ Accounting is in `units`.
 from __future__ import annotations
 
 import os
+from itertools import islice
 from pathlib import Path
 
 from daemon.collectors.kernel_files import printable, read_bytes
@@ -16,7 +17,8 @@ _QUIET = (".mount", ".swap", ".socket", ".automount", ".device")
 _CONTROLLERS_V1 = ("cpuacct", "cpu,cpuacct", "memory", "cpu", "pids", "blkio")
 # in order of preference: the hierarchies in which a process's place tells its unit
 _PLACES = ("name=systemd", "", "memory", "pids", "cpu,cpuacct", "cpuacct", "cpu")
-_MAX_DIRECTORIES = 4096
+_MAX_DIRECTORIES = 4096  # looked into
+_MAX_MET = 16384  # named by them: a supervisor may make hundreds of thousands beside each other
 _MAX_DEPTH = 8
 
 
@@ -133,6 +135,9 @@ class Groups:
             if not inner:
                 found.setdefault(relative, unit_of_path(relative))
             for name in children:
+                if len(self._met) >= _MAX_MET:
+                    self.cut = True
+                    return
                 path = f"{relative}/{name}"
                 self._met.add(path)
                 unit = name.removeprefix("_")
@@ -145,7 +150,8 @@ class Groups:
     def _children(self, path: str) -> list[str]:
         try:
             with os.scandir(path) as entries:
-                children = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+                names = (entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+                children = list(islice(names, _MAX_MET + 1))
             self._links[path] = Path(path).stat().st_nlink
         except OSError as error:
             self.unreadable = f"{path}: {error.strerror}"

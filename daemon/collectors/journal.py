@@ -155,8 +155,13 @@ class JournalCollector:
         except (OSError, ValueError):
             self._unknown = "the saved cursor is not of this journal"
             return False
-        if reader._next() and not reader.test_cursor(self._cursor):  # noqa: SLF001
-            reader._previous()  # noqa: SLF001 - the saved entry is gone: the next one has not been read
+        # Where the saved entry is gone the next one has not been read; before the first one is only the head.
+        if (
+            reader._next()  # noqa: SLF001
+            and not reader.test_cursor(self._cursor)
+            and not reader._previous()  # noqa: SLF001
+        ):
+            reader.seek_head()
         return True
 
     def _count_files(self) -> tuple[int, int]:

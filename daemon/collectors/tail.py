@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections import deque
@@ -115,17 +116,31 @@ class Tail:
         self._read_at = offset
         self._rest, self._skipping = b"", False
         self._quiet = 0
-        self._head = os.pread(self._descriptor, HEAD_BYTES, 0)
+        self._head = b""
+        self._head = self._read_head()
         self.more = self._size() > offset
 
     def _size(self) -> int:
-        return os.fstat(self._descriptor).st_size
+        """The file's size; one that cannot be asked has no more than was read."""
+        try:
+            return os.fstat(self._descriptor).st_size
+        except OSError as error:  # a server that no longer knows the file (ESTALE)
+            self._name_error(error)
+            return self._read_at
+
+    def _read_head(self) -> bytes:
+        """The file's beginning, or what was last known of it: one bad file must not blind its neighbours."""
+        try:
+            return os.pread(self._descriptor, HEAD_BYTES, 0)
+        except OSError as error:  # a bad sector, or a link to /proc/self/mem
+            self._name_error(error)
+            return self._head
 
     def _check_truncation(self, size: int) -> None:
         """A file that shrank, or begins differently, was truncated (and maybe written again) since."""
         if size == self._read_at and len(self._head) == HEAD_BYTES:
             return
-        head = os.pread(self._descriptor, HEAD_BYTES, 0)
+        head = self._read_head()
         if size < self._read_at or not head.startswith(self._head):
             self.notes.append(("gap", f"{self._path}: truncated after byte {self._read_at}"))
             self._begin(0)
@@ -160,9 +175,7 @@ class Tail:
                 continue
             if not same or not self._open(path):
                 continue
-            if self._size() >= saved.offset and os.pread(self._descriptor, HEAD_BYTES, 0).startswith(
-                saved.head
-            ):
+            if self._size() >= saved.offset and self._read_head().startswith(saved.head):
                 self._begin(saved.offset)
                 return
             self.close()
@@ -237,10 +250,13 @@ class Tail:
 
     def _skip_hole(self) -> None:
         """Pass over NUL bytes: a crash or a writer that ignored its truncation left a hole."""
+        size = self._size()  # asked first: what is written from now on is not passed over
         try:
             data_at = os.lseek(self._descriptor, self._read_at, os.SEEK_DATA)
-        except OSError:
-            return
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                return
+            data_at = max(size, self._read_at)  # nothing but a hole, maybe of many terabytes
         self.skipped_bytes += data_at - self._read_at
         self._read_at = data_at
 

@@ -60,11 +60,13 @@ class Readers:
         """When something is to be done without any descriptor becoming readable."""
         due_s = math.inf
         for reader in self.all:
+            if reader.gives_lines and not room:
+                continue  # nor does `due` name it, opened or not: its time would pass again and again
             if not reader.is_open:
                 due_s = min(due_s, reader.due_s)
-            elif room or not reader.gives_lines:
-                if reader.collector.pending():
-                    return now_s
+            elif reader.collector.pending():
+                return now_s
+            else:
                 due_s = min(
                     due_s, reader.due_s, reader.held_until_s if reader.held_until_s > now_s else math.inf
                 )

@@ -76,10 +76,12 @@ class SegmentWriter:
         self._compressor = _compressor()
         self._stream: zstandard.ZstdCompressionObj | None = None
         self._file = -1
+        self._path = directory
         self._written = self._raw = 0
         self._opened = self._framed = self._flushed = 0.0
         self._retry_at = float("-inf")
         self._lost = 0
+        self._unflushed = 0  # observations that no write has taken yet
 
     def write(self, batch: Sequence[Observation], now: Stamp) -> None:
         """Append a batch; lines beyond the cap of their second are left out and counted in the stream."""
@@ -88,12 +90,13 @@ class SegmentWriter:
         kept = self._cap.admit(batch, now)
         self.counters["lines_left_out"] = self._cap.left_out
         if kept:
-            self._guarded(lambda: self._append(kept, now), len(kept), now)
+            self._unflushed += len(kept)
+            self._guarded(lambda: self._append(kept, now), now)
 
     def tick(self, now: Stamp) -> None:
         """Flush what is due; call it every second or so when there is nothing to write."""
         if self._file >= 0:
-            self._guarded(lambda: self._flush_if_due(now), 0, now)
+            self._guarded(lambda: self._flush_if_due(now), now)
 
     def close(self) -> None:
         """End the frame and the segment."""
@@ -102,23 +105,25 @@ class SegmentWriter:
                 self._end_segment()
         self._abandon()
 
-    def _guarded(self, action: Callable[[], None], size: int, now: Stamp) -> None:
+    def _guarded(self, action: Callable[[], None], now: Stamp) -> None:
         if now.mono < self._retry_at:
-            self._lose(size)
+            self._lose()
             return
         try:
             action()
         except OSError as error:
-            self._lose(size)
+            self._lose()
             if self._retry_at == float("-inf"):
                 reason = "no space left" if error.errno in _NO_SPACE else str(error.strerror)
                 self.notes.append(f"telemetry stopped: {reason} in {self.directory}")
             self._retry_at = now.mono + RETRY_S
             self._abandon()
 
-    def _lose(self, size: int) -> None:
-        self._lost += size
-        self.counters["observations_lost"] += size
+    def _lose(self) -> None:
+        """Count what was not flushed, though some of it may have come as far as the disk."""
+        self._lost += self._unflushed
+        self.counters["observations_lost"] += self._unflushed
+        self._unflushed = 0
 
     def _append(self, batch: Sequence[Observation], now: Stamp) -> None:
         if self._file >= 0 and not os.fstat(self._file).st_nlink:
@@ -132,17 +137,20 @@ class SegmentWriter:
         self._flush_if_due(now)
 
     def _resume(self, now: Stamp) -> None:
+        """Say what was left out; on the disk at once, for only that shows whether it takes anything again."""
         gap = {"reason": "no space", "lost": str(self._lost)}
-        self._feed(codec.encode([Event(now, "telemetry", "reader", "telemetry", "gap", gap)]), now)
+        stream = self._feed(codec.encode([Event(now, "telemetry", "reader", "telemetry", "gap", gap)]), now)
+        self._put(stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK))
         self.notes.append(f"telemetry goes on; {self._lost} observations were left out")
         self._lost, self._retry_at = 0, float("-inf")
 
-    def _feed(self, payload: bytes, now: Stamp) -> None:
+    def _feed(self, payload: bytes, now: Stamp) -> zstandard.ZstdCompressionObj:
         if self._stream is None:
             self._stream = self._compressor.compressobj()
             self._framed, self._raw = now.mono, 0
         self._raw += len(payload)
         self._put(self._stream.compress(payload))
+        return self._stream
 
     def _flush_if_due(self, now: Stamp) -> None:
         if self._stream is None:
@@ -155,11 +163,13 @@ class SegmentWriter:
         elif now.mono - self._flushed >= FLUSH_S:
             self._put(self._stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK))
             self._flushed = now.mono
+            self._unflushed = 0
 
     def _end_frame(self) -> None:
         if self._stream is not None:
             stream, self._stream = self._stream, None
             self._put(stream.flush())
+            self._unflushed = 0
 
     def _end_segment(self) -> None:
         self._end_frame()
@@ -172,6 +182,9 @@ class SegmentWriter:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+            if not self._written:  # a full disk is tried again and again: no empty file each time
+                with suppress(OSError):
+                    self._path.unlink()
 
     def _put(self, content: bytes) -> None:
         view = memoryview(content)
@@ -187,9 +200,9 @@ class SegmentWriter:
         name = segment_name(now.wall)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         for number in range(10000):
-            path = self.directory / f"{name}{f'-{number:04d}' if number else ''}{SUFFIX}"
+            self._path = self.directory / f"{name}{f'-{number:04d}' if number else ''}{SUFFIX}"
             with suppress(FileExistsError):
-                self._file = os.open(path, flags, 0o640)
+                self._file = os.open(self._path, flags, 0o640)
                 break
         else:
             raise OSError(errno.EEXIST, "ten thousand segments in one minute")
