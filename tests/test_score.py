@@ -231,6 +231,17 @@ def test_a_disk_of_a_run_beside_it_is_nothing_of_this_one():
     assert not of_others(waits, run, Run(other, 1, 0, {}))
 
 
+@pytest.mark.parametrize("fault_class", ["io-saturation", "disk-failing"])
+def test_a_right_class_on_a_disk_of_another_run_is_no_hit(fault_class):
+    run = {"system": "container", "ambient_cores": 0.1}
+    [scenario] = find(["inode-exhaustion/searches-of-a-shop"])
+    right = replace(scenario, document=structs.replace(scenario.document, also=[fault_class]))
+    label = Run(right, 1, 0, {"name": "shop", "loop": "loop483"})
+    assert of_others(said(fault_class, ["device:loop485"]), run, label)
+    assert not of_others(said(fault_class, ["device:loop483"]), run, label)
+    assert not of_others(said(fault_class, ["unit:shop.service"]), run, label)
+
+
 def test_what_was_there_before_counts_once_it_gets_worse():
     early = replace(said(), opened_s=-20.0)
     assert heard_since(-5.0, early) is None

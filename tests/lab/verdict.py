@@ -298,11 +298,14 @@ def of_others(said: Said, run: dict[str, Any], label: Run) -> bool:
 
     A container's daemon sees no process outside, so who is blamed by name there is the run's own; but it sees
     every disk of the machine, those of runs beside it, too: a run's own loop devices stand in its scenario.
+    What is said of another run's disk is no hit, whatever its class is; one that is neither load nor right is
+    scored as wrong.
     """
-    if said.fault_class not in LOAD or said.fault_class in label.scenario.right_classes:
-        return False
+    right = said.fault_class in label.scenario.right_classes
     if run["system"] == "container" and _of_another_run(said, label):
-        return True
+        return right or said.fault_class in LOAD
+    if right or said.fault_class not in LOAD:
+        return False
     if said.culprits[:1] == [OWN]:
         return True
     named = [one for one in said.culprits[:1] if one != "host:"]
