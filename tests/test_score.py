@@ -7,14 +7,15 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from msgspec import structs
+from msgspec import structs, to_builtins
 
 from daemon import config as configuration
 from daemon.errors import ConfigError
-from daemon.messages import Event, Sample, Stamp
+from daemon.messages import Culprit, Event, Incident, Sample, Stamp
 from daemon.replay import Heard, worsened
 from daemon.settings import Settings
-from models.taxonomy import Severity
+from daemon.stages.health import find_silence
+from models.taxonomy import FaultClass, Severity, SubjectKind
 from tests.fixtures import lab_runs
 from tests.fixtures.lab_runs import said, verdict
 from tests.lab import days, report, tables
@@ -187,6 +188,47 @@ def test_recording_is_judged_by_replay_against_the_scenarios_label(recording):
     assert not found.same_as_live  # nothing was told live
     assert found.advice_checked == 2
     assert found.advice_violations == []
+
+
+def complained(folder, wall, state="open"):
+    """The recording as of a daemon that complained live about its own low tier."""
+    silent = find_silence("low", 12.0, ended=False)
+    incident = Incident(
+        id="01J", revision=1, state=state, fault_class=FaultClass.SERVICE_HUNG, severity=Severity.WARNING,
+        score=0.6, culprits=[Culprit(SubjectKind.STAGE, "low", 0.6)], opened_at=wall, updated_at=wall,
+        closed_at=None if state == "open" else wall, boot_id="boot", context=[], evidence=silent.evidence,
+        finding_ids=[silent.id], findings_count=1, evidence_at=wall,
+    )  # fmt: skip
+    run = json.loads((folder / "run.json").read_text())
+    told = {"incident": to_builtins(incident), "revisions": [], "advice": []}
+    (folder / "run.json").write_text(json.dumps(run | {"live": [told]}))
+    return folder
+
+
+def test_what_hauswart_said_live_of_itself_counts_though_no_replay_says_it(recording):
+    found = judged(complained(recording(), lab_runs.WALL + 40.0))
+    assert [one.culprits[0] for one in found.during] == ["unit:web.service", "stage:low"]
+    assert value([found], "exactly_one") == 0.0
+    assert value([found], "precision") == 0.5
+    assert found.right == found.during[0]
+    assert not found.same_as_live  # live, it said nothing of the crash
+    assert found.same_twice
+
+
+@pytest.mark.parametrize(("second", "where"), [(20.0, "before"), (61.0, None)])
+def test_a_complaint_about_itself_counts_from_the_injection_to_the_end(recording, second, where):
+    found = judged(complained(recording(), lab_runs.WALL + second))
+    assert [one.culprits[0] for one in found.during] == ["unit:web.service"]
+    assert [one.culprits[0] for one in found.before] == (["stage:low"] if where else [])
+
+
+def test_a_complaint_about_itself_is_no_hit_of_a_fault_of_its_class():
+    silent = verdict(said("service-hung", ["stage:low"]), scenario="service-hung/waits")
+    assert (value([silent], "recall"), value([silent], "noticed")) == (0.0, 0.0)
+    assert value([silent], "precision") == 0.0
+    assert value([verdict(said("service-hung"), scenario="service-hung/waits")], "recall") == 1.0
+    assert verdict(said(), said("unknown", ["stage:low"]), live=[said()]).same_as_live
+    assert not verdict(said(), live=[said(), said("unknown", ["stage:low"])]).same_as_live
 
 
 def test_what_happens_after_the_window_does_not_count(recording):

@@ -91,8 +91,7 @@ def names_culprit(verdict: Verdict, text: str) -> bool:
 
 
 def _of_hauswart(verdict: Verdict, said: Said) -> Raised:
-    right = said.fault_class in verdict.right_classes
-    return Raised(said.opened_s, right_class=right, culprit=verdict.blames(said, 1))
+    return Raised(said.opened_s, right_class=verdict.is_right(said), culprit=verdict.blames(said, 1))
 
 
 def _of_others(verdict: Verdict, alert: Alert) -> bool:

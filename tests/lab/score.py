@@ -2,6 +2,8 @@
 
 The unit is the mechanism: its runs are averaged first, so that many parameters do not count for much.
 Intervals are 95 % bootstrap intervals over mechanisms; where there are fewer than two, there is none.
+What hauswart said live about itself (a stage fell silent, dropped something or died) is an incident like any
+other, and never a right one.
 
 | figure | what it is |
 | --- | --- |
@@ -108,7 +110,7 @@ def precision(verdicts: Sequence[Verdict]) -> Figure:
     counts = []
     for group in _mechanisms(verdicts):
         said = [(one, incident) for one in group for incident in one.during]
-        right = sum(incident.fault_class in one.right_classes for one, incident in said)
+        right = sum(one.is_right(incident) for one, incident in said)
         counts.append((right / len(group), len(said) / len(group)))
 
     def ratio(sample: Sequence[tuple[float, float]]) -> float:

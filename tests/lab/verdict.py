@@ -31,6 +31,7 @@ LONG_S = 3600.0  # of age, from which a recording is replayed but once
 AMBIENT_CORES = 1.0
 LOAD = {"cpu-saturation", "io-saturation"}
 OWN = "unit:lab-guest.service"  # runs what the lab asks for in a virtual machine, where every step is slow
+STAGE = "stage:"  # whom hauswart blames where it complains about itself
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Said:
     def loud(self) -> bool:
         """At any time worse than a warning: somebody is woken up."""
         return Severity(self.loudest or self.severity).rank > Severity.WARNING.rank
+
+    @property
+    def about_itself(self) -> bool:
+        """Whether hauswart complains about itself: a stage was silent, dropped something or died."""
+        return bool(self.culprits) and self.culprits[0].startswith(STAGE)
 
 
 @dataclass(frozen=True)
@@ -105,8 +111,8 @@ class Verdict:
 
     @property
     def right(self) -> Said | None:
-        """The first incident of a right class."""
-        return next((one for one in self.during if one.fault_class in self.right_classes), None)
+        """The first right incident."""
+        return next((one for one in self.during if self.is_right(one)), None)
 
     @property
     def named_s(self) -> float | None:
@@ -122,8 +128,8 @@ class Verdict:
 
     @property
     def noticed(self) -> bool:
-        """Whether any incident has a right class or blames a right culprit first."""
-        return any(one.fault_class in self.right_classes or self.blames(one, 1) for one in self.during)
+        """Whether any incident is right or blames a right culprit first."""
+        return any(self.is_right(one) or self.blames(one, 1) for one in self.during)
 
     @property
     def exactly_one(self) -> bool:
@@ -137,8 +143,13 @@ class Verdict:
 
     @property
     def same_as_live(self) -> bool:
-        """Whether the daemon said the same beside the fault."""
-        return [_gist(one) for one in self.during] == [_gist(one) for one in self.live]
+        """Whether the daemon said the same beside the fault; of itself a replay says nothing."""
+        replayed = [one for one in self.during if not one.about_itself]
+        return [_gist(one) for one in replayed] == [_gist(one) for one in self.live]
+
+    def is_right(self, said: Said) -> bool:
+        """Whether an incident has a right class; a complaint about hauswart itself is never right."""
+        return said.fault_class in self.right_classes and not said.about_itself
 
     def blames(self, said: Said, places: int) -> bool:
         """Whether a right culprit is among the first of an incident."""
@@ -169,7 +180,8 @@ def judge(
 ) -> Verdict:
     """Replay a recording, twice, and compare it with the scenario's label and with what was said live.
 
-    With `age_s`, as of a host that had been quiet for so long before.
+    What the daemon said of itself only the recording knows: a replay has no stages that could be silent or
+    die. It counts as it was said live. With `age_s`, as of a host that had been quiet for so long before.
     """
     run = json.loads((folder / "run.json").read_text())
     label = Run(scenario, run["seed"], run["number"], run["parameters"])
@@ -178,9 +190,10 @@ def judge(
     first = _replay(folder, moments, models, "ended", age_s)
     second = _replay(folder, moments, models, "ended", age_s) if age_s < LONG_S else first
     live = [msgspec.convert(one["incident"], Incident) for one in run["live"]]
-    told = as_said(first.kept, moments.since_effect, first.replay)
-    within = [heard for one in told if (heard := heard_since(began, one)) is not None]
+    replayed = as_said(first.kept, moments.since_effect, first.replay)
     lived = [one for one in as_said(live, moments.since_effect) if one.opened_s <= end]
+    told = _in_order([*replayed, *(one for one in lived if one.about_itself)])
+    within = [heard for one in told if (heard := heard_since(began, one)) is not None]
     others = [one for one in within if of_others(one, run, label)]
     checked, wrong = _check_advice(folder, first.kept, run, live, write)
     return Verdict(
@@ -201,23 +214,32 @@ def judge(
         live=[one for one in lived if one.opened_s >= began and not of_others(one, run, label)],
         advice_checked=checked,
         advice_violations=wrong,
-        same_twice=told == as_said(second.kept, moments.since_effect, second.replay),
+        same_twice=replayed == as_said(second.kept, moments.since_effect, second.replay),
         damage=first.notes,
         losses=run["losses"],
         ambient_cores=run["ambient_cores"],
-        **_beyond(folder, run, label, models),
+        **_beyond(folder, run, label, models, live),
         **_beside(run),
     )
 
 
-def _beyond(folder: Path, run: dict[str, Any], label: Run, models: Models) -> dict[str, Any]:
+def _beyond(
+    folder: Path, run: dict[str, Any], label: Run, models: Models, live: list[Incident]
+) -> dict[str, Any]:
     """What was said after the window in a run that lingered."""
     if "lingered" not in run["times"]:
         return {}
     moments = Moments(run["times"])
+    ended, end = moments.of("ended"), moments.of("lingered")
+    lived = [one for one in as_said(live, moments.since_effect) if one.opened_s <= end]
     told = as_said(_replay(folder, moments, models, "lingered").kept, moments.since_effect)
-    kept = [one for one in told if one.opened_s > moments.of("ended") and not of_others(one, run, label)]
-    return {"later": kept, "lingered_s": moments.of("lingered")}
+    told = _in_order([*told, *(one for one in lived if one.about_itself)])
+    kept = [one for one in told if one.opened_s > ended and not of_others(one, run, label)]
+    return {"later": kept, "lingered_s": end}
+
+
+def _in_order(told: list[Said]) -> list[Said]:
+    return sorted(told, key=lambda one: one.opened_s)
 
 
 def _beside(run: dict[str, Any]) -> dict[str, Any]:
