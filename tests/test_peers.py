@@ -4,7 +4,7 @@ import json
 import os
 import re
 from argparse import Namespace
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from tests.lab.comparison import HAUSWART, compare, names_culprit, raised
 from tests.lab.peers import INTERVAL_S, NAMES, beside, chosen, netdata_settings
 from tests.lab.rules import read_rules
 from tests.lab.scenario import find, runs
-from tests.lab.verdict import Peer, judge
+from tests.lab.verdict import Peer, heard_since, judge
 
 ANSWERS = Path(__file__).parent / "fixtures" / "lab-peers"
 
@@ -227,6 +227,14 @@ def test_alert_told_in_whole_seconds_counts_if_it_can_have_come_after_the_inject
 def test_what_is_of_severity_info_is_nobodys_alert():
     one = accompanied(said(severity="info"), netdata=[alert(1.0, severity="info")])
     assert raised(one, "netdata", 30.0) == raised(one, HAUSWART, 30.0) == []
+
+
+def test_what_stood_before_and_got_worse_is_nobodys_alert():
+    worse = heard_since(-0.5, replace(said(opened_s=-20.0), worse_s=(3.0,)))
+    one = accompanied(worse, netdata=[alert(-20.0, severity="critical")])
+    assert worse.opened_s == 3.0
+    assert raised(one, "netdata", 30.0) == raised(one, HAUSWART, 30.0) == []
+    assert [each.at_s for each in raised(accompanied(worse, said()), HAUSWART, 30.0)] == [1.0]
 
 
 def test_recall_delay_and_alerts_are_counted_alike():

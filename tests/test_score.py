@@ -288,7 +288,8 @@ def test_what_was_there_before_counts_once_it_gets_worse():
     early = replace(said(), opened_s=-20.0)
     assert heard_since(-5.0, early) is None
     assert heard_since(-5.0, replace(early, worse_s=(-9.0,))) is None
-    assert heard_since(-5.0, replace(early, worse_s=(-9.0, 3.0, 8.0))).opened_s == 3.0
+    anew = heard_since(-5.0, replace(early, worse_s=(-9.0, 3.0, 8.0)))
+    assert (anew.opened_s, anew.before_s) == (3.0, -20.0)
     assert heard_since(-5.0, replace(early, opened_s=1.0, worse_s=(3.0,))).opened_s == 1.0
 
 

@@ -1,9 +1,10 @@
 """Hauswart beside other watchers in the same runs: who says anything, when, of what, and how often wrongly.
 
 The same rules for all. An alert is hauswart's incident or a peer's alert, first raised from the injection
-on; warnings count, what stood before or is of severity info does not. What is said of load while others keep
-the machine busy is nobody's merit or fault (`verdict.py`), except in a run that is about load. Times are what
-each says itself: hauswart when it observed it, in the replay, the others when their check was made.
+on; warnings count, what stood before (also if it got worse since) or is of severity info does not. What is
+said of load while others keep the machine busy is nobody's merit or fault (`verdict.py`), except in a run
+that is about load. Times are what each says itself: hauswart when it observed it, in the replay, the others
+when their check was made.
 
 | figure | what it is |
 | --- | --- |
@@ -74,7 +75,8 @@ def raised(verdict: Verdict, who: str, until_s: float) -> list[Raised]:
     began = verdict.span_s[0]
     if who == HAUSWART:
         said = [one for one in (*verdict.during, *verdict.later) if one.severity != INFO]
-        return [_of_hauswart(verdict, one) for one in said if began <= one.opened_s <= until_s]
+        new = [one for one in said if one.before_s is None and began <= one.opened_s <= until_s]
+        return [_of_hauswart(verdict, one) for one in new]
     alerts = [one for one in verdict.peers[who].alerts if one.severity != INFO]
     counted = [one for one in alerts if began < one.at + one.grain_s and one.at <= until_s]
     return [

@@ -47,6 +47,7 @@ class Said:
     loudest: str = ""  # severity that it ever had, where that is known
     worse_s: tuple[float, ...] = ()  # when it got worse since, where that is known
     named: tuple[tuple[float, str], ...] = ()  # what it was called, since when, where that is known
+    before_s: float | None = None  # when it opened, if that was before the injection and it got worse since
 
     @property
     def loud(self) -> bool:
@@ -311,8 +312,10 @@ def heard_since(began_s: float, said: Said) -> Said | None:
 
     One that was there before and gets worse is told anew: that counts like one that opens.
     """
-    at = next((at for at in (said.opened_s, *said.worse_s) if at >= began_s), None)
-    return None if at is None else replace(said, opened_s=at)
+    if said.opened_s >= began_s:
+        return said
+    at = next((at for at in said.worse_s if at >= began_s), None)
+    return None if at is None else replace(said, opened_s=at, before_s=said.opened_s)
 
 
 def of_others(said: Said, run: dict[str, Any], label: Run) -> bool:
