@@ -84,6 +84,30 @@ def test_every_entry_of_the_journal_is_an_alert_but_for_hauswarts_own():
     assert again.at - failed.at == pytest.approx(90.16, abs=0.01)
 
 
+def entries(*seconds, message="cannot write", unit="web.service"):
+    return "\n".join(
+        json.dumps(
+            {"MESSAGE": message, "PRIORITY": "3", "SYSLOG_IDENTIFIER": "web", "_SYSTEMD_UNIT": unit}
+            | {"__REALTIME_TIMESTAMP": str(int((WALL + second) * 1e6))}
+        )
+        for second in seconds
+    )
+
+
+def test_the_same_entry_of_a_unit_is_one_alert_until_it_pauses():
+    found = answers.journal(entries(0, 50, 100, 161, 200))
+    assert [one.at - WALL for one in found] == [0.0, 161.0]
+    others = [entries(0, 1), entries(0.5, unit="db.service"), entries(2, message="cannot read")]
+    assert len(answers.journal("\n".join(others))) == 3
+    assert answers.without_repeats(found) == found  # what is kept already stays
+
+
+def test_a_long_message_does_not_hide_whose_it_is():
+    [alert] = answers.journal(entries(0, message="x" * 5000))
+    assert alert.text.endswith("x web.service")
+    assert len(alert.text) < 350
+
+
 # --- who is asked -------------------------------------------------------------------------------------------
 
 
@@ -271,6 +295,28 @@ def test_name_of_a_culprit_counts_as_a_whole_word_or_path():
         assert not names_culprit(one, text), text
 
 
+def test_a_device_is_named_with_or_without_its_folder():
+    one = accompanied(right_culprits=["device:loop483", "unit:srv"])
+    for text in ("disk loop483 is slow", "/dev/loop483: read error", "on '/dev/loop483'."):
+        assert names_culprit(one, text), text
+    for text in ("/dev/loop4831", "/mnt/dev/loop483", "/dev/loop483/x", "/sys/loop483", "/dev/srv"):
+        assert not names_culprit(one, text), text
+
+
+def test_the_host_is_no_culprit_that_anybody_could_win_by():
+    host = said("disk-full", ["host:"])
+    runs = [
+        accompanied(host, right_culprits=["host:"]),
+        accompanied(host, scenario="disk-full/other", right_culprits=["host:", "mount:/srv"]),
+        accompanied(said(), scenario="disk-full/third", netdata=[alert(1.0)]),
+    ]
+    for who in (HAUSWART, "netdata"):
+        found = window(runs, who)["culprit"]
+        assert (found["value"], found["runs"]) == (0.5, 2), who
+    assert window(runs, HAUSWART)["recall"]["runs"] == 3
+    assert window(runs[:1], HAUSWART)["culprit"]["value"] is None
+
+
 def test_load_of_others_is_left_out_for_peers_as_for_hauswart():
     load = alert(1.0, name="10min_cpu_usage")
     busy = accompanied(netdata=[load, alert(2.0)], ambient_cores=1.5)
@@ -342,9 +388,12 @@ def judged(folder, ended_s, **other):
 
 def test_recorded_peers_are_read_on_the_clock_of_the_effect(tmp_path):
     kept = {"version": "v1", "alerts": [asdict(alert(WALL + 40))], "cpu_s": 1.5, "pss_bytes": 10}
+    entries = [asdict(alert(WALL + second, name="web", text="web: no")) for second in (40, 41)]
     peers = {"netdata": kept, "monit": {"left_out": "needs monit"}}
+    peers["journal"] = {"version": "v2", "alerts": entries}
     found = judged(tmp_path, ended_s=45.0, peers=peers)
     assert found.peers["netdata"].alerts[0].at == pytest.approx(10.5)
+    assert [one.at for one in found.peers["journal"].alerts] == [pytest.approx(10.5)]
     assert found.left_out == {"monit": "needs monit"}
     assert (found.lingered_s, found.later) == (30.5, [])
     assert found.right is not None

@@ -15,7 +15,9 @@ when their check was made.
 | culprit | share of faults with one that names a right culprit: hauswart in the first place, peers in any |
 | false alarms | alerts in benign runs, to the end of the watching |
 
-A peer names a culprit if its name stands in the alert's text to the letter, as a whole word or path.
+A peer names a culprit if its name stands in the alert's text to the letter, as a whole word or path, a device
+also below /dev. The host has no name that a peer could write: it is nobody's right culprit here, and faults
+of which only the host is one are left out of that column.
 
 The window is the scenario's own, and where the runs lingered long enough also 120 and 300 seconds: the stock
 checks of others are made for minutes.
@@ -31,6 +33,7 @@ from statistics import median
 from typing import Any
 
 from tests.lab.answers import INFO, Alert
+from tests.lab.scenario import names
 from tests.lab.score import poisson_upper, share, times
 from tests.lab.verdict import AMBIENT_CORES, LOAD, Said, Verdict
 
@@ -56,9 +59,8 @@ class Raised:
 def compare(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """The figures of everybody over the runs that others watched, too; as JSON."""
     runs = [one for one in verdicts if one.accompanied]
-    names = sorted({name for one in runs for name in one.peers})
     found = {HAUSWART: _figures(HAUSWART, runs)} if runs else {}
-    for name in names:
+    for name in sorted({name for one in runs for name in one.peers}):
         theirs = [one for one in runs if name in one.peers]
         found[name] = _figures(name, theirs)
         if len(theirs) != len(runs):
@@ -88,12 +90,23 @@ def raised(verdict: Verdict, who: str, until_s: float) -> list[Raised]:
 
 def names_culprit(verdict: Verdict, text: str) -> bool:
     """Whether the name of a right culprit stands in a text, as a whole word or path."""
-    wanted = (label.partition(":")[2] for label in verdict.right_culprits)
-    return any(re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w/-]|\.\w)", text) for name in wanted if name)
+    return any(_stands(label, text) for label in _nameable(verdict))
+
+
+def _nameable(verdict: Verdict) -> list[str]:
+    """The right culprits that have a name: a peer could never win by the host."""
+    return [label for label in verdict.right_culprits if label.partition(":")[2]]
+
+
+def _stands(label: str, text: str) -> bool:
+    kind, _, name = label.partition(":")
+    folder = "(?:/dev/)?" if kind == "device" else ""
+    return re.search(rf"(?<![\w./-]){folder}{re.escape(name)}(?![\w/-]|\.\w)", text) is not None
 
 
 def _of_hauswart(verdict: Verdict, said: Said) -> Raised:
-    return Raised(said.opened_s, right_class=verdict.is_right(said), culprit=verdict.blames(said, 1))
+    named = any(names(label, one) for label in _nameable(verdict) for one in said.culprits[:1])
+    return Raised(said.opened_s, right_class=verdict.is_right(said), culprit=named)
 
 
 def _of_others(verdict: Verdict, alert: Alert) -> bool:
@@ -130,6 +143,7 @@ def _window(who: str, faults: Sequence[Verdict], seconds: float | None) -> dict[
     def said(one: Verdict) -> list[Raised]:
         return raised(one, who, one.span_s[1] if seconds is None else seconds)
 
+    nameable = [one for one in faults if _nameable(one)]
     every = [said(one) for one in faults]
     first = [min(each.at_s for each in one) for one in every if one]
     right = [[each.at_s for each in one if each.right_class] for one in every]
@@ -137,7 +151,7 @@ def _window(who: str, faults: Sequence[Verdict], seconds: float | None) -> dict[
         "recall": share(faults, lambda one: bool(said(one))),
         "alerts": share(faults, lambda one: len(said(one))),
         "right_class": share(faults, lambda one: any(each.right_class for each in said(one))),
-        "culprit": share(faults, lambda one: any(each.culprit for each in said(one))),
+        "culprit": share(nameable, lambda one: any(each.culprit for each in said(one))),
     }
     return {
         **{name: asdict(figure) for name, figure in figures.items()},
