@@ -261,6 +261,21 @@ def test_what_stood_before_and_got_worse_is_nobodys_alert():
     assert [each.at_s for each in raised(accompanied(worse, said()), HAUSWART, 30.0)] == [1.0]
 
 
+def test_a_merged_incident_is_one_more_alert_and_no_merit():
+    part = replace(said(opened_s=1.0), merged=True)
+    runs = [
+        accompanied(said(opened_s=5.0), absorbed=[part]),
+        accompanied(absorbed=[part], scenario="disk-full/other"),
+    ]
+    found = window(runs, HAUSWART)
+    assert (found["alerts"]["value"], found["recall"]["value"]) == (1.5, 0.5)
+    assert (found["right_class"]["value"], found["culprit"]["value"]) == (0.5, 0.5)
+    assert found["delay_s"]["p50"] == 5.0
+    late = accompanied(scenario="benign/quiet", later=[replace(part, opened_s=90.0)], lingered_s=120.0)
+    alarms = compare([late])["watchers"][HAUSWART]["false_alarms"]
+    assert (alarms["alerts"], alarms["quiet_runs"]) == (1, 0)
+
+
 def test_recall_delay_and_alerts_are_counted_alike():
     runs = [
         accompanied(said(opened_s=2.0), netdata=[alert(8.0), alert(9.0)]),

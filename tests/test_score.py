@@ -130,6 +130,23 @@ def test_incidents_that_became_part_of_another_one_are_counted_all_the_same():
     assert found["incidents"]["value"] == 2.0
 
 
+def test_what_became_part_of_another_one_is_no_merit_but_was_heard_of():
+    part = replace(said(), merged=True)
+    fault = verdict(said(), absorbed=[part])
+    assert value([fault], "precision") == 0.5
+    assert value([verdict(absorbed=[part])], "recall") == 0.0
+    mild = replace(said(severity="warning"), merged=True)
+    benign = [
+        verdict(scenario="benign/a", absorbed=[replace(mild, loudest="error")]),
+        verdict(scenario="benign/b", absorbed=[mild]),
+    ]
+    found = figures(benign)
+    assert (found["false_alarms"]["above_warning"], found["false_alarms"]["incidents"]) == (1, 2)
+    assert found["quiet"]["value"] == 0.5
+    assert "benign/b/1-0: wanted nothing, got disk-full warning" in tables.text(benign)
+    assert "part of another one since" in report.page([fault])
+
+
 def test_percentile_is_a_value_that_was_measured():
     assert percentile([1.0, 2.0, 3.0, 4.0], 0.5) == 2.0
     assert percentile([1.0, 2.0, 3.0, 4.0], 0.95) == 4.0
@@ -213,6 +230,13 @@ def test_what_hauswart_said_live_of_itself_counts_though_no_replay_says_it(recor
     assert found.right == found.during[0]
     assert not found.same_as_live  # live, it said nothing of the crash
     assert found.same_twice
+
+
+def test_a_complaint_about_itself_that_became_part_of_another_one_is_counted(recording):
+    found = judged(complained(recording(), lab_runs.WALL + 40.0, "merged"))
+    assert [one.culprits[0] for one in found.during] == ["unit:web.service"]
+    assert [one.culprits[0] for one in found.absorbed] == ["stage:low"]
+    assert found.merged == 1
 
 
 @pytest.mark.parametrize(("second", "where"), [(20.0, "before"), (61.0, None)])

@@ -10,10 +10,10 @@ when their check was made.
 | --- | --- |
 | recall | share of faults with any alert in the window, whatever it says |
 | delay | seconds from the effect to the first of them |
-| alerts | how many there are in the window of a fault |
+| alerts | how many there are in the window of a fault, hauswart's merged incidents included |
 | right class | share of faults with an alert of a right class; peers name none |
 | culprit | share of faults with one that names a right culprit: hauswart in the first place, peers in any |
-| false alarms | alerts in benign runs, to the end of the watching |
+| false alarms | alerts in benign runs, to the end of the watching, hauswart's merged incidents included |
 
 A peer names a culprit if its name stands in the alert's text to the letter, as a whole word or path, a device
 also below /dev. The host has no name that a peer could write: it is nobody's right culprit here, and faults
@@ -54,6 +54,7 @@ class Raised:
     at_s: float
     right_class: bool
     culprit: bool
+    merged: bool = False  # one more that was raised; what it says counts for nothing
 
 
 def compare(verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -76,9 +77,9 @@ def raised(verdict: Verdict, who: str, until_s: float) -> list[Raised]:
     """What counts of what somebody said, in the order of time."""
     began = verdict.span_s[0]
     if who == HAUSWART:
-        said = [one for one in (*verdict.during, *verdict.later) if one.severity != INFO]
+        said = [one for one in (*verdict.told, *verdict.later) if one.severity != INFO]
         new = [one for one in said if one.before_s is None and began <= one.opened_s <= until_s]
-        return [_of_hauswart(verdict, one) for one in new]
+        return [_of_hauswart(verdict, one) for one in sorted(new, key=lambda one: one.opened_s)]
     alerts = [one for one in verdict.peers[who].alerts if one.severity != INFO]
     counted = [one for one in alerts if began < one.at + one.grain_s and one.at <= until_s]
     return [
@@ -106,7 +107,7 @@ def _stands(label: str, text: str) -> bool:
 
 def _of_hauswart(verdict: Verdict, said: Said) -> Raised:
     named = any(names(label, one) for label in _nameable(verdict) for one in said.culprits[:1])
-    return Raised(said.opened_s, right_class=verdict.is_right(said), culprit=named)
+    return Raised(said.opened_s, verdict.is_right(said), named, said.merged)
 
 
 def _of_others(verdict: Verdict, alert: Alert) -> bool:
@@ -140,8 +141,11 @@ def _figures(who: str, runs: Sequence[Verdict]) -> dict[str, Any]:
 
 
 def _window(who: str, faults: Sequence[Verdict], seconds: float | None) -> dict[str, Any]:
-    def said(one: Verdict) -> list[Raised]:
+    def told(one: Verdict) -> list[Raised]:
         return raised(one, who, one.span_s[1] if seconds is None else seconds)
+
+    def said(one: Verdict) -> list[Raised]:
+        return [each for each in told(one) if not each.merged]
 
     nameable = [one for one in faults if _nameable(one)]
     every = [said(one) for one in faults]
@@ -149,7 +153,7 @@ def _window(who: str, faults: Sequence[Verdict], seconds: float | None) -> dict[
     right = [[each.at_s for each in one if each.right_class] for one in every]
     figures = {
         "recall": share(faults, lambda one: bool(said(one))),
-        "alerts": share(faults, lambda one: len(said(one))),
+        "alerts": share(faults, lambda one: len(told(one))),
         "right_class": share(faults, lambda one: any(each.right_class for each in said(one))),
         "culprit": share(nameable, lambda one: any(each.culprit for each in said(one))),
     }

@@ -65,7 +65,7 @@ def _run(verdict: Verdict) -> str:
     mark = "right" if fine(verdict) else "wrong"
     wanted = "nothing" if verdict.benign else ", ".join(verdict.right_culprits)
     beside = f", beside {', '.join(verdict.noise)}" if verdict.noise else ""
-    texts = "".join(f"<li>{_e(_line(one))}</li>" for one in (*verdict.before, *verdict.during))
+    texts = "".join(f"<li>{_e(_line(one))}</li>" for one in (*verdict.before, *verdict.told))
     for name, peer in verdict.peers.items():
         said = "; ".join(f"{one.at:+.1f} s {one.severity} {one.text}" for one in peer.alerts[:_MOST])
         texts += f"<li>{_e(name)}: {_e(said or 'nothing')}</li>"
@@ -82,7 +82,8 @@ def _run(verdict: Verdict) -> str:
 
 def _line(said: Said) -> str:
     blamed = ", ".join(said.culprits[:3])
-    return f"{said.opened_s:+.1f} s {said.fault_class} {said.severity}: {blamed}. {said.text}"
+    merged = ", part of another one since" if said.merged else ""
+    return f"{said.opened_s:+.1f} s {said.fault_class} {said.severity}{merged}: {blamed}. {said.text}"
 
 
 def _timeline(verdict: Verdict) -> str:

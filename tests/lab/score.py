@@ -3,7 +3,8 @@
 The unit is the mechanism: its runs are averaged first, so that many parameters do not count for much.
 Intervals are 95 % bootstrap intervals over mechanisms; where there are fewer than two, there is none.
 What hauswart said live about itself (a stage fell silent, dropped something or died) is an incident like any
-other, and never a right one.
+other, and never a right one. An incident that became part of another one counts among all opened (precision)
+and as a false alarm, and is never a right one either; the other one is as loud from then on, and counts, too.
 
 | figure | what it is |
 | --- | --- |
@@ -62,7 +63,7 @@ def figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "culprit_3": share(recalled, lambda one: _blames(one, CULPRITS)),
         "severity": share(recalled, lambda one: one.severity_right),
         "exactly_one": share(faults, lambda one: one.exactly_one),
-        "quiet": share(benign, lambda one: not any(said.loud for said in one.during)),
+        "quiet": share(benign, lambda one: not any(said.loud for said in one.told)),
     }
     delays = [one.right.opened_s for one in recalled if one.right]
     named = [one.named_s for one in recalled if one.named_s is not None]
@@ -106,12 +107,14 @@ def share(verdicts: Sequence[Verdict], holds: Callable[[Verdict], float]) -> Fig
 
 
 def precision(verdicts: Sequence[Verdict]) -> Figure:
-    """Right incidents of all; a second one of a right class is right, too (`exactly_one` counts it)."""
+    """Right incidents of all; a second one of a right class is right, too (`exactly_one` counts it).
+
+    One that became part of another one is only among all: that it was opened for itself was no merit.
+    """
     counts = []
     for group in _mechanisms(verdicts):
-        said = [(one, incident) for one in group for incident in one.during]
-        right = sum(one.is_right(incident) for one, incident in said)
-        counts.append((right / len(group), len(said) / len(group)))
+        right = sum(one.is_right(incident) for one in group for incident in one.during)
+        counts.append((right / len(group), sum(len(one.told) for one in group) / len(group)))
 
     def ratio(sample: Sequence[tuple[float, float]]) -> float:
         total = sum(of for _, of in sample)
@@ -153,8 +156,8 @@ def _mechanisms(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
 def _false_alarms(benign: Sequence[Verdict]) -> dict[str, float | None]:
     """What benign runs gave; `upper_a_day` is the 95 % limit that this little time leaves (Poisson)."""
     watched_s = sum(one.span_s[1] - one.span_s[0] for one in benign)
-    loud = sum(said.loud for one in benign for said in one.during)
-    every = sum(len(one.during) for one in benign)
+    loud = sum(said.loud for one in benign for said in one.told)
+    every = sum(len(one.told) for one in benign)
     days = watched_s / DAY_S
     return {
         "host_hours": round(watched_s / 3600, 3),

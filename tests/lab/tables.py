@@ -110,7 +110,7 @@ def _watcher(name: str, figure: dict[str, Any]) -> list[tuple[str, ...]]:
 def fine(verdict: Verdict) -> bool:
     """Whether nothing more could be asked for."""
     if verdict.benign:
-        return not verdict.during
+        return not verdict.told
     return verdict.exactly_one and verdict.right is not None and verdict.blames(verdict.right, 1)
 
 
@@ -170,6 +170,7 @@ def _classes(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def _wrong(verdict: Verdict) -> str:
-    said = [f"{one.fault_class} {one.severity} {', '.join(one.culprits[:2])}" for one in verdict.during]
+    told = verdict.told if verdict.benign else verdict.during
+    said = [f"{one.fault_class} {one.severity} {', '.join(one.culprits[:2])}" for one in told]
     wanted = "nothing" if verdict.benign else f"{'/'.join(verdict.right_culprits)}"
     return f"{verdict.id}: wanted {wanted}, got {'; '.join(said) or 'nothing'}"

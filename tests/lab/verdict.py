@@ -48,6 +48,7 @@ class Said:
     worse_s: tuple[float, ...] = ()  # when it got worse since, where that is known
     named: tuple[tuple[float, str], ...] = ()  # what it was called, since when, where that is known
     before_s: float | None = None  # when it opened, if that was before the injection and it got worse since
+    merged: bool = False  # it became part of another one
 
     @property
     def loud(self) -> bool:
@@ -88,8 +89,9 @@ class Verdict:
     during: list[Said] = field(default_factory=list)
     ambient: list[Said] = field(default_factory=list)  # true of the machine, but not of this run; not scored
     merged: int = 0  # more that were opened meanwhile, and became part of another one
+    absorbed: list[Said] = field(default_factory=list)  # those of them that are not ambient
     live: list[Said] = field(default_factory=list)
-    later: list[Said] = field(default_factory=list)  # after the window, while the run lingered; not scored
+    later: list[Said] = field(default_factory=list)  # after the window, while it lingered, merged or not
     lingered_s: float = 0.0  # until when it did, as `Said.opened_s`; 0 if not
     ambient_cores: float = 0.0
     peers: dict[str, Peer] = field(default_factory=dict)
@@ -114,6 +116,11 @@ class Verdict:
     def right(self) -> Said | None:
         """The first right incident."""
         return next((one for one in self.during if self.is_right(one)), None)
+
+    @property
+    def told(self) -> list[Said]:
+        """All that somebody heard of in the window, also what became part of another incident."""
+        return [*self.during, *self.absorbed]
 
     @property
     def named_s(self) -> float | None:
@@ -191,11 +198,11 @@ def judge(
     first = _replay(folder, moments, models, "ended", age_s)
     second = _replay(folder, moments, models, "ended", age_s) if age_s < LONG_S else first
     live = [msgspec.convert(one["incident"], Incident) for one in run["live"]]
-    replayed = as_said(first.kept, moments.since_effect, first.replay)
     lived = [one for one in as_said(live, moments.since_effect) if one.opened_s <= end]
-    told = _in_order([*replayed, *(one for one in lived if one.about_itself)])
+    told = _told(first, live, moments, end)
     within = [heard for one in told if (heard := heard_since(began, one)) is not None]
     others = [one for one in within if of_others(one, run, label)]
+    scored = [one for one in within if one not in others]
     checked, wrong = _check_advice(folder, first.kept, run, live, write)
     return Verdict(
         id=str(folder.relative_to(folder.parents[2])),
@@ -208,14 +215,15 @@ def judge(
         right_severity=[one.value for one in scenario.document.severity],
         span_s=(began, end),
         watched_s=end - moments.of("up"),
-        before=[one for one in told if heard_since(began, one) is None],
-        during=[one for one in within if one not in others],
-        ambient=others,
-        merged=sum(began <= moments.since_effect(one.opened_at) for one in first.merged),
+        before=[one for one in told if not one.merged and heard_since(began, one) is None],
+        during=[one for one in scored if not one.merged],
+        ambient=[one for one in others if not one.merged],
+        merged=sum(one.merged and began <= one.opened_s for one in told),
+        absorbed=[one for one in scored if one.merged],
         live=[one for one in lived if one.opened_s >= began and not of_others(one, run, label)],
         advice_checked=checked,
         advice_violations=wrong,
-        same_twice=replayed == as_said(second.kept, moments.since_effect, second.replay),
+        same_twice=told == _told(second, live, moments, end),
         damage=first.notes,
         losses=run["losses"],
         ambient_cores=run["ambient_cores"],
@@ -232,15 +240,9 @@ def _beyond(
         return {}
     moments = Moments(run["times"])
     ended, end = moments.of("ended"), moments.of("lingered")
-    lived = [one for one in as_said(live, moments.since_effect) if one.opened_s <= end]
-    told = as_said(_replay(folder, moments, models, "lingered").kept, moments.since_effect)
-    told = _in_order([*told, *(one for one in lived if one.about_itself)])
+    told = _told(_replay(folder, moments, models, "lingered"), live, moments, end)
     kept = [one for one in told if one.opened_s > ended and not of_others(one, run, label)]
     return {"later": kept, "lingered_s": end}
-
-
-def _in_order(told: list[Said]) -> list[Said]:
-    return sorted(told, key=lambda one: one.opened_s)
 
 
 def _beside(run: dict[str, Any]) -> dict[str, Any]:
@@ -285,13 +287,30 @@ def _replay(folder: Path, moments: Moments, models: Models, end: str, age_s: flo
     return _Replayed(kept, merged, segments.notes, replay)
 
 
+def _told(replayed: _Replayed, live: list[Incident], moments: Moments, until_s: float) -> list[Said]:
+    """All that a replay said, and what the daemon said live of itself, in order, merged or not."""
+    every = [*replayed.kept, *replayed.merged]
+    told = as_said(every, moments.since_effect, replayed.replay, merged=True)
+    lived = as_said(live, moments.since_effect, merged=True)
+    told += [one for one in lived if one.about_itself and one.opened_s <= until_s]
+    return sorted(told, key=lambda one: one.opened_s)
+
+
 def as_said(
-    incidents: list[Incident], since: Callable[[float], float], replay: Replay | None = None
+    incidents: list[Incident],
+    since: Callable[[float], float],
+    replay: Replay | None = None,
+    *,
+    merged: bool = False,
 ) -> list[Said]:
-    """Incidents as far as they are scored, in order; `since` gives the seconds of a time in Unix seconds."""
+    """Incidents as far as they are scored, in order; `since` gives the seconds of a time in Unix seconds.
+
+    With `merged`, those too that became part of another one.
+    """
     heard, named = (replay.heard, replay.named) if replay else ({}, {})
     kept = sorted(
-        (one for one in incidents if one.state != "merged"), key=lambda one: (since(one.opened_at), one.id)
+        (one for one in incidents if merged or one.state != "merged"),
+        key=lambda one: (since(one.opened_at), one.id),
     )
     return [
         Said(
@@ -304,6 +323,7 @@ def as_said(
             heard[one.id][-1].severity.value if one.id in heard else "",
             tuple(round(since(each.at), 3) for each in heard.get(one.id, [])[1:]),
             tuple((round(since(at), 3), called.value) for at, called in named.get(one.id, [])),
+            merged=one.state == "merged",
         )
         for one in kept
     ]
