@@ -106,9 +106,25 @@ def test_interval_is_over_mechanisms_and_the_same_every_time():
     assert found["low"] < 0.5 < found["high"]
     assert found == figures(runs)["recall"]
     assert figures(runs[:1])["recall"]["low"] is None
-    assert interval([1.0] * 8, lambda sample: sum(sample) / 8) == (1.0, 1.0)
+    assert interval([1.0] * 8, lambda sample: sum(sample) / 8) == (None, None)  # all agree: `share` knows more
     narrow = interval([0.0, 1.0] * 50, lambda sample: sum(sample) / 100)
     assert narrow[1] - narrow[0] < found["high"] - found["low"]
+
+
+def test_limits_are_exact_where_all_mechanisms_agree():
+    right = figures([verdict(said(), scenario=f"disk-full/m{n}") for n in range(8)])
+    silent = figures([verdict(scenario=f"disk-full/m{n}") for n in range(8)])
+    for name in ("recall", "precision", "exactly_one", "culprit_1"):
+        low, high = right[name]["low"], right[name]["high"]
+        assert (low, high) == (pytest.approx(0.6306, abs=1e-4), 1.0), name  # of a table: 8 of 8
+    assert silent["recall"]["low"] == 0.0
+    assert silent["recall"]["high"] == pytest.approx(0.3694, abs=1e-4)
+    assert silent["precision"]["low"] is silent["precision"]["high"] is None  # nothing was said
+    assert right["incidents"]["value"] == 1.0
+    assert right["incidents"]["low"] is right["incidents"]["high"] is None  # a count is no share
+    half = [verdict(*many, scenario=f"disk-full/m{n}") for n in range(8) for many in ([], [said()])]
+    assert figures(half)["recall"]["value"] == 0.5
+    assert figures(half)["recall"]["low"] is None
 
 
 def test_early_incident_has_no_negative_delay():

@@ -34,7 +34,7 @@ from typing import Any
 
 from tests.lab.answers import INFO, Alert
 from tests.lab.scenario import names
-from tests.lab.score import poisson_upper, share, times
+from tests.lab.score import mean, poisson_upper, share, times
 from tests.lab.verdict import AMBIENT_CORES, LOAD, Said, Verdict
 
 HAUSWART = "hauswart"
@@ -153,7 +153,7 @@ def _window(who: str, faults: Sequence[Verdict], seconds: float | None) -> dict[
     right = [[each.at_s for each in one if each.right_class] for one in every]
     figures = {
         "recall": share(faults, lambda one: bool(said(one))),
-        "alerts": share(faults, lambda one: len(told(one))),
+        "alerts": mean(faults, lambda one: len(told(one))),
         "right_class": share(faults, lambda one: any(each.right_class for each in said(one))),
         "culprit": share(nameable, lambda one: any(each.culprit for each in said(one))),
     }

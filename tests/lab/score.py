@@ -1,7 +1,10 @@
 """Figures over many runs, each with the interval that another choice of mechanisms would give.
 
 The unit is the mechanism: its runs are averaged first, so that many parameters do not count for much.
-Intervals are 95 % bootstrap intervals over mechanisms; where there are fewer than two, there is none.
+Intervals are 95 % bootstrap intervals over mechanisms; where there are fewer than two, there is none. Where
+all agree, choosing among them again tells nothing: a share of none or all has the exact limits of a binomial
+share (Clopper and Pearson 1934) instead, precision those of as many mechanisms as said anything, any other
+figure none.
 What hauswart said live about itself (a stage fell silent, dropped something or died) is an incident like any
 other, and never a right one. An incident that became part of another one counts among all opened (precision)
 and as a false alarm, and is never a right one either; the other one is as loud from then on, and counts, too.
@@ -28,13 +31,14 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tests.lab.verdict import CULPRITS, Verdict
 
 SAMPLES = 2000
 DAY_S = 86400.0
+TAIL = 0.025  # on each side of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     named = [one.named_s for one in recalled if one.named_s is not None]
     return {
         **{name: asdict(figure) for name, figure in found.items()},
-        "incidents": asdict(share(faults, lambda one: len(one.during) + one.merged)),
+        "incidents": asdict(mean(faults, lambda one: len(one.during) + one.merged)),
         "delay_s": times(delays),
         "named_s": times(named),
         "false_alarms": _false_alarms(benign),
@@ -99,11 +103,26 @@ def by_class(verdicts: Iterable[Verdict]) -> dict[str, dict[str, Any]]:
     return {name: figures(group) for name, group in sorted(groups.items())}
 
 
-def share(verdicts: Sequence[Verdict], holds: Callable[[Verdict], float]) -> Figure:
-    """Of how many mechanisms it holds, on average; or how often, if it counts."""
-    rates = [sum(map(holds, group)) / len(group) for group in _mechanisms(verdicts)]
+def share(verdicts: Sequence[Verdict], holds: Callable[[Verdict], bool]) -> Figure:
+    """Of how many mechanisms it holds, on average."""
+    found = mean(verdicts, holds)
+    return _with_limits(found, found.mechanisms)
+
+
+def mean(verdicts: Sequence[Verdict], count: Callable[[Verdict], float]) -> Figure:
+    """How many there are in a run, on average over mechanisms."""
+    rates = [sum(map(count, group)) / len(group) for group in _mechanisms(verdicts)]
     low, high = interval(rates, lambda sample: sum(sample) / len(sample))
     return Figure(sum(rates) / len(rates) if rates else None, low, high, len(rates), len(verdicts))
+
+
+def _with_limits(found: Figure, units: int) -> Figure:
+    """A share of so many units; if it is none or all, with the exact limits."""
+    if units < 2 or found.value not in {0.0, 1.0}:
+        return found
+    least = TAIL ** (1 / units)
+    low, high = (least, 1.0) if found.value else (0.0, 1.0 - least)
+    return replace(found, low=low, high=high)
 
 
 def precision(verdicts: Sequence[Verdict]) -> Figure:
@@ -122,19 +141,22 @@ def precision(verdicts: Sequence[Verdict]) -> Figure:
 
     low, high = interval(counts, ratio)
     value = ratio(counts) if counts else math.nan
-    return Figure(None if math.isnan(value) else value, low, high, len(counts), len(verdicts))
+    found = Figure(None if math.isnan(value) else value, low, high, len(counts), len(verdicts))
+    return _with_limits(found, sum(of > 0.0 for _, of in counts))
 
 
 def interval(
     values: Sequence[Any], statistic: Callable[[Sequence[Any]], float]
 ) -> tuple[float | None, float | None]:
-    """The 95 % bootstrap interval, the same every time; none for fewer than two values."""
+    """The 95 % bootstrap interval, the same every time; none for fewer than two values, or if all agree."""
     if len(values) < 2:
         return None, None
     choose = random.Random(20261127)
     drawn = (statistic(choose.choices(values, k=len(values))) for _ in range(SAMPLES))
     sampled = sorted(one for one in drawn if not math.isnan(one))
-    return (percentile(sampled, 0.025), percentile(sampled, 0.975)) if sampled else (None, None)
+    if not sampled or sampled[0] == sampled[-1]:
+        return None, None
+    return percentile(sampled, TAIL), percentile(sampled, 1.0 - TAIL)
 
 
 def percentile(ordered: Sequence[float], part: float) -> float | None:
@@ -174,5 +196,5 @@ def poisson_upper(count: int) -> float:
     for _ in range(60):
         middle = (low + high) / 2
         below = sum(math.exp(-middle + k * math.log(middle) - math.lgamma(k + 1)) for k in range(count + 1))
-        low, high = (middle, high) if below > 0.025 else (low, middle)
+        low, high = (middle, high) if below > TAIL else (low, middle)
     return high
