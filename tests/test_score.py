@@ -21,7 +21,7 @@ from tests.fixtures.lab_runs import said, verdict
 from tests.lab import days, report, tables
 from tests.lab.age import aged
 from tests.lab.scenario import Run, find
-from tests.lab.score import by_class, figures, interval, percentile, poisson_upper
+from tests.lab.score import Coverage, by_class, figures, interval, percentile, poisson_upper
 from tests.lab.verdict import heard_since, is_drowned, judge, of_others
 
 
@@ -106,7 +106,7 @@ def test_interval_is_over_mechanisms_and_the_same_every_time():
     assert found["low"] < 0.5 < found["high"]
     assert found == figures(runs)["recall"]
     assert figures(runs[:1])["recall"]["low"] is None
-    assert interval([1.0] * 8, lambda sample: sum(sample) / 8) == (None, None)  # all agree: `share` knows more
+    assert interval([1.0] * 8, lambda sample: sum(sample) / 8) == (None, None)
     narrow = interval([0.0, 1.0] * 50, lambda sample: sum(sample) / 100)
     assert narrow[1] - narrow[0] < found["high"] - found["low"]
 
@@ -190,6 +190,39 @@ def test_text_and_page_name_what_was_wrong_and_load_nothing():
     assert "<b>evil" not in page
     assert page.count("<svg") == 2
     assert not re.search(r"(src|href)=|url\(|@import|<script", page)
+
+
+def test_text_page_and_json_name_what_the_figures_are_not_of():
+    names = [f"disk-full/{name}" for name in ("log-grows", "gone", "changed", "beside")]
+    covered = Coverage(names, {"disk-full/changed/1-0": "its scenario was changed since"})
+    beside = verdict(scenario="disk-full/beside", left_out={"monit": "needs monit"})
+    runs = [verdict(said(), losses={"gaps": 3, "lines_left_out": 0}, damage=["cut <b>"]), beside]
+    found = covered.document(runs[:1], runs)
+    assert (found["scenarios"], found["scored"]) == (4, 1)
+    assert found["left_out"] == {
+        "not recorded": ["disk-full/gone"],
+        "recorded only beside others": ["disk-full/beside"],
+        "its scenario was changed since": ["disk-full/changed/1-0"],
+    }
+    assert found["lossy"] == {"disk-full/log-grows/1-0": {"gaps": 3}}
+    assert found["damaged"] == {"disk-full/log-grows/1-0": ["cut <b>"]}
+    for told in (tables.text(runs, covered), report.page(runs, covered)):
+        assert "1 of 4 scored" in told
+        assert "1, not recorded: disk-full/gone" in told
+        assert "1, its scenario was changed since: disk-full/changed/1-0" in told
+        assert "disk-full/log-grows/1-0: gaps 3" in told
+    assert "damaged     disk-full/log-grows/1-0: cut <b>" in tables.text(runs, covered)
+    assert "cut <b>" not in report.page(runs, covered)
+    whole = tables.text([verdict(said(), losses={"gaps": 0})], Coverage(names[:1]))
+    assert "1 of 1 scored" in whole
+    assert not re.search("^(left out|lost|damaged)", whole, re.MULTILINE)
+
+
+def test_many_that_are_not_recorded_are_all_named_on_the_page_and_some_in_the_text():
+    covered = Coverage([f"disk-full/m{n:03}" for n in range(100)])
+    assert "99, not recorded: disk-full/m001," in tables.text([verdict(scenario="disk-full/m000")], covered)
+    assert "disk-full/m020 and 79 more" in tables.text([verdict(scenario="disk-full/m000")], covered)
+    assert "disk-full/m099" in report.page([verdict(scenario="disk-full/m000")], covered)
 
 
 def test_json_of_a_score_holds_only_json():

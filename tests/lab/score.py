@@ -30,8 +30,8 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from tests.lab.verdict import CULPRITS, Verdict
@@ -50,6 +50,37 @@ class Figure:
     high: float | None
     mechanisms: int
     runs: int
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What the figures were to be of, and why some of it is not in them."""
+
+    scenarios: Sequence[str] | None = None  # names of those that were asked for, where that is known
+    left_out: Mapping[str, str] = field(default_factory=dict)  # recorded runs that cannot be scored, and why
+
+    def document(self, scored: Sequence[Verdict], every: Sequence[Verdict]) -> dict[str, Any]:
+        """As JSON: `scored` are the runs that the figures are of, `every` all that were replayed."""
+        there = {one.scenario for one in scored}
+        known = there | {run.rpartition("/")[0] for run in self.left_out}
+        beside = {one.scenario for one in every} - known
+        reasons = {
+            "not recorded": sorted(set(self.scenarios or ()) - known - beside),
+            "recorded only beside others": sorted(beside),
+        }
+        for run, reason in self.left_out.items():
+            reasons.setdefault(reason, []).append(run)
+        return {
+            "scenarios": None if self.scenarios is None else len(self.scenarios),
+            "scored": len(there),
+            "left_out": {reason: found for reason, found in reasons.items() if found},
+            "lossy": {one.id: lost for one in every if (lost := _more_than_none(one.losses))},
+            "damaged": {one.id: one.damage for one in every if one.damage},
+        }
+
+
+def _more_than_none(losses: Mapping[str, float]) -> dict[str, float]:
+    return {name: count for name, count in losses.items() if count}
 
 
 def figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.lab.comparison import compare
-from tests.lab.score import by_class, figures
+from tests.lab.score import Coverage, by_class, figures
 from tests.lab.verdict import Verdict
 
 COLUMNS = {
@@ -19,16 +19,19 @@ COLUMNS = {
     "exactly_one": "one",
     "quiet": "quiet",
 }
+UNKNOWN = Coverage()
+NAMED_MOST = 20  # of what was left out for one reason, where it is read as text
 
 
-def text(verdicts: Sequence[Verdict]) -> str:
-    """Figures, a table by class, and each run that was not all right."""
-    verdicts, accompanied = apart(verdicts)
+def text(every: Sequence[Verdict], covered: Coverage = UNKNOWN) -> str:
+    """Figures and what is not in them, a table by class, and each run that was not all right."""
+    verdicts, accompanied = apart(every)
     found = figures(verdicts)
     lines = [f"{label:<12}{interval_text(found[name])}" for name, label in COLUMNS.items()]
     lines += [
         "",
-        *_notes(found),
+        *_lines(notes(found)),
+        *_lines(coverage_notes(covered.document(verdicts, every), NAMED_MOST)),
         "",
         *_classes(verdicts),
         "",
@@ -147,13 +150,25 @@ def notes(found: dict[str, Any]) -> list[tuple[str, str]]:
     return [*pairs, ("replay", f"{same}, of {replay['runs']}")]
 
 
+def coverage_notes(found: dict[str, Any], most: int | None = None) -> list[tuple[str, str]]:
+    """What the figures are not of (`Coverage.document`), as pairs of what and how much."""
+    scored = f"{found['scored']} of {found['scenarios']} scored"
+    pairs = [] if found["scenarios"] is None else [("scenarios", scored)]
+    for reason, names in found["left_out"].items():
+        more = f" and {len(names) - most} more" if most is not None and len(names) > most else ""
+        pairs.append(("left out", f"{len(names)}, {reason}: {', '.join(names[:most])}{more}"))
+    for run, lost in found["lossy"].items():
+        pairs.append(("lost", f"{run}: {', '.join(f'{name} {n:g}' for name, n in lost.items())}"))
+    return [*pairs, *(("damaged", f"{run}: {'; '.join(said)}") for run, said in found["damaged"].items())]
+
+
 def cell(figure: dict[str, Any]) -> str:
     """A figure in a table."""
     return "-" if figure["value"] is None else f"{figure['value']:.2f}"
 
 
-def _notes(found: dict[str, Any]) -> list[str]:
-    return [f"{name:<12}{value}" for name, value in notes(found)]
+def _lines(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    return [f"{name:<12}{value}" for name, value in pairs]
 
 
 def _s(value: float | None) -> str:
