@@ -12,7 +12,7 @@ from msgspec import structs, to_builtins
 from daemon import config as configuration
 from daemon.errors import ConfigError
 from daemon.messages import Culprit, Event, Incident, Sample, Stamp
-from daemon.replay import Heard, worsened
+from daemon.replay import Heard, Replay, worsened
 from daemon.settings import Settings
 from daemon.stages.health import find_silence
 from models.taxonomy import FaultClass, Severity, SubjectKind
@@ -406,6 +406,41 @@ def test_days_count_what_was_said_in_the_time_that_was_watched(recording, tmp_pa
     assert found["incidents"] == 2
     assert found["a_day"] == pytest.approx(2 * 86400 / 118)
     assert "service-crash" in days.text(found)
+
+
+@pytest.fixture
+def day_of(recording, monkeypatch):
+    """The recording as a quiet day on which each revision is followed by one with these changes."""
+    folder = recording()
+    settings = configuration.load(folder / "hauswart.toml")
+
+    def played(*, told=True, **changes):
+        class Changed(Replay):
+            def _keep(self, changed):
+                if told:
+                    super()._keep(changed)
+                super()._keep([structs.replace(one, **changes) for one in changed] if changes else [])
+
+        monkeypatch.setattr(days, "Replay", Changed)
+        return days.replayed(folder, settings, {})
+
+    return played
+
+
+def test_what_somebody_heard_of_before_a_habit_hushed_it_counts_as_loud_as_it_was(day_of):
+    [usual] = day_of().said
+    [hushed] = day_of(quieted="s1", severity=Severity.INFO).said
+    assert (hushed.severity, hushed.loudest) == ("info", usual.severity)
+    assert day_of(quieted="s1", told=False).said == []
+    [known] = day_of(severity=Severity.INFO).said
+    assert known.loudest == usual.severity
+
+
+def test_of_what_became_part_of_another_one_somebody_heard_on_a_quiet_day_too(day_of):
+    day = day_of(state="merged", merged_into="01J")
+    assert [one.merged for one in day.said] == [True]
+    assert days.summary([day])["incidents"] == 1
+    assert "part of another one since" in days.text(days.summary([day]))
 
 
 def test_a_folder_without_telemetry_is_no_quiet_day(tmp_path):
