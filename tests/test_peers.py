@@ -387,6 +387,14 @@ def test_text_page_and_json_hold_the_one_table_and_who_was_left_out():
     assert json.loads(json.dumps([one.document() for one in runs], allow_nan=False))
 
 
+def test_runs_in_which_a_peer_s_alerts_were_not_all_kept_are_named():
+    runs = [verdict(said(), peers={"journal": Peer("v1", [alert(3.0)], dropped=12)})]
+    assert compare(runs)["dropped"] == {"journal": {"disk-full/log-grows/1-0": 12}}
+    for told in (tables.text(runs), report.page(runs)):
+        assert "journal: 12 alerts were not kept in disk-full/log-grows/1-0" in told
+    assert "not kept" not in tables.text([accompanied(said())])
+
+
 def test_without_runs_beside_others_there_is_no_such_table():
     assert "beside others" not in tables.text([verdict(said())])
     assert "Beside others" not in report.page([verdict(said())])
@@ -405,10 +413,11 @@ def test_recorded_peers_are_read_on_the_clock_of_the_effect(tmp_path):
     kept = {"version": "v1", "alerts": [asdict(alert(WALL + 40))], "cpu_s": 1.5, "pss_bytes": 10}
     entries = [asdict(alert(WALL + second, name="web", text="web: no")) for second in (40, 41)]
     peers = {"netdata": kept, "monit": {"left_out": "needs monit"}}
-    peers["journal"] = {"version": "v2", "alerts": entries}
+    peers["journal"] = {"version": "v2", "alerts": entries, "alerts_dropped": 3}
     found = judged(tmp_path, ended_s=45.0, peers=peers)
     assert found.peers["netdata"].alerts[0].at == pytest.approx(10.5)
     assert [one.at for one in found.peers["journal"].alerts] == [pytest.approx(10.5)]
+    assert (found.peers["journal"].dropped, found.peers["netdata"].dropped) == (3, 0)
     assert found.left_out == {"monit": "needs monit"}
     assert (found.lingered_s, found.later) == (30.5, [])
     assert found.right is not None

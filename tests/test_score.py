@@ -22,7 +22,7 @@ from tests.lab import days, report, tables
 from tests.lab.age import aged
 from tests.lab.scenario import Run, find
 from tests.lab.score import Coverage, by_class, figures, interval, percentile, poisson_upper
-from tests.lab.verdict import heard_since, is_drowned, judge, of_others
+from tests.lab.verdict import LONG_S, heard_since, is_drowned, judge, of_others
 
 
 def value(verdicts, name):
@@ -216,6 +216,25 @@ def test_text_page_and_json_name_what_the_figures_are_not_of():
     whole = tables.text([verdict(said(), losses={"gaps": 0})], Coverage(names[:1]))
     assert "1 of 1 scored" in whole
     assert not re.search("^(left out|lost|damaged)", whole, re.MULTILINE)
+
+
+def test_questions_that_nobody_answered_are_said():
+    for told in (tables.text, report.page):
+        assert "9 asked, 4 of them nobody answered" in told([verdict()], Coverage(asked=9, unanswered=4))
+        assert "nobody answered" not in told([verdict()], Coverage())
+    found = Coverage(asked=9, unanswered=4).document([], [])
+    assert (found["asked"], found["unanswered"]) == (9, 4)
+    assert Coverage().document([], [])["unanswered"] is None
+
+
+def test_what_was_replayed_but_once_is_not_said_to_be_the_same_twice(recording):
+    [scenario] = find(["service-crash/segmentation-fault"])
+    once = judge(recording(), scenario, ({}, None), age_s=LONG_S)
+    assert once.same_twice is None
+    assert figures([once])["replay"]["same_twice"] is None
+    assert "not tried twice, 0 as live, of 1" in tables.text([once])
+    assert "1 the same twice" in tables.text([verdict(said())])
+    assert figures([verdict(same_twice=False), verdict()])["replay"]["same_twice"] == 1
 
 
 def test_many_that_are_not_recorded_are_all_named_on_the_page_and_some_in_the_text():

@@ -207,7 +207,9 @@ def verdicts_of(options: argparse.Namespace) -> tuple[list[Verdict], Coverage]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = dataset.unpack(options.runs, Path(scratch)) if options.runs.is_file() else options.runs
         folders, left_out = _usable(folder, wanted)
-        return _judged(folders, wanted, options), Coverage(sorted(wanted), left_out)
+        verdicts, read = _judged(folders, wanted, options)
+    questions = (read.asked, read.unanswered) if read else ()
+    return verdicts, Coverage(sorted(wanted), left_out, *questions)
 
 
 def _usable(runs_folder: Path, wanted: dict[str, Scenario]) -> tuple[list[Path], dict[str, str]]:
@@ -224,7 +226,10 @@ def _usable(runs_folder: Path, wanted: dict[str, Scenario]) -> tuple[list[Path],
     return folders, left_out
 
 
-def _judged(folders: list[Path], wanted: dict[str, Scenario], options: argparse.Namespace) -> list[Verdict]:
+def _judged(
+    folders: list[Path], wanted: dict[str, Scenario], options: argparse.Namespace
+) -> tuple[list[Verdict], Reader | None]:
+    """The verdicts, and who read meanwhile."""
     wanted_reader = options.served or options.answers
     read = Reader(options.served, options.served_model, options.answers) if wanted_reader else None
     with _models(wanted=not options.no_models) as (_, ask, write), _progress() as bar:
@@ -235,7 +240,7 @@ def _judged(folders: list[Path], wanted: dict[str, Scenario], options: argparse.
             bar.advance(task)
     if read:
         _tell_reader(read)
-    return found
+    return found, read
 
 
 def _tell_reader(read: Reader) -> None:

@@ -70,7 +70,13 @@ def compare(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     for one in runs:
         for name, reason in one.left_out.items():
             left_out[name][reason] += 1
-    return {"watchers": found, "left_out": {name: dict(reasons) for name, reasons in left_out.items()}}
+    dropped: dict[str, dict[str, int]] = defaultdict(dict)
+    for one in runs:
+        for name, peer in one.peers.items():
+            if peer.dropped:
+                dropped[name][one.id] = peer.dropped
+    reasons = {name: dict(counts) for name, counts in left_out.items()}
+    return {"watchers": found, "left_out": reasons, "dropped": dict(dropped)}
 
 
 def raised(verdict: Verdict, who: str, until_s: float) -> list[Raised]:

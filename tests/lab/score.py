@@ -58,6 +58,8 @@ class Coverage:
 
     scenarios: Sequence[str] | None = None  # names of those that were asked for, where that is known
     left_out: Mapping[str, str] = field(default_factory=dict)  # recorded runs that cannot be scored, and why
+    asked: int | None = None  # questions to whoever reads meanwhile; None if nobody does
+    unanswered: int = 0  # of them; the replay went on as if nothing were wrong
 
     def document(self, scored: Sequence[Verdict], every: Sequence[Verdict]) -> dict[str, Any]:
         """As JSON: `scored` are the runs that the figures are of, `every` all that were replayed."""
@@ -76,6 +78,8 @@ class Coverage:
             "left_out": {reason: found for reason, found in reasons.items() if found},
             "lossy": {one.id: lost for one in every if (lost := _more_than_none(one.losses))},
             "damaged": {one.id: one.damage for one in every if one.damage},
+            "asked": self.asked,
+            "unanswered": None if self.asked is None else self.unanswered,
         }
 
 
@@ -114,10 +118,16 @@ def figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         },
         "replay": {
             "runs": len(verdicts),
-            "same_twice": sum(one.same_twice for one in verdicts),
+            "same_twice": _if_known(one.same_twice for one in verdicts),
             "same_as_live": sum(one.same_as_live for one in verdicts),
         },
     }
+
+
+def _if_known(found: Iterable[bool | None]) -> int | None:
+    """How many hold; None if it was not tried."""
+    tried = list(found)
+    return None if None in tried else sum(map(bool, tried))
 
 
 def times(seconds: Iterable[float]) -> dict[str, float | int | None]:

@@ -65,7 +65,7 @@ def beside(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def watcher_notes(found: dict[str, Any]) -> list[str]:
-    """Which versions the others are and what they cost, who was left out, and why."""
+    """Which versions the others are and what they cost, who was left out and why, and what was not kept."""
     costs = []
     for name, figure in found["watchers"].items():
         cost, versions = figure["median_cost"], ", ".join(figure["versions"])
@@ -73,11 +73,17 @@ def watcher_notes(found: dict[str, Any]) -> list[str]:
             used = f"{cost['cpu_s']:.1f} s of processor, {cost['pss_bytes'] / 2**20:.0f} MiB"
             versions += f"; median of a run, warm-up included: {used}"
         costs += [f"{name}: {versions}"] if versions else []
-    return costs + [
+    left_out = [
         f"{name} left out of {count} runs: {reason}"
         for name, reasons in found["left_out"].items()
         for reason, count in reasons.items()
     ]
+    dropped = [
+        f"{name}: {count} alerts were not kept in {run}"
+        for name, runs in found["dropped"].items()
+        for run, count in runs.items()
+    ]
+    return [*costs, *left_out, *dropped]
 
 
 WATCHER_HEAD = (
@@ -146,8 +152,8 @@ def notes(found: dict[str, Any]) -> list[tuple[str, str]]:
     pairs.append(
         ("advice", f"{advice['checked']} checked, {advice['violations']} with what no evidence holds")
     )
-    same = f"{replay['same_twice']} the same twice, {replay['same_as_live']} as live"
-    return [*pairs, ("replay", f"{same}, of {replay['runs']}")]
+    twice = "not tried twice" if replay["same_twice"] is None else f"{replay['same_twice']} the same twice"
+    return [*pairs, ("replay", f"{twice}, {replay['same_as_live']} as live, of {replay['runs']}")]
 
 
 def coverage_notes(found: dict[str, Any], most: int | None = None) -> list[tuple[str, str]]:
@@ -159,7 +165,11 @@ def coverage_notes(found: dict[str, Any], most: int | None = None) -> list[tuple
         pairs.append(("left out", f"{len(names)}, {reason}: {', '.join(names[:most])}{more}"))
     for run, lost in found["lossy"].items():
         pairs.append(("lost", f"{run}: {', '.join(f'{name} {n:g}' for name, n in lost.items())}"))
-    return [*pairs, *(("damaged", f"{run}: {'; '.join(said)}") for run, said in found["damaged"].items())]
+    pairs += [("damaged", f"{run}: {'; '.join(said)}") for run, said in found["damaged"].items()]
+    if found["asked"] is not None:
+        silent = f"{found['unanswered']} of them nobody answered, as if nothing were wrong"
+        pairs.append(("questions", f"{found['asked']} asked, {silent}"))
+    return pairs
 
 
 def cell(figure: dict[str, Any]) -> str:

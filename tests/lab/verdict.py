@@ -69,6 +69,7 @@ class Peer:
     alerts: list[Alert]
     cpu_s: float | None = None
     pss_bytes: float | None = None
+    dropped: int = 0  # more alerts that were not kept
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Verdict:
     left_out: dict[str, str] = field(default_factory=dict)  # peers that were asked for, and why they are not
     advice_checked: int = 0
     advice_violations: list[str] = field(default_factory=list)
-    same_twice: bool = True
+    same_twice: bool | None = True  # None if it was replayed but once
     damage: list[str] = field(default_factory=list)
     losses: dict[str, float] = field(default_factory=dict)
 
@@ -189,14 +190,15 @@ def judge(
     """Replay a recording, twice, and compare it with the scenario's label and with what was said live.
 
     What the daemon said of itself only the recording knows: a replay has no stages that could be silent or
-    die. It counts as it was said live. With `age_s`, as of a host that had been quiet for so long before.
+    die. It counts as it was said live. With `age_s`, as of a host that had been quiet for so long before; if
+    that is long, but once.
     """
     run = json.loads((folder / "run.json").read_text())
     label = Run(scenario, run["seed"], run["number"], run["parameters"])
     moments = Moments(run["times"])
     began, end = moments.of("began"), moments.of("ended")
     first = _replay(folder, moments, models, "ended", age_s)
-    second = _replay(folder, moments, models, "ended", age_s) if age_s < LONG_S else first
+    second = _replay(folder, moments, models, "ended", age_s) if age_s < LONG_S else None
     live = [msgspec.convert(one["incident"], Incident) for one in run["live"]]
     lived = [one for one in as_said(live, moments.since_effect) if one.opened_s <= end]
     told = _told(first, live, moments, end)
@@ -223,7 +225,7 @@ def judge(
         live=[one for one in lived if one.opened_s >= began and not of_others(one, run, label)],
         advice_checked=checked,
         advice_violations=wrong,
-        same_twice=told == _told(second, live, moments, end),
+        same_twice=told == _told(second, live, moments, end) if second else None,
         damage=first.notes,
         losses=run["losses"],
         ambient_cores=run["ambient_cores"],
@@ -259,7 +261,8 @@ def _beside(run: dict[str, Any]) -> dict[str, Any]:
             replace(one, at=_since(one.at, moments), cleared_at=_since(one.cleared_at, moments))
             for one in alerts
         ]
-        peers[name] = Peer(said["version"], alerts, said.get("cpu_s"), said.get("pss_bytes"))
+        cost = said.get("cpu_s"), said.get("pss_bytes")
+        peers[name] = Peer(said["version"], alerts, *cost, said.get("alerts_dropped", 0))
     return {"peers": peers, "left_out": left_out}
 
 
