@@ -300,6 +300,23 @@ def test_what_hauswart_said_live_of_itself_counts_though_no_replay_says_it(recor
     assert found.same_twice
 
 
+def test_what_a_replay_merged_is_told_and_as_loud_as_it_was(recording, monkeypatch):
+    class Merging(Replay):
+        def _keep(self, changed):
+            super()._keep(changed)
+            part = {"state": "merged", "merged_into": "01J", "severity": Severity.INFO}
+            super()._keep([structs.replace(one, **part) for one in changed])
+
+    folder = recording()
+    [usual] = judged(folder).during
+    monkeypatch.setattr("tests.lab.verdict.Replay", Merging)
+    found = judged(folder)
+    assert (found.during, found.merged, found.right) == ([], 1, None)
+    [part] = found.absorbed
+    assert (part.merged, part.severity, part.loudest) == (True, "info", usual.severity)
+    assert part.opened_s == usual.opened_s
+
+
 def test_a_complaint_about_itself_that_became_part_of_another_one_is_counted(recording):
     found = judged(complained(recording(), lab_runs.WALL + 40.0, "merged"))
     assert [one.culprits[0] for one in found.during] == ["unit:web.service"]
