@@ -34,7 +34,7 @@ AFTERMATH_S = 45  # of the pause after the last observation: long enough to sett
 
 
 class Heard(NamedTuple):
-    """Somebody hears of an incident: in Unix seconds, and how bad it is."""
+    """Somebody hears of an incident: in Unix seconds, and how bad it is. Of a silenced one nobody does."""
 
     at: float
     severity: Severity
@@ -144,8 +144,10 @@ class Replay:
             called = self.named.setdefault(incident.id, [])
             if not called or called[-1][1] is not incident.fault_class:
                 called.append((incident.updated_at, incident.fault_class))
-            heard = [*self.heard.get(incident.id, []), Heard(incident.updated_at, incident.severity)]
-            for one in {incident.id, incident.merged_into or incident.id}:
+            heard = self.heard.get(incident.id, [])
+            if not incident.quieted:
+                heard = [*heard, Heard(incident.updated_at, incident.severity)]
+            for one in {incident.id, incident.merged_into or incident.id} if heard else ():
                 self.heard[one] = worsened([*self.heard.get(one, []), *heard])
 
     def _puzzle(self, read: Read, now: Stamp) -> list[Incident]:

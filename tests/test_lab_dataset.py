@@ -57,6 +57,21 @@ def test_published_recordings_score_as_the_folder_does(runs, tmp_path, capsys):
     assert figures[0]["recall"]["value"] == 1.0
 
 
+def test_a_score_says_which_of_those_asked_for_are_not_in_it(runs, capsys):
+    asked = [NAME, next(one.name for one in find(["service-crash/*"]) if one.name != NAME)]
+    changed = runs / NAME / "1-1"
+    shutil.copytree(runs / NAME / "1-0", changed)
+    run = json.loads((changed / "run.json").read_text())
+    (changed / "run.json").write_text(json.dumps(run | {"digest": "other"}))
+    assert main(["score", "--runs", str(runs), "--json", "--no-models", *asked]) == 0
+    found = json.loads(capsys.readouterr().out)["coverage"]
+    assert (found["scenarios"], found["scored"]) == (2, 1)
+    assert found["left_out"] == {
+        "not recorded": asked[1:],
+        "its scenario was changed since": [f"{NAME}/1-1"],
+    }
+
+
 def test_data_set_says_what_is_wrong_since_when_and_who_did_it(runs, tmp_path):
     out = tmp_path / "set.tar.zst"
     folder = runs / NAME / "1-0"

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from argparse import Namespace
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from tests.lab.comparison import HAUSWART, compare, names_culprit, raised
 from tests.lab.peers import INTERVAL_S, NAMES, beside, chosen, netdata_settings
 from tests.lab.rules import read_rules
 from tests.lab.scenario import find, runs
-from tests.lab.verdict import Peer, judge
+from tests.lab.verdict import Peer, heard_since, judge
 
 ANSWERS = Path(__file__).parent / "fixtures" / "lab-peers"
 
@@ -82,6 +82,30 @@ def test_every_entry_of_the_journal_is_an_alert_but_for_hauswarts_own():
     assert "report.service" in failed.text
     assert bad.text.startswith("tool: bad \ufffd byte")
     assert again.at - failed.at == pytest.approx(90.16, abs=0.01)
+
+
+def entries(*seconds, message="cannot write", unit="web.service"):
+    return "\n".join(
+        json.dumps(
+            {"MESSAGE": message, "PRIORITY": "3", "SYSLOG_IDENTIFIER": "web", "_SYSTEMD_UNIT": unit}
+            | {"__REALTIME_TIMESTAMP": str(int((WALL + second) * 1e6))}
+        )
+        for second in seconds
+    )
+
+
+def test_the_same_entry_of_a_unit_is_one_alert_until_it_pauses():
+    found = answers.journal(entries(0, 50, 100, 161, 200))
+    assert [one.at - WALL for one in found] == [0.0, 161.0]
+    others = [entries(0, 1), entries(0.5, unit="db.service"), entries(2, message="cannot read")]
+    assert len(answers.journal("\n".join(others))) == 3
+    assert answers.without_repeats(found) == found  # what is kept already stays
+
+
+def test_a_long_message_does_not_hide_whose_it_is():
+    [alert] = answers.journal(entries(0, message="x" * 5000))
+    assert alert.text.endswith("x web.service")
+    assert len(alert.text) < 350
 
 
 # --- who is asked -------------------------------------------------------------------------------------------
@@ -229,6 +253,29 @@ def test_what_is_of_severity_info_is_nobodys_alert():
     assert raised(one, "netdata", 30.0) == raised(one, HAUSWART, 30.0) == []
 
 
+def test_what_stood_before_and_got_worse_is_nobodys_alert():
+    worse = heard_since(-0.5, replace(said(opened_s=-20.0), worse_s=(3.0,)))
+    one = accompanied(worse, netdata=[alert(-20.0, severity="critical")])
+    assert worse.opened_s == 3.0
+    assert raised(one, "netdata", 30.0) == raised(one, HAUSWART, 30.0) == []
+    assert [each.at_s for each in raised(accompanied(worse, said()), HAUSWART, 30.0)] == [1.0]
+
+
+def test_a_merged_incident_is_one_more_alert_and_no_merit():
+    part = replace(said(opened_s=1.0), merged=True)
+    runs = [
+        accompanied(said(opened_s=5.0), absorbed=[part]),
+        accompanied(absorbed=[part], scenario="disk-full/other"),
+    ]
+    found = window(runs, HAUSWART)
+    assert (found["alerts"]["value"], found["recall"]["value"]) == (1.5, 0.5)
+    assert (found["right_class"]["value"], found["culprit"]["value"]) == (0.5, 0.5)
+    assert found["delay_s"]["p50"] == 5.0
+    late = accompanied(scenario="benign/quiet", later=[replace(part, opened_s=90.0)], lingered_s=120.0)
+    alarms = compare([late])["watchers"][HAUSWART]["false_alarms"]
+    assert (alarms["alerts"], alarms["quiet_runs"]) == (1, 0)
+
+
 def test_recall_delay_and_alerts_are_counted_alike():
     runs = [
         accompanied(said(opened_s=2.0), netdata=[alert(8.0), alert(9.0)]),
@@ -261,6 +308,28 @@ def test_name_of_a_culprit_counts_as_a_whole_word_or_path():
         assert names_culprit(one, text), text
     for text in ("disk /srv/www is full", "/mnt/srv", "old-web.service", "web.service.d", "host", ""):
         assert not names_culprit(one, text), text
+
+
+def test_a_device_is_named_with_or_without_its_folder():
+    one = accompanied(right_culprits=["device:loop483", "unit:srv"])
+    for text in ("disk loop483 is slow", "/dev/loop483: read error", "on '/dev/loop483'."):
+        assert names_culprit(one, text), text
+    for text in ("/dev/loop4831", "/mnt/dev/loop483", "/dev/loop483/x", "/sys/loop483", "/dev/srv"):
+        assert not names_culprit(one, text), text
+
+
+def test_the_host_is_no_culprit_that_anybody_could_win_by():
+    host = said("disk-full", ["host:"])
+    runs = [
+        accompanied(host, right_culprits=["host:"]),
+        accompanied(host, scenario="disk-full/other", right_culprits=["host:", "mount:/srv"]),
+        accompanied(said(), scenario="disk-full/third", netdata=[alert(1.0)]),
+    ]
+    for who in (HAUSWART, "netdata"):
+        found = window(runs, who)["culprit"]
+        assert (found["value"], found["runs"]) == (0.5, 2), who
+    assert window(runs, HAUSWART)["recall"]["runs"] == 3
+    assert window(runs[:1], HAUSWART)["culprit"]["value"] is None
 
 
 def test_load_of_others_is_left_out_for_peers_as_for_hauswart():
@@ -318,6 +387,14 @@ def test_text_page_and_json_hold_the_one_table_and_who_was_left_out():
     assert json.loads(json.dumps([one.document() for one in runs], allow_nan=False))
 
 
+def test_runs_in_which_a_peer_s_alerts_were_not_all_kept_are_named():
+    runs = [verdict(said(), peers={"journal": Peer("v1", [alert(3.0)], dropped=12)})]
+    assert compare(runs)["dropped"] == {"journal": {"disk-full/log-grows/1-0": 12}}
+    for told in (tables.text(runs), report.page(runs)):
+        assert "journal: 12 alerts were not kept in disk-full/log-grows/1-0" in told
+    assert "not kept" not in tables.text([accompanied(said())])
+
+
 def test_without_runs_beside_others_there_is_no_such_table():
     assert "beside others" not in tables.text([verdict(said())])
     assert "Beside others" not in report.page([verdict(said())])
@@ -334,9 +411,13 @@ def judged(folder, ended_s, **other):
 
 def test_recorded_peers_are_read_on_the_clock_of_the_effect(tmp_path):
     kept = {"version": "v1", "alerts": [asdict(alert(WALL + 40))], "cpu_s": 1.5, "pss_bytes": 10}
+    entries = [asdict(alert(WALL + second, name="web", text="web: no")) for second in (40, 41)]
     peers = {"netdata": kept, "monit": {"left_out": "needs monit"}}
+    peers["journal"] = {"version": "v2", "alerts": entries, "alerts_dropped": 3}
     found = judged(tmp_path, ended_s=45.0, peers=peers)
     assert found.peers["netdata"].alerts[0].at == pytest.approx(10.5)
+    assert [one.at for one in found.peers["journal"].alerts] == [pytest.approx(10.5)]
+    assert (found.peers["journal"].dropped, found.peers["netdata"].dropped) == (3, 0)
     assert found.left_out == {"monit": "needs monit"}
     assert (found.lingered_s, found.later) == (30.5, [])
     assert found.right is not None

@@ -394,7 +394,7 @@ def test_what_nobody_answered_is_written_down_for_others(findings, tmp_path):
     file = tmp_path / "answers.jsonl"
     reader, asked = Reader(kept=file), question(findings)
     assert reading.read(reader(asked)[0], asked, at(9.0)).finding is None
-    assert reader.left == 1
+    assert (reader.asked, reader.left, reader.unanswered) == (1, 1, 1)
     (row,) = [json.loads(line) for line in reader.close().read_text().splitlines()]
     assert row["system"] == asked.messages[0]["content"]
     assert row["user"] == asked.messages[1]["content"]
@@ -403,6 +403,11 @@ def test_what_nobody_answered_is_written_down_for_others(findings, tmp_path):
     assert reading.read(answered(asked)[0], asked, at(9.0)).finding.hints == {FaultClass.AUTH_BRUTEFORCE: 0.8}
     assert answered.close() is None
     assert not (tmp_path / "answers.open.jsonl").exists()
+    assert (answered.asked, answered.unanswered) == (1, 0)
+    file.write_text(json.dumps({"question": row["question"], "answer": " "}) + "\n")
+    silent = Reader(kept=file)
+    silent(asked)
+    assert (silent.left, silent.unanswered) == (0, 1)
 
 
 @pytest.mark.parametrize(

@@ -7,21 +7,22 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from msgspec import structs
+from msgspec import structs, to_builtins
 
 from daemon import config as configuration
 from daemon.errors import ConfigError
-from daemon.messages import Event, Sample, Stamp
-from daemon.replay import Heard, worsened
+from daemon.messages import Culprit, Event, Incident, Sample, Stamp
+from daemon.replay import Heard, Replay, worsened
 from daemon.settings import Settings
-from models.taxonomy import Severity
+from daemon.stages.health import find_silence
+from models.taxonomy import FaultClass, Severity, SubjectKind
 from tests.fixtures import lab_runs
 from tests.fixtures.lab_runs import said, verdict
 from tests.lab import days, report, tables
 from tests.lab.age import aged
 from tests.lab.scenario import Run, find
-from tests.lab.score import by_class, figures, interval, percentile, poisson_upper
-from tests.lab.verdict import heard_since, is_drowned, judge, of_others
+from tests.lab.score import Coverage, by_class, figures, interval, percentile, poisson_upper
+from tests.lab.verdict import LONG_S, heard_since, is_drowned, judge, of_others
 
 
 def value(verdicts, name):
@@ -105,9 +106,25 @@ def test_interval_is_over_mechanisms_and_the_same_every_time():
     assert found["low"] < 0.5 < found["high"]
     assert found == figures(runs)["recall"]
     assert figures(runs[:1])["recall"]["low"] is None
-    assert interval([1.0] * 8, lambda sample: sum(sample) / 8) == (1.0, 1.0)
+    assert interval([1.0] * 8, lambda sample: sum(sample) / 8) == (None, None)
     narrow = interval([0.0, 1.0] * 50, lambda sample: sum(sample) / 100)
     assert narrow[1] - narrow[0] < found["high"] - found["low"]
+
+
+def test_limits_are_exact_where_all_mechanisms_agree():
+    right = figures([verdict(said(), scenario=f"disk-full/m{n}") for n in range(8)])
+    silent = figures([verdict(scenario=f"disk-full/m{n}") for n in range(8)])
+    for name in ("recall", "precision", "exactly_one", "culprit_1"):
+        low, high = right[name]["low"], right[name]["high"]
+        assert (low, high) == (pytest.approx(0.6306, abs=1e-4), 1.0), name  # of a table: 8 of 8
+    assert silent["recall"]["low"] == 0.0
+    assert silent["recall"]["high"] == pytest.approx(0.3694, abs=1e-4)
+    assert silent["precision"]["low"] is silent["precision"]["high"] is None  # nothing was said
+    assert right["incidents"]["value"] == 1.0
+    assert right["incidents"]["low"] is right["incidents"]["high"] is None  # a count is no share
+    half = [verdict(*many, scenario=f"disk-full/m{n}") for n in range(8) for many in ([], [said()])]
+    assert figures(half)["recall"]["value"] == 0.5
+    assert figures(half)["recall"]["low"] is None
 
 
 def test_early_incident_has_no_negative_delay():
@@ -127,6 +144,23 @@ def test_incidents_that_became_part_of_another_one_are_counted_all_the_same():
     found = figures([verdict(said()), verdict(said(), merged=2, scenario="disk-full/other")])
     assert found["exactly_one"]["value"] == 1.0
     assert found["incidents"]["value"] == 2.0
+
+
+def test_what_became_part_of_another_one_is_no_merit_but_was_heard_of():
+    part = replace(said(), merged=True)
+    fault = verdict(said(), absorbed=[part])
+    assert value([fault], "precision") == 0.5
+    assert value([verdict(absorbed=[part])], "recall") == 0.0
+    mild = replace(said(severity="warning"), merged=True)
+    benign = [
+        verdict(scenario="benign/a", absorbed=[replace(mild, loudest="error")]),
+        verdict(scenario="benign/b", absorbed=[mild]),
+    ]
+    found = figures(benign)
+    assert (found["false_alarms"]["above_warning"], found["false_alarms"]["incidents"]) == (1, 2)
+    assert found["quiet"]["value"] == 0.5
+    assert "benign/b/1-0: wanted nothing, got disk-full warning" in tables.text(benign)
+    assert "part of another one since" in report.page([fault])
 
 
 def test_percentile_is_a_value_that_was_measured():
@@ -158,6 +192,58 @@ def test_text_and_page_name_what_was_wrong_and_load_nothing():
     assert not re.search(r"(src|href)=|url\(|@import|<script", page)
 
 
+def test_text_page_and_json_name_what_the_figures_are_not_of():
+    names = [f"disk-full/{name}" for name in ("log-grows", "gone", "changed", "beside")]
+    covered = Coverage(names, {"disk-full/changed/1-0": "its scenario was changed since"})
+    beside = verdict(scenario="disk-full/beside", left_out={"monit": "needs monit"})
+    runs = [verdict(said(), losses={"gaps": 3, "lines_left_out": 0}, damage=["cut <b>"]), beside]
+    found = covered.document(runs[:1], runs)
+    assert (found["scenarios"], found["scored"]) == (4, 1)
+    assert found["left_out"] == {
+        "not recorded": ["disk-full/gone"],
+        "recorded only beside others": ["disk-full/beside"],
+        "its scenario was changed since": ["disk-full/changed/1-0"],
+    }
+    assert found["lossy"] == {"disk-full/log-grows/1-0": {"gaps": 3}}
+    assert found["damaged"] == {"disk-full/log-grows/1-0": ["cut <b>"]}
+    for told in (tables.text(runs, covered), report.page(runs, covered)):
+        assert "1 of 4 scored" in told
+        assert "1, not recorded: disk-full/gone" in told
+        assert "1, its scenario was changed since: disk-full/changed/1-0" in told
+        assert "disk-full/log-grows/1-0: gaps 3" in told
+    assert "damaged     disk-full/log-grows/1-0: cut <b>" in tables.text(runs, covered)
+    assert "cut <b>" not in report.page(runs, covered)
+    whole = tables.text([verdict(said(), losses={"gaps": 0})], Coverage(names[:1]))
+    assert "1 of 1 scored" in whole
+    assert not re.search("^(left out|lost|damaged)", whole, re.MULTILINE)
+
+
+def test_questions_that_nobody_answered_are_said():
+    for told in (tables.text, report.page):
+        assert "9 asked, 4 of them nobody answered" in told([verdict()], Coverage(asked=9, unanswered=4))
+        assert "nobody answered" not in told([verdict()], Coverage())
+    found = Coverage(asked=9, unanswered=4).document([], [])
+    assert (found["asked"], found["unanswered"]) == (9, 4)
+    assert Coverage().document([], [])["unanswered"] is None
+
+
+def test_what_was_replayed_but_once_is_not_said_to_be_the_same_twice(recording):
+    [scenario] = find(["service-crash/segmentation-fault"])
+    once = judge(recording(), scenario, ({}, None), age_s=LONG_S)
+    assert once.same_twice is None
+    assert figures([once])["replay"]["same_twice"] is None
+    assert "not tried twice, 0 as live, of 1" in tables.text([once])
+    assert "1 the same twice" in tables.text([verdict(said())])
+    assert figures([verdict(same_twice=False), verdict()])["replay"]["same_twice"] == 1
+
+
+def test_many_that_are_not_recorded_are_all_named_on_the_page_and_some_in_the_text():
+    covered = Coverage([f"disk-full/m{n:03}" for n in range(100)])
+    assert "99, not recorded: disk-full/m001," in tables.text([verdict(scenario="disk-full/m000")], covered)
+    assert "disk-full/m020 and 79 more" in tables.text([verdict(scenario="disk-full/m000")], covered)
+    assert "disk-full/m099" in report.page([verdict(scenario="disk-full/m000")], covered)
+
+
 def test_json_of_a_score_holds_only_json():
     runs = [verdict(said()), verdict(scenario="benign/quiet")]
     told = {"all": figures(runs), "classes": by_class(runs), "runs": [one.document() for one in runs]}
@@ -187,6 +273,71 @@ def test_recording_is_judged_by_replay_against_the_scenarios_label(recording):
     assert not found.same_as_live  # nothing was told live
     assert found.advice_checked == 2
     assert found.advice_violations == []
+
+
+def complained(folder, wall, state="open"):
+    """The recording as of a daemon that complained live about its own low tier."""
+    silent = find_silence("low", 12.0, ended=False)
+    incident = Incident(
+        id="01J", revision=1, state=state, fault_class=FaultClass.SERVICE_HUNG, severity=Severity.WARNING,
+        score=0.6, culprits=[Culprit(SubjectKind.STAGE, "low", 0.6)], opened_at=wall, updated_at=wall,
+        closed_at=None if state == "open" else wall, boot_id="boot", context=[], evidence=silent.evidence,
+        finding_ids=[silent.id], findings_count=1, evidence_at=wall,
+    )  # fmt: skip
+    run = json.loads((folder / "run.json").read_text())
+    told = {"incident": to_builtins(incident), "revisions": [], "advice": []}
+    (folder / "run.json").write_text(json.dumps(run | {"live": [told]}))
+    return folder
+
+
+def test_what_hauswart_said_live_of_itself_counts_though_no_replay_says_it(recording):
+    found = judged(complained(recording(), lab_runs.WALL + 40.0))
+    assert [one.culprits[0] for one in found.during] == ["unit:web.service", "stage:low"]
+    assert value([found], "exactly_one") == 0.0
+    assert value([found], "precision") == 0.5
+    assert found.right == found.during[0]
+    assert not found.same_as_live  # live, it said nothing of the crash
+    assert found.same_twice
+
+
+def test_what_a_replay_merged_is_told_and_as_loud_as_it_was(recording, monkeypatch):
+    class Merging(Replay):
+        def _keep(self, changed):
+            super()._keep(changed)
+            part = {"state": "merged", "merged_into": "01J", "severity": Severity.INFO}
+            super()._keep([structs.replace(one, **part) for one in changed])
+
+    folder = recording()
+    [usual] = judged(folder).during
+    monkeypatch.setattr("tests.lab.verdict.Replay", Merging)
+    found = judged(folder)
+    assert (found.during, found.merged, found.right) == ([], 1, None)
+    [part] = found.absorbed
+    assert (part.merged, part.severity, part.loudest) == (True, "info", usual.severity)
+    assert part.opened_s == usual.opened_s
+
+
+def test_a_complaint_about_itself_that_became_part_of_another_one_is_counted(recording):
+    found = judged(complained(recording(), lab_runs.WALL + 40.0, "merged"))
+    assert [one.culprits[0] for one in found.during] == ["unit:web.service"]
+    assert [one.culprits[0] for one in found.absorbed] == ["stage:low"]
+    assert found.merged == 1
+
+
+@pytest.mark.parametrize(("second", "where"), [(20.0, "before"), (61.0, None)])
+def test_a_complaint_about_itself_counts_from_the_injection_to_the_end(recording, second, where):
+    found = judged(complained(recording(), lab_runs.WALL + second))
+    assert [one.culprits[0] for one in found.during] == ["unit:web.service"]
+    assert [one.culprits[0] for one in found.before] == (["stage:low"] if where else [])
+
+
+def test_a_complaint_about_itself_is_no_hit_of_a_fault_of_its_class():
+    silent = verdict(said("service-hung", ["stage:low"]), scenario="service-hung/waits")
+    assert (value([silent], "recall"), value([silent], "noticed")) == (0.0, 0.0)
+    assert value([silent], "precision") == 0.0
+    assert value([verdict(said("service-hung"), scenario="service-hung/waits")], "recall") == 1.0
+    assert verdict(said(), said("unknown", ["stage:low"]), live=[said()]).same_as_live
+    assert not verdict(said(), live=[said(), said("unknown", ["stage:low"])]).same_as_live
 
 
 def test_what_happens_after_the_window_does_not_count(recording):
@@ -231,11 +382,23 @@ def test_a_disk_of_a_run_beside_it_is_nothing_of_this_one():
     assert not of_others(waits, run, Run(other, 1, 0, {}))
 
 
+@pytest.mark.parametrize("fault_class", ["io-saturation", "disk-failing"])
+def test_a_right_class_on_a_disk_of_another_run_is_no_hit(fault_class):
+    run = {"system": "container", "ambient_cores": 0.1}
+    [scenario] = find(["inode-exhaustion/searches-of-a-shop"])
+    right = replace(scenario, document=structs.replace(scenario.document, also=[fault_class]))
+    label = Run(right, 1, 0, {"name": "shop", "loop": "loop483"})
+    assert of_others(said(fault_class, ["device:loop485"]), run, label)
+    assert not of_others(said(fault_class, ["device:loop483"]), run, label)
+    assert not of_others(said(fault_class, ["unit:shop.service"]), run, label)
+
+
 def test_what_was_there_before_counts_once_it_gets_worse():
     early = replace(said(), opened_s=-20.0)
     assert heard_since(-5.0, early) is None
     assert heard_since(-5.0, replace(early, worse_s=(-9.0,))) is None
-    assert heard_since(-5.0, replace(early, worse_s=(-9.0, 3.0, 8.0))).opened_s == 3.0
+    anew = heard_since(-5.0, replace(early, worse_s=(-9.0, 3.0, 8.0)))
+    assert (anew.opened_s, anew.before_s) == (3.0, -20.0)
     assert heard_since(-5.0, replace(early, opened_s=1.0, worse_s=(3.0,))).opened_s == 1.0
 
 
@@ -279,6 +442,41 @@ def test_days_count_what_was_said_in_the_time_that_was_watched(recording, tmp_pa
     assert found["incidents"] == 2
     assert found["a_day"] == pytest.approx(2 * 86400 / 118)
     assert "service-crash" in days.text(found)
+
+
+@pytest.fixture
+def day_of(recording, monkeypatch):
+    """The recording as a quiet day on which each revision is followed by one with these changes."""
+    folder = recording()
+    settings = configuration.load(folder / "hauswart.toml")
+
+    def played(*, told=True, **changes):
+        class Changed(Replay):
+            def _keep(self, changed):
+                if told:
+                    super()._keep(changed)
+                super()._keep([structs.replace(one, **changes) for one in changed] if changes else [])
+
+        monkeypatch.setattr(days, "Replay", Changed)
+        return days.replayed(folder, settings, {})
+
+    return played
+
+
+def test_what_somebody_heard_of_before_a_habit_hushed_it_counts_as_loud_as_it_was(day_of):
+    [usual] = day_of().said
+    [hushed] = day_of(quieted="s1", severity=Severity.INFO).said
+    assert (hushed.severity, hushed.loudest) == ("info", usual.severity)
+    assert day_of(quieted="s1", told=False).said == []
+    [known] = day_of(severity=Severity.INFO).said
+    assert known.loudest == usual.severity
+
+
+def test_of_what_became_part_of_another_one_somebody_heard_on_a_quiet_day_too(day_of):
+    day = day_of(state="merged", merged_into="01J")
+    assert [one.merged for one in day.said] == [True]
+    assert days.summary([day])["incidents"] == 1
+    assert "part of another one since" in days.text(days.summary([day]))
 
 
 def test_a_folder_without_telemetry_is_no_quiet_day(tmp_path):

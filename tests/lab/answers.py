@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,6 +19,9 @@ _PRIORITIES = ("emergency", "alert", "critical", "error")
 _MONIT = re.compile(r"\[(\S+)\] (\w+) +: (.*)")
 _TEST = re.compile(r"'([^']+)' (.+?)(?: of)? (?:[\d.]+\S* |test succeeded|check succeeded|matches )")
 _OURS = "hauswart"
+JOURNAL = "journal"
+_MESSAGE_MOST = 300  # characters kept of what an entry says; whose it is stands behind it
+_PAUSE_S = 60.0  # without the same entry, then it is a new alert; hauswart's `middle.merge_window_s`
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def monit(answer: str) -> list[Alert]:
 
 
 def journal(answer: str) -> list[Alert]:
-    """Of `journalctl -o json`: each entry is an alert, but for those about hauswart itself."""
+    """Of `journalctl -o json`: each entry is an alert, but for repeated ones and those about hauswart."""
     alerts = []
     for line in answer.splitlines():
         if not line.startswith("{"):
@@ -112,10 +116,22 @@ def journal(answer: str) -> list[Alert]:
         if any(one.startswith(_OURS) for one in units):
             continue
         name = _text(entry.get("SYSLOG_IDENTIFIER")) or units[1] or "?"
-        text = f"{name}: {_text(entry.get('MESSAGE'))} {' '.join(one for one in units if one)}"
+        message = _text(entry.get("MESSAGE"))[:_MESSAGE_MOST]
+        text = f"{name}: {message} {' '.join(one for one in units if one)}"
         severity = _PRIORITIES[int(entry["PRIORITY"])]
-        alerts.append(Alert(int(entry["__REALTIME_TIMESTAMP"]) / 1e6, name, severity, text[:300]))
-    return _ordered(alerts)
+        alerts.append(Alert(int(entry["__REALTIME_TIMESTAMP"]) / 1e6, name, severity, text))
+    return without_repeats(alerts)
+
+
+def without_repeats(alerts: list[Alert]) -> list[Alert]:
+    """Entries of a journal, in order; the same words of the same unit count once until there is a pause."""
+    last: dict[str, float] = {}
+    kept = []
+    for one in _ordered(alerts):
+        if one.at - last.get(one.text, -math.inf) > _PAUSE_S:
+            kept.append(one)
+        last[one.text] = one.at
+    return kept
 
 
 def _text(value: Any) -> str:

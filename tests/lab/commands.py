@@ -28,7 +28,7 @@ from tests.lab.comparison import compare
 from tests.lab.reader import Reader
 from tests.lab.recording import RecordingError, Watch, is_current, record
 from tests.lab.scenario import Run, Scenario, find, load_noise, missing_programs, runs
-from tests.lab.score import by_class, figures
+from tests.lab.score import Coverage, by_class, figures
 from tests.lab.systems import failures, obstacle
 from tests.lab.verdict import Verdict, is_drowned, judge
 from training.sources.cases import Case
@@ -103,13 +103,14 @@ def record_runs(options: argparse.Namespace) -> int:
 
 def score_runs(options: argparse.Namespace) -> int:
     """Replay and score; the figures go to standard output."""
-    verdicts = verdicts_of(options)
+    verdicts, covered = verdicts_of(options)
     if options.json:
         scored, accompanied = tables.apart(verdicts)
         found = {"all": figures(scored), "classes": by_class(scored), "beside": compare(accompanied)}
+        found["coverage"] = covered.document(scored, verdicts)
         print(json.dumps({**found, "runs": [one.document() for one in verdicts]}, indent=1))
     else:
-        print(tables.text(verdicts))
+        print(tables.text(verdicts, covered))
     return 0
 
 
@@ -147,7 +148,7 @@ def score_days(options: argparse.Namespace) -> int:
 
 def report_runs(options: argparse.Namespace) -> int:
     """Replay, score and write the page."""
-    options.out.write_text(report.page(verdicts_of(options)), encoding="utf-8")
+    options.out.write_text(report.page(*verdicts_of(options)), encoding="utf-8")
     print(options.out)
     return 0
 
@@ -157,7 +158,7 @@ def publish_runs(options: argparse.Namespace) -> int:
     wanted = {one.name: one for one in find(options.names)}
     folders = [
         one
-        for one in _usable(options.runs, wanted)
+        for one in _usable(options.runs, wanted)[0]
         if options.host or wanted[_name(one)].document.system != "host"
     ]
     index = dataset.publish(folders, wanted, options.out)
@@ -172,7 +173,7 @@ def write_cases(options: argparse.Namespace) -> int:
     if options.degraded < 0:
         raise ConfigError(f"--degraded {options.degraded} is no number of copies", hint="0 or more")
     wanted = {one.name: one for one in _scenarios(options)}
-    folders = _usable(options.runs, wanted)
+    folders, _ = _usable(options.runs, wanted)
     found: list[Case] = []
     with _models(wanted=not options.no_models) as (_, ask, _write), _progress() as bar:
         task = bar.add_task("replaying", total=len(folders))
@@ -200,16 +201,19 @@ def against(scenario: Scenario, noise: list[str]) -> str:
     return obstacle(scenario.document.system) or missing_programs(scenario, noise)
 
 
-def verdicts_of(options: argparse.Namespace) -> list[Verdict]:
-    """The verdicts on all recorded runs that were asked for."""
+def verdicts_of(options: argparse.Namespace) -> tuple[list[Verdict], Coverage]:
+    """The verdicts on all recorded runs that were asked for, and what was asked for."""
     wanted = {one.name: one for one in _scenarios(options)}
     with tempfile.TemporaryDirectory() as scratch:
         folder = dataset.unpack(options.runs, Path(scratch)) if options.runs.is_file() else options.runs
-        return _judged(_usable(folder, wanted), wanted, options)
+        folders, left_out = _usable(folder, wanted)
+        verdicts, read = _judged(folders, wanted, options)
+    questions = (read.asked, read.unanswered) if read else ()
+    return verdicts, Coverage(sorted(wanted), left_out, *questions)
 
 
-def _usable(runs_folder: Path, wanted: dict[str, Scenario]) -> list[Path]:
-    """The folders of recordings that can be scored; says of the others why not. Raises ConfigError."""
+def _usable(runs_folder: Path, wanted: dict[str, Scenario]) -> tuple[list[Path], dict[str, str]]:
+    """The folders of recordings that can be scored; which others cannot, and why. Raises ConfigError."""
     found = [one.parent for one in sorted(runs_folder.glob("*/*/*/run.json")) if _name(one.parent) in wanted]
     against_it = {one: _flaw(wanted[_name(one)], one) for one in found}
     for folder, reason in against_it.items():
@@ -218,10 +222,14 @@ def _usable(runs_folder: Path, wanted: dict[str, Scenario]) -> list[Path]:
     folders = [one for one in found if not against_it[one]]
     if not folders:
         raise ConfigError(f"{runs_folder} holds no such run", hint="`python -m tests.lab record` makes them")
-    return folders
+    left_out = {str(one.relative_to(runs_folder)): reason for one, reason in against_it.items() if reason}
+    return folders, left_out
 
 
-def _judged(folders: list[Path], wanted: dict[str, Scenario], options: argparse.Namespace) -> list[Verdict]:
+def _judged(
+    folders: list[Path], wanted: dict[str, Scenario], options: argparse.Namespace
+) -> tuple[list[Verdict], Reader | None]:
+    """The verdicts, and who read meanwhile."""
     wanted_reader = options.served or options.answers
     read = Reader(options.served, options.served_model, options.answers) if wanted_reader else None
     with _models(wanted=not options.no_models) as (_, ask, write), _progress() as bar:
@@ -232,7 +240,7 @@ def _judged(folders: list[Path], wanted: dict[str, Scenario], options: argparse.
             bar.advance(task)
     if read:
         _tell_reader(read)
-    return found
+    return found, read
 
 
 def _tell_reader(read: Reader) -> None:

@@ -1,20 +1,23 @@
 """Hauswart beside other watchers in the same runs: who says anything, when, of what, and how often wrongly.
 
 The same rules for all. An alert is hauswart's incident or a peer's alert, first raised from the injection
-on; warnings count, what stood before or is of severity info does not. What is said of load while others keep
-the machine busy is nobody's merit or fault (`verdict.py`), except in a run that is about load. Times are what
-each says itself: hauswart when it observed it, in the replay, the others when their check was made.
+on; warnings count, what stood before (also if it got worse since) or is of severity info does not. What is
+said of load while others keep the machine busy is nobody's merit or fault (`verdict.py`), except in a run
+that is about load. Times are what each says itself: hauswart when it observed it, in the replay, the others
+when their check was made.
 
 | figure | what it is |
 | --- | --- |
 | recall | share of faults with any alert in the window, whatever it says |
 | delay | seconds from the effect to the first of them |
-| alerts | how many there are in the window of a fault |
+| alerts | how many there are in the window of a fault, hauswart's merged incidents included |
 | right class | share of faults with an alert of a right class; peers name none |
 | culprit | share of faults with one that names a right culprit: hauswart in the first place, peers in any |
-| false alarms | alerts in benign runs, to the end of the watching |
+| false alarms | alerts in benign runs, to the end of the watching, hauswart's merged incidents included |
 
-A peer names a culprit if its name stands in the alert's text to the letter, as a whole word or path.
+A peer names a culprit if its name stands in the alert's text to the letter, as a whole word or path, a device
+also below /dev. The host has no name that a peer could write: it is nobody's right culprit here, and faults
+of which only the host is one are left out of that column.
 
 The window is the scenario's own, and where the runs lingered long enough also 120 and 300 seconds: the stock
 checks of others are made for minutes.
@@ -30,7 +33,8 @@ from statistics import median
 from typing import Any
 
 from tests.lab.answers import INFO, Alert
-from tests.lab.score import poisson_upper, share, times
+from tests.lab.scenario import names
+from tests.lab.score import mean, poisson_upper, share, times
 from tests.lab.verdict import AMBIENT_CORES, LOAD, Said, Verdict
 
 HAUSWART = "hauswart"
@@ -50,14 +54,14 @@ class Raised:
     at_s: float
     right_class: bool
     culprit: bool
+    merged: bool = False  # one more that was raised; what it says counts for nothing
 
 
 def compare(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """The figures of everybody over the runs that others watched, too; as JSON."""
     runs = [one for one in verdicts if one.accompanied]
-    names = sorted({name for one in runs for name in one.peers})
     found = {HAUSWART: _figures(HAUSWART, runs)} if runs else {}
-    for name in names:
+    for name in sorted({name for one in runs for name in one.peers}):
         theirs = [one for one in runs if name in one.peers]
         found[name] = _figures(name, theirs)
         if len(theirs) != len(runs):
@@ -66,15 +70,22 @@ def compare(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     for one in runs:
         for name, reason in one.left_out.items():
             left_out[name][reason] += 1
-    return {"watchers": found, "left_out": {name: dict(reasons) for name, reasons in left_out.items()}}
+    dropped: dict[str, dict[str, int]] = defaultdict(dict)
+    for one in runs:
+        for name, peer in one.peers.items():
+            if peer.dropped:
+                dropped[name][one.id] = peer.dropped
+    reasons = {name: dict(counts) for name, counts in left_out.items()}
+    return {"watchers": found, "left_out": reasons, "dropped": dict(dropped)}
 
 
 def raised(verdict: Verdict, who: str, until_s: float) -> list[Raised]:
     """What counts of what somebody said, in the order of time."""
     began = verdict.span_s[0]
     if who == HAUSWART:
-        said = [one for one in (*verdict.during, *verdict.later) if one.severity != INFO]
-        return [_of_hauswart(verdict, one) for one in said if began <= one.opened_s <= until_s]
+        said = [one for one in (*verdict.told, *verdict.later) if one.severity != INFO]
+        new = [one for one in said if one.before_s is None and began <= one.opened_s <= until_s]
+        return [_of_hauswart(verdict, one) for one in sorted(new, key=lambda one: one.opened_s)]
     alerts = [one for one in verdict.peers[who].alerts if one.severity != INFO]
     counted = [one for one in alerts if began < one.at + one.grain_s and one.at <= until_s]
     return [
@@ -86,13 +97,23 @@ def raised(verdict: Verdict, who: str, until_s: float) -> list[Raised]:
 
 def names_culprit(verdict: Verdict, text: str) -> bool:
     """Whether the name of a right culprit stands in a text, as a whole word or path."""
-    wanted = (label.partition(":")[2] for label in verdict.right_culprits)
-    return any(re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w/-]|\.\w)", text) for name in wanted if name)
+    return any(_stands(label, text) for label in _nameable(verdict))
+
+
+def _nameable(verdict: Verdict) -> list[str]:
+    """The right culprits that have a name: a peer could never win by the host."""
+    return [label for label in verdict.right_culprits if label.partition(":")[2]]
+
+
+def _stands(label: str, text: str) -> bool:
+    kind, _, name = label.partition(":")
+    folder = "(?:/dev/)?" if kind == "device" else ""
+    return re.search(rf"(?<![\w./-]){folder}{re.escape(name)}(?![\w/-]|\.\w)", text) is not None
 
 
 def _of_hauswart(verdict: Verdict, said: Said) -> Raised:
-    right = said.fault_class in verdict.right_classes
-    return Raised(said.opened_s, right_class=right, culprit=verdict.blames(said, 1))
+    named = any(names(label, one) for label in _nameable(verdict) for one in said.culprits[:1])
+    return Raised(said.opened_s, verdict.is_right(said), named, said.merged)
 
 
 def _of_others(verdict: Verdict, alert: Alert) -> bool:
@@ -126,17 +147,21 @@ def _figures(who: str, runs: Sequence[Verdict]) -> dict[str, Any]:
 
 
 def _window(who: str, faults: Sequence[Verdict], seconds: float | None) -> dict[str, Any]:
-    def said(one: Verdict) -> list[Raised]:
+    def told(one: Verdict) -> list[Raised]:
         return raised(one, who, one.span_s[1] if seconds is None else seconds)
 
+    def said(one: Verdict) -> list[Raised]:
+        return [each for each in told(one) if not each.merged]
+
+    nameable = [one for one in faults if _nameable(one)]
     every = [said(one) for one in faults]
     first = [min(each.at_s for each in one) for one in every if one]
     right = [[each.at_s for each in one if each.right_class] for one in every]
     figures = {
         "recall": share(faults, lambda one: bool(said(one))),
-        "alerts": share(faults, lambda one: len(said(one))),
+        "alerts": mean(faults, lambda one: len(told(one))),
         "right_class": share(faults, lambda one: any(each.right_class for each in said(one))),
-        "culprit": share(faults, lambda one: any(each.culprit for each in said(one))),
+        "culprit": share(nameable, lambda one: any(each.culprit for each in said(one))),
     }
     return {
         **{name: asdict(figure) for name, figure in figures.items()},

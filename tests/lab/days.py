@@ -1,7 +1,8 @@
 """Quiet days as replay: what is said of telemetry that a host recorded while nothing was wrong with it.
 
 Any daemon keeps such telemetry in its state directory. Whether nothing was wrong is for its owner to say, so
-each incident is listed. Habits are learned as live; what they silence is no news.
+each incident is listed, also one that became part of another one. Habits are learned as live; what they
+silence from its beginning to its end is no news, what somebody had heard of before stays one.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ def replayed(folder: Path, settings: Settings, ask: Mapping[ModelTier, Ask]) -> 
             if last is not None and last.boot == one.at.boot and 0.0 < one.at.mono - last.mono <= HOLE_S:
                 watched_s += one.at.mono - last.mono
             last = one.at
-    told: list[Incident] = [one for one in replay.incidents.values() if not one.quieted]
-    return Day(str(folder), watched_s, as_said(told, lambda wall: wall - began), segments.notes)
+    told: list[Incident] = [one for one in replay.incidents.values() if one.id in replay.heard]
+    said = as_said(told, lambda wall: wall - began, replay, merged=True)
+    return Day(str(folder), watched_s, said, segments.notes)
 
 
 def summary(days: Sequence[Day]) -> dict[str, Any]:
@@ -77,8 +79,9 @@ def text(found: Mapping[str, Any]) -> str:
         lines.append(f"{day['folder']}: {day['watched_s'] / 3600:.1f} hours, {len(day['said'])} incidents")
         for said in day["said"]:
             who = ", ".join(said["culprits"][:2])
+            merged = ", part of another one since" if said["merged"] else ""
             lines.append(
-                f"  after {said['opened_s'] / 3600:.2f} h: {said['fault_class']} {said['severity']}"
+                f"  after {said['opened_s'] / 3600:.2f} h: {said['fault_class']} {said['severity']}{merged}"
                 f" {who}: {said['text']}"
             )
         lines += [f"  {note}" for note in day["notes"]]

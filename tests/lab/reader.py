@@ -59,8 +59,13 @@ class Reader:
 
     @property
     def left(self) -> int:
-        """How many of them nobody answered."""
+        """How many of them are left to others."""
         return len(self._left)
+
+    @property
+    def unanswered(self) -> int:
+        """How many of them nobody answered, those too to which a server said nothing."""
+        return sum(not text.strip() for text, _ in self._used.values())
 
     @property
     def seconds(self) -> list[float]:

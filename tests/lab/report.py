@@ -6,8 +6,19 @@ import html
 from collections.abc import Sequence
 
 from tests.lab.comparison import compare
-from tests.lab.score import by_class, figures
-from tests.lab.tables import COLUMNS, apart, cell, fine, interval_text, notes, watcher_notes, watcher_rows
+from tests.lab.score import Coverage, by_class, figures
+from tests.lab.tables import (
+    COLUMNS,
+    UNKNOWN,
+    apart,
+    cell,
+    coverage_notes,
+    fine,
+    interval_text,
+    notes,
+    watcher_notes,
+    watcher_rows,
+)
 from tests.lab.verdict import Said, Verdict
 
 _WIDTH, _LEFT, _ROW = 720, 10, 18
@@ -23,12 +34,12 @@ svg{display:block;width:100%;max-width:740px}.wrong{color:#a3271b}.right{color:#
 """
 
 
-def page(verdicts: Sequence[Verdict]) -> str:
+def page(every: Sequence[Verdict], covered: Coverage = UNKNOWN) -> str:
     """The whole page."""
-    every = verdicts
     verdicts, accompanied = apart(every)
     found = figures(verdicts)
     rows = [(label, interval_text(found[name])) for name, label in COLUMNS.items()] + notes(found)
+    rows += coverage_notes(covered.document(verdicts, every))
     summary = "".join(f"<tr><td>{_e(name)}</td><td>{_e(value)}</td></tr>" for name, value in rows)
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>hauswart: fault lab</title>'
@@ -65,7 +76,7 @@ def _run(verdict: Verdict) -> str:
     mark = "right" if fine(verdict) else "wrong"
     wanted = "nothing" if verdict.benign else ", ".join(verdict.right_culprits)
     beside = f", beside {', '.join(verdict.noise)}" if verdict.noise else ""
-    texts = "".join(f"<li>{_e(_line(one))}</li>" for one in (*verdict.before, *verdict.during))
+    texts = "".join(f"<li>{_e(_line(one))}</li>" for one in (*verdict.before, *verdict.told))
     for name, peer in verdict.peers.items():
         said = "; ".join(f"{one.at:+.1f} s {one.severity} {one.text}" for one in peer.alerts[:_MOST])
         texts += f"<li>{_e(name)}: {_e(said or 'nothing')}</li>"
@@ -82,7 +93,8 @@ def _run(verdict: Verdict) -> str:
 
 def _line(said: Said) -> str:
     blamed = ", ".join(said.culprits[:3])
-    return f"{said.opened_s:+.1f} s {said.fault_class} {said.severity}: {blamed}. {said.text}"
+    merged = ", part of another one since" if said.merged else ""
+    return f"{said.opened_s:+.1f} s {said.fault_class} {said.severity}{merged}: {blamed}. {said.text}"
 
 
 def _timeline(verdict: Verdict) -> str:

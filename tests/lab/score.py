@@ -1,7 +1,13 @@
 """Figures over many runs, each with the interval that another choice of mechanisms would give.
 
 The unit is the mechanism: its runs are averaged first, so that many parameters do not count for much.
-Intervals are 95 % bootstrap intervals over mechanisms; where there are fewer than two, there is none.
+Intervals are 95 % bootstrap intervals over mechanisms; where there are fewer than two, there is none. Where
+all agree, choosing among them again tells nothing: a share of none or all has the exact limits of a binomial
+share (Clopper and Pearson 1934) instead, precision those of as many mechanisms as said anything, any other
+figure none.
+What hauswart said live about itself (a stage fell silent, dropped something or died) is an incident like any
+other, and never a right one. An incident that became part of another one counts among all opened (precision)
+and as a false alarm, and is never a right one either; the other one is as loud from then on, and counts, too.
 
 | figure | what it is |
 | --- | --- |
@@ -24,14 +30,15 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from tests.lab.verdict import CULPRITS, Verdict
 
 SAMPLES = 2000
 DAY_S = 86400.0
+TAIL = 0.025  # on each side of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,41 @@ class Figure:
     high: float | None
     mechanisms: int
     runs: int
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What the figures were to be of, and why some of it is not in them."""
+
+    scenarios: Sequence[str] | None = None  # names of those that were asked for, where that is known
+    left_out: Mapping[str, str] = field(default_factory=dict)  # recorded runs that cannot be scored, and why
+    asked: int | None = None  # questions to whoever reads meanwhile; None if nobody does
+    unanswered: int = 0  # of them; the replay went on as if nothing were wrong
+
+    def document(self, scored: Sequence[Verdict], every: Sequence[Verdict]) -> dict[str, Any]:
+        """As JSON: `scored` are the runs that the figures are of, `every` all that were replayed."""
+        there = {one.scenario for one in scored}
+        known = there | {run.rpartition("/")[0] for run in self.left_out}
+        beside = {one.scenario for one in every} - known
+        reasons = {
+            "not recorded": sorted(set(self.scenarios or ()) - known - beside),
+            "recorded only beside others": sorted(beside),
+        }
+        for run, reason in self.left_out.items():
+            reasons.setdefault(reason, []).append(run)
+        return {
+            "scenarios": None if self.scenarios is None else len(self.scenarios),
+            "scored": len(there),
+            "left_out": {reason: found for reason, found in reasons.items() if found},
+            "lossy": {one.id: lost for one in every if (lost := _more_than_none(one.losses))},
+            "damaged": {one.id: one.damage for one in every if one.damage},
+            "asked": self.asked,
+            "unanswered": None if self.asked is None else self.unanswered,
+        }
+
+
+def _more_than_none(losses: Mapping[str, float]) -> dict[str, float]:
+    return {name: count for name, count in losses.items() if count}
 
 
 def figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -60,13 +102,13 @@ def figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "culprit_3": share(recalled, lambda one: _blames(one, CULPRITS)),
         "severity": share(recalled, lambda one: one.severity_right),
         "exactly_one": share(faults, lambda one: one.exactly_one),
-        "quiet": share(benign, lambda one: not any(said.loud for said in one.during)),
+        "quiet": share(benign, lambda one: not any(said.loud for said in one.told)),
     }
     delays = [one.right.opened_s for one in recalled if one.right]
     named = [one.named_s for one in recalled if one.named_s is not None]
     return {
         **{name: asdict(figure) for name, figure in found.items()},
-        "incidents": asdict(share(faults, lambda one: len(one.during) + one.merged)),
+        "incidents": asdict(mean(faults, lambda one: len(one.during) + one.merged)),
         "delay_s": times(delays),
         "named_s": times(named),
         "false_alarms": _false_alarms(benign),
@@ -76,10 +118,16 @@ def figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         },
         "replay": {
             "runs": len(verdicts),
-            "same_twice": sum(one.same_twice for one in verdicts),
+            "same_twice": _if_known(one.same_twice for one in verdicts),
             "same_as_live": sum(one.same_as_live for one in verdicts),
         },
     }
+
+
+def _if_known(found: Iterable[bool | None]) -> int | None:
+    """How many hold; None if it was not tried."""
+    tried = list(found)
+    return None if None in tried else sum(map(bool, tried))
 
 
 def times(seconds: Iterable[float]) -> dict[str, float | int | None]:
@@ -96,20 +144,37 @@ def by_class(verdicts: Iterable[Verdict]) -> dict[str, dict[str, Any]]:
     return {name: figures(group) for name, group in sorted(groups.items())}
 
 
-def share(verdicts: Sequence[Verdict], holds: Callable[[Verdict], float]) -> Figure:
-    """Of how many mechanisms it holds, on average; or how often, if it counts."""
-    rates = [sum(map(holds, group)) / len(group) for group in _mechanisms(verdicts)]
+def share(verdicts: Sequence[Verdict], holds: Callable[[Verdict], bool]) -> Figure:
+    """Of how many mechanisms it holds, on average."""
+    found = mean(verdicts, holds)
+    return _with_limits(found, found.mechanisms)
+
+
+def mean(verdicts: Sequence[Verdict], count: Callable[[Verdict], float]) -> Figure:
+    """How many there are in a run, on average over mechanisms."""
+    rates = [sum(map(count, group)) / len(group) for group in _mechanisms(verdicts)]
     low, high = interval(rates, lambda sample: sum(sample) / len(sample))
     return Figure(sum(rates) / len(rates) if rates else None, low, high, len(rates), len(verdicts))
 
 
+def _with_limits(found: Figure, units: int) -> Figure:
+    """A share of so many units; if it is none or all, with the exact limits."""
+    if units < 2 or found.value not in {0.0, 1.0}:
+        return found
+    least = TAIL ** (1 / units)
+    low, high = (least, 1.0) if found.value else (0.0, 1.0 - least)
+    return replace(found, low=low, high=high)
+
+
 def precision(verdicts: Sequence[Verdict]) -> Figure:
-    """Right incidents of all; a second one of a right class is right, too (`exactly_one` counts it)."""
+    """Right incidents of all; a second one of a right class is right, too (`exactly_one` counts it).
+
+    One that became part of another one is only among all: that it was opened for itself was no merit.
+    """
     counts = []
     for group in _mechanisms(verdicts):
-        said = [(one, incident) for one in group for incident in one.during]
-        right = sum(incident.fault_class in one.right_classes for one, incident in said)
-        counts.append((right / len(group), len(said) / len(group)))
+        right = sum(one.is_right(incident) for one in group for incident in one.during)
+        counts.append((right / len(group), sum(len(one.told) for one in group) / len(group)))
 
     def ratio(sample: Sequence[tuple[float, float]]) -> float:
         total = sum(of for _, of in sample)
@@ -117,19 +182,22 @@ def precision(verdicts: Sequence[Verdict]) -> Figure:
 
     low, high = interval(counts, ratio)
     value = ratio(counts) if counts else math.nan
-    return Figure(None if math.isnan(value) else value, low, high, len(counts), len(verdicts))
+    found = Figure(None if math.isnan(value) else value, low, high, len(counts), len(verdicts))
+    return _with_limits(found, sum(of > 0.0 for _, of in counts))
 
 
 def interval(
     values: Sequence[Any], statistic: Callable[[Sequence[Any]], float]
 ) -> tuple[float | None, float | None]:
-    """The 95 % bootstrap interval, the same every time; none for fewer than two values."""
+    """The 95 % bootstrap interval, the same every time; none for fewer than two values, or if all agree."""
     if len(values) < 2:
         return None, None
     choose = random.Random(20261127)
     drawn = (statistic(choose.choices(values, k=len(values))) for _ in range(SAMPLES))
     sampled = sorted(one for one in drawn if not math.isnan(one))
-    return (percentile(sampled, 0.025), percentile(sampled, 0.975)) if sampled else (None, None)
+    if not sampled or sampled[0] == sampled[-1]:
+        return None, None
+    return percentile(sampled, TAIL), percentile(sampled, 1.0 - TAIL)
 
 
 def percentile(ordered: Sequence[float], part: float) -> float | None:
@@ -151,8 +219,8 @@ def _mechanisms(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
 def _false_alarms(benign: Sequence[Verdict]) -> dict[str, float | None]:
     """What benign runs gave; `upper_a_day` is the 95 % limit that this little time leaves (Poisson)."""
     watched_s = sum(one.span_s[1] - one.span_s[0] for one in benign)
-    loud = sum(said.loud for one in benign for said in one.during)
-    every = sum(len(one.during) for one in benign)
+    loud = sum(said.loud for one in benign for said in one.told)
+    every = sum(len(one.told) for one in benign)
     days = watched_s / DAY_S
     return {
         "host_hours": round(watched_s / 3600, 3),
@@ -169,5 +237,5 @@ def poisson_upper(count: int) -> float:
     for _ in range(60):
         middle = (low + high) / 2
         below = sum(math.exp(-middle + k * math.log(middle) - math.lgamma(k + 1)) for k in range(count + 1))
-        low, high = (middle, high) if below > 0.025 else (low, middle)
+        low, high = (middle, high) if below > TAIL else (low, middle)
     return high

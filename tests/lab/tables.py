@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.lab.comparison import compare
-from tests.lab.score import by_class, figures
+from tests.lab.score import Coverage, by_class, figures
 from tests.lab.verdict import Verdict
 
 COLUMNS = {
@@ -19,16 +19,19 @@ COLUMNS = {
     "exactly_one": "one",
     "quiet": "quiet",
 }
+UNKNOWN = Coverage()
+NAMED_MOST = 20  # of what was left out for one reason, where it is read as text
 
 
-def text(verdicts: Sequence[Verdict]) -> str:
-    """Figures, a table by class, and each run that was not all right."""
-    verdicts, accompanied = apart(verdicts)
+def text(every: Sequence[Verdict], covered: Coverage = UNKNOWN) -> str:
+    """Figures and what is not in them, a table by class, and each run that was not all right."""
+    verdicts, accompanied = apart(every)
     found = figures(verdicts)
     lines = [f"{label:<12}{interval_text(found[name])}" for name, label in COLUMNS.items()]
     lines += [
         "",
-        *_notes(found),
+        *_lines(notes(found)),
+        *_lines(coverage_notes(covered.document(verdicts, every), NAMED_MOST)),
         "",
         *_classes(verdicts),
         "",
@@ -62,7 +65,7 @@ def beside(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def watcher_notes(found: dict[str, Any]) -> list[str]:
-    """Which versions the others are and what they cost, who was left out, and why."""
+    """Which versions the others are and what they cost, who was left out and why, and what was not kept."""
     costs = []
     for name, figure in found["watchers"].items():
         cost, versions = figure["median_cost"], ", ".join(figure["versions"])
@@ -70,11 +73,17 @@ def watcher_notes(found: dict[str, Any]) -> list[str]:
             used = f"{cost['cpu_s']:.1f} s of processor, {cost['pss_bytes'] / 2**20:.0f} MiB"
             versions += f"; median of a run, warm-up included: {used}"
         costs += [f"{name}: {versions}"] if versions else []
-    return costs + [
+    left_out = [
         f"{name} left out of {count} runs: {reason}"
         for name, reasons in found["left_out"].items()
         for reason, count in reasons.items()
     ]
+    dropped = [
+        f"{name}: {count} alerts were not kept in {run}"
+        for name, runs in found["dropped"].items()
+        for run, count in runs.items()
+    ]
+    return [*costs, *left_out, *dropped]
 
 
 WATCHER_HEAD = (
@@ -110,7 +119,7 @@ def _watcher(name: str, figure: dict[str, Any]) -> list[tuple[str, ...]]:
 def fine(verdict: Verdict) -> bool:
     """Whether nothing more could be asked for."""
     if verdict.benign:
-        return not verdict.during
+        return not verdict.told
     return verdict.exactly_one and verdict.right is not None and verdict.blames(verdict.right, 1)
 
 
@@ -143,8 +152,24 @@ def notes(found: dict[str, Any]) -> list[tuple[str, str]]:
     pairs.append(
         ("advice", f"{advice['checked']} checked, {advice['violations']} with what no evidence holds")
     )
-    same = f"{replay['same_twice']} the same twice, {replay['same_as_live']} as live"
-    return [*pairs, ("replay", f"{same}, of {replay['runs']}")]
+    twice = "not tried twice" if replay["same_twice"] is None else f"{replay['same_twice']} the same twice"
+    return [*pairs, ("replay", f"{twice}, {replay['same_as_live']} as live, of {replay['runs']}")]
+
+
+def coverage_notes(found: dict[str, Any], most: int | None = None) -> list[tuple[str, str]]:
+    """What the figures are not of (`Coverage.document`), as pairs of what and how much."""
+    scored = f"{found['scored']} of {found['scenarios']} scored"
+    pairs = [] if found["scenarios"] is None else [("scenarios", scored)]
+    for reason, names in found["left_out"].items():
+        more = f" and {len(names) - most} more" if most is not None and len(names) > most else ""
+        pairs.append(("left out", f"{len(names)}, {reason}: {', '.join(names[:most])}{more}"))
+    for run, lost in found["lossy"].items():
+        pairs.append(("lost", f"{run}: {', '.join(f'{name} {n:g}' for name, n in lost.items())}"))
+    pairs += [("damaged", f"{run}: {'; '.join(said)}") for run, said in found["damaged"].items()]
+    if found["asked"] is not None:
+        silent = f"{found['unanswered']} of them nobody answered, as if nothing were wrong"
+        pairs.append(("questions", f"{found['asked']} asked, {silent}"))
+    return pairs
 
 
 def cell(figure: dict[str, Any]) -> str:
@@ -152,8 +177,8 @@ def cell(figure: dict[str, Any]) -> str:
     return "-" if figure["value"] is None else f"{figure['value']:.2f}"
 
 
-def _notes(found: dict[str, Any]) -> list[str]:
-    return [f"{name:<12}{value}" for name, value in notes(found)]
+def _lines(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    return [f"{name:<12}{value}" for name, value in pairs]
 
 
 def _s(value: float | None) -> str:
@@ -170,6 +195,7 @@ def _classes(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def _wrong(verdict: Verdict) -> str:
-    said = [f"{one.fault_class} {one.severity} {', '.join(one.culprits[:2])}" for one in verdict.during]
+    told = verdict.told if verdict.benign else verdict.during
+    said = [f"{one.fault_class} {one.severity} {', '.join(one.culprits[:2])}" for one in told]
     wanted = "nothing" if verdict.benign else f"{'/'.join(verdict.right_culprits)}"
     return f"{verdict.id}: wanted {wanted}, got {'; '.join(said) or 'nothing'}"

@@ -20,7 +20,7 @@ from daemon.store.segments import SegmentReader, segment_paths
 from daemon.tiers.top import TopTier, Write
 from models.taxonomy import Severity
 from tests.lab.age import aged
-from tests.lab.answers import Alert
+from tests.lab.answers import JOURNAL, Alert, without_repeats
 from tests.lab.moments import Moments
 from tests.lab.scenario import BENIGN, Run, Scenario, names
 
@@ -31,6 +31,7 @@ LONG_S = 3600.0  # of age, from which a recording is replayed but once
 AMBIENT_CORES = 1.0
 LOAD = {"cpu-saturation", "io-saturation"}
 OWN = "unit:lab-guest.service"  # runs what the lab asks for in a virtual machine, where every step is slow
+STAGE = "stage:"  # whom hauswart blames where it complains about itself
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,18 @@ class Said:
     loudest: str = ""  # severity that it ever had, where that is known
     worse_s: tuple[float, ...] = ()  # when it got worse since, where that is known
     named: tuple[tuple[float, str], ...] = ()  # what it was called, since when, where that is known
+    before_s: float | None = None  # when it opened, if that was before the injection and it got worse since
+    merged: bool = False  # it became part of another one
 
     @property
     def loud(self) -> bool:
         """At any time worse than a warning: somebody is woken up."""
         return Severity(self.loudest or self.severity).rank > Severity.WARNING.rank
+
+    @property
+    def about_itself(self) -> bool:
+        """Whether hauswart complains about itself: a stage was silent, dropped something or died."""
+        return bool(self.culprits) and self.culprits[0].startswith(STAGE)
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,7 @@ class Peer:
     alerts: list[Alert]
     cpu_s: float | None = None
     pss_bytes: float | None = None
+    dropped: int = 0  # more alerts that were not kept
 
 
 @dataclass(frozen=True)
@@ -81,15 +90,16 @@ class Verdict:
     during: list[Said] = field(default_factory=list)
     ambient: list[Said] = field(default_factory=list)  # true of the machine, but not of this run; not scored
     merged: int = 0  # more that were opened meanwhile, and became part of another one
+    absorbed: list[Said] = field(default_factory=list)  # those of them that are not ambient
     live: list[Said] = field(default_factory=list)
-    later: list[Said] = field(default_factory=list)  # after the window, while the run lingered; not scored
+    later: list[Said] = field(default_factory=list)  # after the window, while it lingered, merged or not
     lingered_s: float = 0.0  # until when it did, as `Said.opened_s`; 0 if not
     ambient_cores: float = 0.0
     peers: dict[str, Peer] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)  # peers that were asked for, and why they are not
     advice_checked: int = 0
     advice_violations: list[str] = field(default_factory=list)
-    same_twice: bool = True
+    same_twice: bool | None = True  # None if it was replayed but once
     damage: list[str] = field(default_factory=list)
     losses: dict[str, float] = field(default_factory=dict)
 
@@ -105,8 +115,13 @@ class Verdict:
 
     @property
     def right(self) -> Said | None:
-        """The first incident of a right class."""
-        return next((one for one in self.during if one.fault_class in self.right_classes), None)
+        """The first right incident."""
+        return next((one for one in self.during if self.is_right(one)), None)
+
+    @property
+    def told(self) -> list[Said]:
+        """All that somebody heard of in the window, also what became part of another incident."""
+        return [*self.during, *self.absorbed]
 
     @property
     def named_s(self) -> float | None:
@@ -122,8 +137,8 @@ class Verdict:
 
     @property
     def noticed(self) -> bool:
-        """Whether any incident has a right class or blames a right culprit first."""
-        return any(one.fault_class in self.right_classes or self.blames(one, 1) for one in self.during)
+        """Whether any incident is right or blames a right culprit first."""
+        return any(self.is_right(one) or self.blames(one, 1) for one in self.during)
 
     @property
     def exactly_one(self) -> bool:
@@ -137,8 +152,13 @@ class Verdict:
 
     @property
     def same_as_live(self) -> bool:
-        """Whether the daemon said the same beside the fault."""
-        return [_gist(one) for one in self.during] == [_gist(one) for one in self.live]
+        """Whether the daemon said the same beside the fault; of itself a replay says nothing."""
+        replayed = [one for one in self.during if not one.about_itself]
+        return [_gist(one) for one in replayed] == [_gist(one) for one in self.live]
+
+    def is_right(self, said: Said) -> bool:
+        """Whether an incident has a right class; a complaint about hauswart itself is never right."""
+        return said.fault_class in self.right_classes and not said.about_itself
 
     def blames(self, said: Said, places: int) -> bool:
         """Whether a right culprit is among the first of an incident."""
@@ -169,19 +189,22 @@ def judge(
 ) -> Verdict:
     """Replay a recording, twice, and compare it with the scenario's label and with what was said live.
 
-    With `age_s`, as of a host that had been quiet for so long before.
+    What the daemon said of itself only the recording knows: a replay has no stages that could be silent or
+    die. It counts as it was said live. With `age_s`, as of a host that had been quiet for so long before; if
+    that is long, but once.
     """
     run = json.loads((folder / "run.json").read_text())
     label = Run(scenario, run["seed"], run["number"], run["parameters"])
     moments = Moments(run["times"])
     began, end = moments.of("began"), moments.of("ended")
     first = _replay(folder, moments, models, "ended", age_s)
-    second = _replay(folder, moments, models, "ended", age_s) if age_s < LONG_S else first
+    second = _replay(folder, moments, models, "ended", age_s) if age_s < LONG_S else None
     live = [msgspec.convert(one["incident"], Incident) for one in run["live"]]
-    told = as_said(first.kept, moments.since_effect, first.replay)
-    within = [heard for one in told if (heard := heard_since(began, one)) is not None]
     lived = [one for one in as_said(live, moments.since_effect) if one.opened_s <= end]
+    told = _told(first, live, moments, end)
+    within = [heard for one in told if (heard := heard_since(began, one)) is not None]
     others = [one for one in within if of_others(one, run, label)]
+    scored = [one for one in within if one not in others]
     checked, wrong = _check_advice(folder, first.kept, run, live, write)
     return Verdict(
         id=str(folder.relative_to(folder.parents[2])),
@@ -194,30 +217,34 @@ def judge(
         right_severity=[one.value for one in scenario.document.severity],
         span_s=(began, end),
         watched_s=end - moments.of("up"),
-        before=[one for one in told if heard_since(began, one) is None],
-        during=[one for one in within if one not in others],
-        ambient=others,
-        merged=sum(began <= moments.since_effect(one.opened_at) for one in first.merged),
+        before=[one for one in told if not one.merged and heard_since(began, one) is None],
+        during=[one for one in scored if not one.merged],
+        ambient=[one for one in others if not one.merged],
+        merged=sum(one.merged and began <= one.opened_s for one in told),
+        absorbed=[one for one in scored if one.merged],
         live=[one for one in lived if one.opened_s >= began and not of_others(one, run, label)],
         advice_checked=checked,
         advice_violations=wrong,
-        same_twice=told == as_said(second.kept, moments.since_effect, second.replay),
+        same_twice=told == _told(second, live, moments, end) if second else None,
         damage=first.notes,
         losses=run["losses"],
         ambient_cores=run["ambient_cores"],
-        **_beyond(folder, run, label, models),
+        **_beyond(folder, run, label, models, live),
         **_beside(run),
     )
 
 
-def _beyond(folder: Path, run: dict[str, Any], label: Run, models: Models) -> dict[str, Any]:
+def _beyond(
+    folder: Path, run: dict[str, Any], label: Run, models: Models, live: list[Incident]
+) -> dict[str, Any]:
     """What was said after the window in a run that lingered."""
     if "lingered" not in run["times"]:
         return {}
     moments = Moments(run["times"])
-    told = as_said(_replay(folder, moments, models, "lingered").kept, moments.since_effect)
-    kept = [one for one in told if one.opened_s > moments.of("ended") and not of_others(one, run, label)]
-    return {"later": kept, "lingered_s": moments.of("lingered")}
+    ended, end = moments.of("ended"), moments.of("lingered")
+    told = _told(_replay(folder, moments, models, "lingered"), live, moments, end)
+    kept = [one for one in told if one.opened_s > ended and not of_others(one, run, label)]
+    return {"later": kept, "lingered_s": end}
 
 
 def _beside(run: dict[str, Any]) -> dict[str, Any]:
@@ -228,11 +255,14 @@ def _beside(run: dict[str, Any]) -> dict[str, Any]:
             left_out[name] = said["left_out"]
             continue
         alerts = [Alert(**one) for one in said["alerts"]]
+        if name == JOURNAL:  # older recordings hold each entry
+            alerts = without_repeats(alerts)
         alerts = [
             replace(one, at=_since(one.at, moments), cleared_at=_since(one.cleared_at, moments))
             for one in alerts
         ]
-        peers[name] = Peer(said["version"], alerts, said.get("cpu_s"), said.get("pss_bytes"))
+        cost = said.get("cpu_s"), said.get("pss_bytes")
+        peers[name] = Peer(said["version"], alerts, *cost, said.get("alerts_dropped", 0))
     return {"peers": peers, "left_out": left_out}
 
 
@@ -260,13 +290,30 @@ def _replay(folder: Path, moments: Moments, models: Models, end: str, age_s: flo
     return _Replayed(kept, merged, segments.notes, replay)
 
 
+def _told(replayed: _Replayed, live: list[Incident], moments: Moments, until_s: float) -> list[Said]:
+    """All that a replay said, and what the daemon said live of itself, in order, merged or not."""
+    every = [*replayed.kept, *replayed.merged]
+    told = as_said(every, moments.since_effect, replayed.replay, merged=True)
+    lived = as_said(live, moments.since_effect, merged=True)
+    told += [one for one in lived if one.about_itself and one.opened_s <= until_s]
+    return sorted(told, key=lambda one: one.opened_s)
+
+
 def as_said(
-    incidents: list[Incident], since: Callable[[float], float], replay: Replay | None = None
+    incidents: list[Incident],
+    since: Callable[[float], float],
+    replay: Replay | None = None,
+    *,
+    merged: bool = False,
 ) -> list[Said]:
-    """Incidents as far as they are scored, in order; `since` gives the seconds of a time in Unix seconds."""
+    """Incidents as far as they are scored, in order; `since` gives the seconds of a time in Unix seconds.
+
+    With `merged`, those too that became part of another one.
+    """
     heard, named = (replay.heard, replay.named) if replay else ({}, {})
     kept = sorted(
-        (one for one in incidents if one.state != "merged"), key=lambda one: (since(one.opened_at), one.id)
+        (one for one in incidents if merged or one.state != "merged"),
+        key=lambda one: (since(one.opened_at), one.id),
     )
     return [
         Said(
@@ -279,6 +326,7 @@ def as_said(
             heard[one.id][-1].severity.value if one.id in heard else "",
             tuple(round(since(each.at), 3) for each in heard.get(one.id, [])[1:]),
             tuple((round(since(at), 3), called.value) for at, called in named.get(one.id, [])),
+            merged=one.state == "merged",
         )
         for one in kept
     ]
@@ -289,8 +337,10 @@ def heard_since(began_s: float, said: Said) -> Said | None:
 
     One that was there before and gets worse is told anew: that counts like one that opens.
     """
-    at = next((at for at in (said.opened_s, *said.worse_s) if at >= began_s), None)
-    return None if at is None else replace(said, opened_s=at)
+    if said.opened_s >= began_s:
+        return said
+    at = next((at for at in said.worse_s if at >= began_s), None)
+    return None if at is None else replace(said, opened_s=at, before_s=said.opened_s)
 
 
 def of_others(said: Said, run: dict[str, Any], label: Run) -> bool:
@@ -298,11 +348,14 @@ def of_others(said: Said, run: dict[str, Any], label: Run) -> bool:
 
     A container's daemon sees no process outside, so who is blamed by name there is the run's own; but it sees
     every disk of the machine, those of runs beside it, too: a run's own loop devices stand in its scenario.
+    What is said of another run's disk is no hit, whatever its class is; one that is neither load nor right is
+    scored as wrong.
     """
-    if said.fault_class not in LOAD or said.fault_class in label.scenario.right_classes:
-        return False
+    right = said.fault_class in label.scenario.right_classes
     if run["system"] == "container" and _of_another_run(said, label):
-        return True
+        return right or said.fault_class in LOAD
+    if right or said.fault_class not in LOAD:
+        return False
     if said.culprits[:1] == [OWN]:
         return True
     named = [one for one in said.culprits[:1] if one != "host:"]
