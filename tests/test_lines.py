@@ -1001,6 +1001,21 @@ def test_what_is_said_of_a_failed_login_counts_for_its_address(host, said):
     assert attack.subjects[0] == Subject(SubjectKind.ADDRESS, "198.51.100.9")
 
 
+def test_ftp_user_called_like_a_host_accuses_none(host):
+    said = (
+        "pam_unix(vsftpd:auth): authentication failure; logname= uid=0 euid=0 tty=ftp ruser={0} rhost={1}{2}"
+    )
+    fields = {"identifier": "vsftpd", "unit": "vsftpd.service", "uid": 0}
+    name = "x rhost=192.0.2.50"
+    found = []
+    for pid in range(9):
+        found += host.hear(said.format(name, "198.51.100.9", f"  user={name}"), pid=pid + 1, **fields)
+    assert all("192.0.2.50" not in subject.name for one in found for subject in one.subjects)
+    for pid in range(9):
+        found += host.hear(said.format("bob", "198.51.100.9", ""), pid=pid + 50, **fields)
+    assert "198.51.100.9" in {subject.name for one in found for subject in one.subjects}
+
+
 @pytest.mark.parametrize(
     "command",
     [
