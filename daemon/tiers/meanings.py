@@ -21,7 +21,7 @@ from daemon.tiers.privileges import Privileges
 from daemon.tiers.reasons import Reasons, due_to
 from daemon.tiers.symptoms import LEAST, LEAST_S, STOPPED_S, Symptoms
 from daemon.tiers.view import own_unit, service
-from daemon.tiers.writers import CHILD, believed, own_file, privileged, role_of, unit_meant
+from daemon.tiers.writers import CHILD, believed, own_file, privileged, retells, role_of, unit_meant
 from models.known import Message, Reading, load, read
 from models.taxonomy import Category, FaultClass, SubjectKind
 
@@ -81,7 +81,7 @@ class Meanings:
         for message in known:
             if (message.privileged and not privileged(line)) or (fitting and not _tells_why(message)):
                 continue
-            reading = read(message, line.text)
+            reading = read(message, line.text, retold=retells(line))
             if reading is None or not _about_itself(message, reading, line):
                 continue
             if message.repeat in UNCHECKED:
