@@ -540,6 +540,14 @@ def test_refusals_are_a_fault_only_when_they_go_on_for_seconds(host):
     assert refused(host, 3) >= 0.6
 
 
+def test_server_that_strangers_reach_runs_no_build_that_would_excuse_it(host):
+    host.hear("BUILD FAILED", unit="web.service", identifier="nginx")
+    assert refused(host, 9) >= 0.6
+    other = Host()
+    other.hear("BUILD FAILED", unit="web.service", identifier="gradle")
+    assert refused(other, 9) < 0.5
+
+
 def test_refusals_far_apart_never_add_up(host):
     for _ in range(20):
         assert refused(host, 1) < 0.5

@@ -103,7 +103,7 @@ class Complaints:
         if watch.reading is not None and not alone and (fault in _SAID_ONCE or watch.reading.sure < SURE):
             fault = None
         subject = _subject(writer, line, alone=alone, own=fault in _OWN) if fault else None
-        if fault is None or subject is None or self._symptoms.building(line.unit, t):
+        if fault is None or subject is None or self._symptoms.building(line, t):
             return None
         label = f"{fault} {subject.name}"
         least = (*GRAVE, *PLAIN) if grave else PLAIN

@@ -130,7 +130,7 @@ class Meanings:
 
     def _goes_on(self, message: Message, label: str, line: Line, t: float) -> bool:
         """Whether one more line of a symptom makes it a fault."""
-        if self.symptoms.building(line.unit, t):
+        if self.symptoms.building(line, t):
             return False
         least = LEAST if message.often == 1 else ((message.often, LEAST_S),)
         return self.symptoms.persists(label, t, least=least)
@@ -195,7 +195,7 @@ class Meanings:
 
     def _of_a_build(self, message: Message, line: Line, t: float) -> bool:
         """Whether a test or a program under test says it: that is somebody's code, and no service."""
-        return message.category is Category.SERVICE and self.symptoms.building(line.unit, t)
+        return message.category is Category.SERVICE and self.symptoms.building(line, t)
 
     def _count(self, rule: str, label: str) -> int:
         """Lines of this condition since it began."""
@@ -248,7 +248,7 @@ class Meanings:
         if message.session:
             self._tell_session(message, reading, line)
         else:
-            self.symptoms.builds(line.unit, t)
+            self.symptoms.builds(line, t)
 
     def _tell_session(self, message: Message, reading: Reading, line: Line) -> None:
         attributes = {

@@ -79,7 +79,8 @@ class Writer:
         if self.role == KERNEL:
             return False
         if not message.writers:
-            return self.role != MANAGER
+            # Nobody builds in a server that repeats what strangers say: they could silence it.
+            return self.role != MANAGER and not (message.repeat == "builds" and _is_open(self.identifier))
         if self.nameless:
             return not message.privileged  # whose it is does not stand in it; the words must do
         names = message.writers
@@ -176,8 +177,11 @@ def believed(message: Message, line: Line) -> bool:
 
 def retells(line: Line) -> bool:
     """Whether a server wrote it that repeats what strangers give it: names, requests, parting words."""
-    names = line.identifier.partition("(")[0].split("/")
-    return not OPEN_TO_ALL.isdisjoint(names) or _WEB_ERROR.match(line.text) is not None
+    return _is_open(line.identifier) or _WEB_ERROR.match(line.text) is not None
+
+
+def _is_open(identifier: str) -> bool:
+    return not OPEN_TO_ALL.isdisjoint(identifier.partition("(")[0].split("/"))
 
 
 def own_file(line: Line) -> str:
