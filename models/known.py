@@ -2,7 +2,8 @@
 
 The catalogue is data (`known/*.toml`); this file loads it, finds the few entries whose words a line contains,
 and reads subjects and values out of the line. Who wrote a line, and whether that is to be believed, is the
-caller's to say: it gives the writer's names and gets only the entries that such a writer may utter.
+caller's to say: it gives the writer's names and gets only the entries that such a writer may utter. What
+strangers gave to a server, and it repeats, is no word of its own (`own_words`).
 """
 
 from __future__ import annotations
@@ -27,9 +28,24 @@ _ORDER = ("cgroup", "unit", "process", "device", "mount", "interface", "address"
 _BLANK = re.compile(r"(?<![\w%])%(?:\d\$)?(?:l{0,2}[dux]|s)\b|\bsimulated\b|^(?:not )?ok (?:\d|- )")
 _DENIED = re.compile(r"\b(?:no|without(?: an?)?)\s+$", re.IGNORECASE)
 _NEVER = re.compile(r"[\w-]\.invalid\b")  # a name that nobody can have (RFC 6761)
-# Common and combined log format, a virtual host before it perhaps: what follows is what a stranger asked for.
+# Common and combined log format, a virtual host before it perhaps, or haproxy's (option httplog): what
+# follows is what a stranger asked for.
 _ACCESS = re.compile(
     r"(?:[\w.:-]{1,128} )?[\da-fA-F.:]{2,45} \S{1,64} .{1,256}? \[\d\d/\w{3}/\d{4}:[\d:]{8} [+-]\d{4}\] \""
+    r"|[\da-fA-F.:]{2,45}:\d{1,5} \[\d\d/\w{3}/\d{4}:[\d:]{8}\.\d{3}\] "
+)
+# Servers quote paths, requests and names as they come, quotes in them included: what lies between the first
+# and the last quote is a stranger's, but for the one reason that nginx gives behind a path (ngx_log_errno).
+_REASON = re.compile(r'" failed (?P<own>\(\d{1,3}: [^()"]{1,64}\))')
+_RELAYED = "stderr: "  # of an application behind nginx, up to what nginx was doing
+_GIVEN = re.compile(
+    r"""(?x) (?<!\w)'(?:.*'(?!\w)|.*) | \buser=<.*> | <[^<>]*>
+    | (?<!\S)\S{1,255}(?=\ ?\[[\da-fA-F.:]{3,45}\])
+    | \#\d{1,5}\ \([^()]*\)
+    | (?:\b[Ii](?:nvalid|llegal)\ user\ |\b(?:ruser|rhost|set_id|sasl_username|PWD|COMMAND)=
+    |disconnect\ from\ |\bmaps\ to\ |identification\ |offer:\ |found:\ client\ |Change\ of\ username
+    |\bsaid:\ |\bCMD\ \(|\breferer:\x20
+    |\[client\ [^\]]{2,64}\]\ (?:AH(?!01071|01215)\d{5}|script\ |File\ does)) .*"""
 )
 _NAME_MAX = 200  # characters of a subject's name taken from a line
 
@@ -53,6 +69,7 @@ class Message(NamedTuple):
     repeat: str
     session: str
     persists: bool  # one is nothing, but one after the other for seconds is a fault
+    wary: bool  # it says itself where strangers' words stand
     often: int  # so many of them at least, where some are as usual as none
     about: str  # "host": whoever writes it speaks of the whole host
     least: Mapping[str, float]  # a number of the line that is smaller than this makes it no news
@@ -109,10 +126,19 @@ class Catalogue:
         return tuple(message for message in self.messages if message.slug in found) if found else ()
 
 
-def read(message: Message, text: str) -> Reading | None:
-    """What the line says if it is this message, else None."""
+def read(message: Message, text: str, *, retold: bool = False) -> Reading | None:
+    """What the line says if it is this message, else None.
+
+    With `retold` its writer repeats what strangers say: what any program may say must be its own words then.
+    """
     match = message.pattern.search(text)
-    if match is None or _hearsay(message, text, match.start()):
+    if match is None:
+        return None
+    own = text
+    if retold and not (message.writer or message.writers or message.wary):
+        own = own_words(text)
+        match = match if own == text or message.pattern.search(own) else None
+    if match is None or _hearsay(message, own, match.start()):
         return None
     parts: dict[str, str] = {}
     values = dict(message.values)
@@ -129,6 +155,22 @@ def read(message: Message, text: str) -> Reading | None:
     if (pid := parts.get("pid")) and len(pid) <= 10:
         values["pid"] = float(pid)
     return Reading(_subjects(parts), values, parts)
+
+
+def own_words(text: str) -> str:
+    """The text of a server with blanks for what strangers may have put into it; as long as before."""
+    start = text.find('"')
+    if start >= 0 and text.endswith(_RELAYED, 0, start):
+        start = text.find('" while ', start)
+    if start >= 0:
+        end = len(text) if text.count('"', start) % 2 else text.rindex('"') + 1
+        given = "_" * (end - start)
+        reasons = [match.span("own") for match in _REASON.finditer(text, start)]
+        if len(reasons) == 1:  # else somebody has given one, too
+            first, last = reasons[0]
+            given = given[: first - start] + text[first:last] + given[last - start :]
+        text = text[:start] + given + text[end:]
+    return _GIVEN.sub(lambda match: "_" * len(match[0]), text)
 
 
 def _hearsay(message: Message, text: str, start: int) -> bool:
@@ -223,6 +265,7 @@ def _message(entry: dict[str, Any], content: dict[str, Any]) -> Message:
         repeat=entry.get("repeat", ""),
         session=entry.get("session", ""),
         persists=entry.get("persists", False),
+        wary=entry.get("wary", False),
         often=int(entry.get("often", 1)),
         about=entry.get("about", ""),
         least={name: float(value) for name, value in entry.get("least", {}).items()},

@@ -197,6 +197,36 @@ def test_builds_speak_of_somebodys_code():
     assert host.hear(*["cannot reach the hub"] * 8)
 
 
+PYTEST = "=" * 29 + " test session starts " + "=" * 29
+
+
+@pytest.mark.parametrize("said", ["BUILD FAILED", "BUILD SUCCESS", "test session starts", PYTEST])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "Invalid user x {} from 198.51.100.9 port 4",
+        "input_userauth_request: invalid user x {} [preauth]",
+        '[error] 7#7: *1 open() "/srv/{}" failed (2: No such file or directory), client: 198.51.100.9',
+        "no such page: /{}",
+    ],
+)
+def test_stranger_who_names_a_build_silences_no_server(form, said):
+    host = Host()
+    host.hear(form.format(said))
+    assert host.hear(*["cannot reach the hub"] * 8)
+
+
+@pytest.mark.parametrize(
+    "said", ["BUILD FAILED in 3s", "[INFO] BUILD SUCCESS", PYTEST, "make: *** [all] Error 2"]
+)
+def test_build_silences_its_own_file_and_no_other(said):
+    fields = {"unit": "", "identifier": "", "trusted": False}
+    host = Host()
+    host.hear(said, source="file:/srv/ci.log", **fields)
+    assert not host.hear(*["cannot reach the hub"] * 8, source="file:/srv/ci.log", **fields)
+    assert host.hear(*["cannot reach the hub"] * 8, source="file:/srv/app.log", **fields)
+
+
 def answer(number):
     return f'192.0.2.7 - - [01/Feb/2026 10:00:00] "GET /{number} HTTP/1.0" {number} 217'
 

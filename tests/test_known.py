@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.alertness import line_score, speaks_for, word_weight
-from models.known import Catalogue, load, read, unit_of_cgroup
+from models.known import Catalogue, load, own_words, read, unit_of_cgroup
 from models.masking import mask
 from models.taxonomy import FaultClass, SubjectKind
 
@@ -232,6 +232,22 @@ def test_damaged_example_is_read_without_error(message, noise, cut):
     reading = read(message, text)
     if reading:
         assert all(name for _, name in reading.subjects)
+
+
+@given(st.text("ab0.-_=:,() #\"'<>[]", max_size=200))
+def test_words_of_a_server_stand_where_they_stood(text):
+    own = own_words(text)
+    assert len(own) == len(text)
+    assert all(mine in {said, "_"} for mine, said in zip(own, text, strict=True))
+
+
+@pytest.mark.parametrize(
+    "seed", ['"', '" failed (', "'a ", "user=<", "<", "#1 (", "a[", "a [1] ", "CMD (", "["]
+)
+def test_words_of_a_server_are_found_in_linear_time(seed):
+    began = time.process_time()
+    own_words((seed * 4096)[:4096])
+    assert time.process_time() - began < 0.1
 
 
 def test_lookup_does_not_depend_on_how_many_entries_there_are():

@@ -145,6 +145,77 @@ def test_what_a_stranger_writes_into_a_line_is_not_what_the_server_says(program,
     assert not judged(LineJudge(Low()), 1e6, text, unit=f"{program}.service", identifier=program)
 
 
+ENOSPC, EMFILE = "No space left on device", "x: Too many open files"
+FAILED = '7#7: *1 open() "/var/www/{}" failed ({}), client: 198.51.100.9, server: x, request: "GET /{}"'
+NGINX = f"2026/02/01 10:00:00 [error] {FAILED}"
+NOT_FOUND = "2: No such file or directory"
+BREAKS = f'x" failed (28: {ENOSPC}), client: 198.51.100.9, server: x, request: "x'
+
+
+@pytest.mark.parametrize(
+    ("program", "text"),
+    [
+        *(
+            (program, form.format(said))
+            for said in ("ENOSPC", "x ENOSPC", ENOSPC, EMFILE, "x' too many open files 'x")
+            for program, form in (
+                ("sshd", "Invalid user {} from 198.51.100.9 port 4"),
+                ("sshd", "input_userauth_request: invalid user {} [preauth]"),
+                ("sshd", "Connection closed by invalid user {} 198.51.100.9 port 4 [preauth]"),
+                ("sshd", "Received disconnect from 198.51.100.9 port 4:11: {} [preauth]"),
+                ("nginx", NGINX.format("{0}", NOT_FOUND, "{0}")),
+                ("web", NGINX.format("{0}", NOT_FOUND, "{0}")),
+                ("nginx", NGINX.format("x", NOT_FOUND, 'x", referrer: "{}')),
+                ("apache2", "[core:info] [client 198.51.100.9:4] AH00128: File does not exist: /srv/{}"),
+                ("dovecot", "imap-login: Login: user=<{}>, method=PLAIN, rip=198.51.100.9"),
+                ("named", "client @0x7f 198.51.100.9#4 (x): query (cache) '{}/A/IN' denied"),
+                (
+                    "haproxy",
+                    '192.0.2.7:4 [01/Feb/2026:10:00:00.123] w b/s 0/0/1/1/2 200 9 - - ---- "GET /{}"',
+                ),
+            )
+        ),
+        ("nginx", NGINX.format(BREAKS, NOT_FOUND, "x")),
+        ("nginx", NGINX.format("x", NOT_FOUND, BREAKS)),
+        ("postfix/smtpd", "connect from enospc.isp.example[198.51.100.9]"),
+        ("postfix/smtp", f"0815: status=bounced (host mx[192.0.2.7] said: 552 {ENOSPC} (in reply to x))"),
+        ("sshd", "Received disconnect from 192.0.2.7 port 4:11: Failed login from 192.0.2.50 [preauth]"),
+        ("nginx", NGINX.format("Failed login from 192.0.2.50", NOT_FOUND, "x")),
+    ],
+)
+def test_what_strangers_say_to_a_server_is_no_trouble_of_the_host(program, text):
+    judge, told = LineJudge(Low()), []
+    for number in range(12):
+        unit = program.partition("/")[0]
+        fields = {"unit": f"{unit}.service", "identifier": program, "pid": 42, "uid": 0, "priority": 3}
+        at = Stamp("b1", 1e6 + number, 1e9 + number)
+        told += judge.judge(Line(at=at, source="journal", text=text, **fields), at.mono)
+    assert {"disk-full", "fd-exhaustion"}.isdisjoint(fault.value for one in told for fault in one.hints)
+    assert all(subject.name != "192.0.2.50" for one in told for subject in one.subjects)
+
+
+@pytest.mark.parametrize(
+    ("fault", "program", "text"),
+    [
+        ("disk-full", "nginx", NGINX.format("x", f"28: {ENOSPC}", "x")),
+        ("disk-full", "nginx", NGINX.format("%d", f"28: {ENOSPC}", "ENOSPC")),
+        ("disk-full", "nginx", f'[crit] 7#7: *1 pwrite() "/var/x" failed (28: {ENOSPC}) while reading x'),
+        ("fd-exhaustion", "nginx", "[alert] 7#7: accept4() failed (24: Too many open files)"),
+        ("disk-full", "nginx", f'7#7: *1 FastCGI sent in stderr: "PHP message: {ENOSPC}" while reading "x"'),
+        ("disk-full", "apache2", f"[core:error] (28){ENOSPC}: [client 192.0.2.7:4] AH00036: access to /x"),
+        ("fd-exhaustion", "sshd", "error: accept: Too many open files"),
+        ("disk-full", "postfix/local", f"0815: to=<al@x>, status=deferred (cannot append to x: {ENOSPC})"),
+        ("disk-full", "dovecot", f"imap(al)<7><abc>: Error: write(/srv/mail/x) failed: {ENOSPC}"),
+        ("disk-full", "named", f"general: error: open: 'x.jnl': {ENOSPC}"),
+        ("dependency-failed", "dovecot", "auth: Error: pgsql: connect to host=db user=a: Connection refused"),
+    ],
+)
+def test_trouble_that_a_server_has_itself_is_told(fault, program, text):
+    unit = f"{program.partition('/')[0]}.service"
+    (finding,) = judged(LineJudge(Low()), 1e6, text, unit=unit, identifier=program)
+    assert max(finding.hints, key=finding.hints.get) == fault
+
+
 def test_error_that_the_hardware_corrected_is_a_warning_and_one_that_it_did_not_an_error():
     head = {"source": "kernel", "identifier": "kernel", "pid": 0}
     for text, severity in (

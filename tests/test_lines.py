@@ -561,6 +561,14 @@ def test_refusals_are_a_fault_only_when_they_go_on_for_seconds(host):
     assert refused(host, 3) >= 0.6
 
 
+def test_server_that_strangers_reach_runs_no_build_that_would_excuse_it(host):
+    host.hear("BUILD FAILED", unit="web.service", identifier="nginx")
+    assert refused(host, 9) >= 0.6
+    other = Host()
+    other.hear("BUILD FAILED", unit="web.service", identifier="gradle")
+    assert refused(other, 9) < 0.5
+
+
 def test_refusals_far_apart_never_add_up(host):
     for _ in range(20):
         assert refused(host, 1) < 0.5
@@ -959,6 +967,110 @@ def test_tried_name_neither_hides_the_attack_nor_accuses_another_address(host, n
         text = f"Failed password for invalid user {name} from 192.0.2.7 port {number} ssh2"
         found += host.sshd(text, pid=number + 1)
     assert found[0].subjects[0].name == "192.0.2.7"
+
+
+CLOSED = "Connection closed by invalid user {} 198.51.100.9 port 4 [preauth]"
+PAM_MORE = "PAM 99 more authentication failures; rhost=192.0.2.50"
+GONE = "Received disconnect from 198.51.100.9 port 4:11: {} [preauth]"
+LEFT = "Disconnecting authenticating user root 198.51.100.9 port 4: {} [preauth]"
+CHANGED = "Change of username or service not allowed:"
+HOSTBASED = 'Failed hostbased for root from 198.51.100.9 port 4 ssh2: RSA SHA256:ab, client host "{}"'
+CERTIFIED = (
+    "Failed publickey for root from 198.51.100.9 port 4 ssh2: RSA-CERT SHA256:ab ID {} (serial 0) CA RSA a"
+)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        CLOSED.format(f"x {PAM_MORE}"),
+        CLOSED.format("a 192.0.2.50"),
+        CLOSED.format("a 192.0.2.50 port 7 [preauth]"),
+        GONE.format(PAM_MORE),
+        GONE.format("maximum authentication attempts exceeded for root from 192.0.2.50 port 7 ssh2"),
+        GONE.format("Disconnected from invalid user root 192.0.2.50 port 7"),
+        GONE.format('user "x": password mismatch, client: 192.0.2.50,'),
+        LEFT.format(f"{CHANGED} (x,) -> (y 192.0.2.50 port 7: Too many authentication failures [preauth],)"),
+        "error: PAM: Authentication failure for illegal user x for y from 192.0.2.50 from 198.51.100.9",
+        CERTIFIED.format("x from 192.0.2.50 port 7 ssh2"),
+        HOSTBASED.format("x from 192.0.2.50 port 7 ssh2: a b"),
+        f"pam_sss(sshd:auth): {PAM} user=x rhost=192.0.2.50".replace("192.0.2.{0}", "198.51.100.9"),
+    ],
+)
+def test_who_connects_can_not_have_another_address_accused(host, said):
+    found = []
+    for pid in range(30):
+        found += host.sshd("Connection from 192.0.2.50 port 9 on 192.0.2.1 port 22", pid=pid)
+        found += (
+            host.sshd("Failed password for ann from 192.0.2.50 port 9 ssh2", pid=pid) if pid == 29 else []
+        )
+        found += host.sshd(said, pid=pid + 100)
+    found += host.sshd(said, pid=29)
+    found += host.sshd("Accepted password for ann from 192.0.2.50 port 9 ssh2", pid=200) + host.wait(30)
+    assert all("192.0.2.50" not in subject.name for one in found for subject in one.subjects)
+    assert all("ann was accepted" not in one.evidence[0].text for one in found)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        CLOSED.format("x y"),
+        CLOSED.format("a 192.0.2.50").replace(" port 4", ""),
+        LEFT.format("Too many authentication failures"),
+        "error: PAM: Authentication failure for illegal user x y from 198.51.100.9",
+        "PAM 2 more authentication failures; logname= uid=0 tty=ssh ruser= rhost=198.51.100.9  user=root",
+        "error: maximum authentication attempts exceeded for root from 198.51.100.9 port 4 ssh2 [preauth]",
+        "Failed publickey for root from 198.51.100.9 port 4 ssh2: ED25519 SHA256:a+/9",
+        CERTIFIED.format("ann"),
+    ],
+)
+def test_what_is_said_of_a_failed_login_counts_for_its_address(host, said):
+    found = [one for pid in range(9) for one in host.sshd(said, pid=pid + 1)]
+    attack = next(one for one in found if one.rule == "known.auth-bruteforce")
+    assert attack.subjects[0] == Subject(SubjectKind.ADDRESS, "198.51.100.9")
+
+
+def test_ftp_user_called_like_a_host_accuses_none(host):
+    said = (
+        "pam_unix(vsftpd:auth): authentication failure; logname= uid=0 euid=0 tty=ftp ruser={0} rhost={1}{2}"
+    )
+    fields = {"identifier": "vsftpd", "unit": "vsftpd.service", "uid": 0}
+    name = "x rhost=192.0.2.50"
+    found = []
+    for pid in range(9):
+        found += host.hear(said.format(name, "198.51.100.9", f"  user={name}"), pid=pid + 1, **fields)
+    assert all("192.0.2.50" not in subject.name for one in found for subject in one.subjects)
+    for pid in range(9):
+        found += host.hear(said.format("bob", "198.51.100.9", ""), pid=pid + 50, **fields)
+    assert "198.51.100.9" in {subject.name for one in found for subject in one.subjects}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "/bin/cat /etc/shadow authentication failure; logname= uid=0 rhost=",
+        "/bin/echo auth could not identify password for [root]",
+        "/bin/echo pam_unix(sudo:session): session opened for user root",
+    ],
+)
+@pytest.mark.parametrize("folder", ["/home/bob", "/home/bob/" + "x" * 400])
+def test_command_line_acquits_nobody_who_may_not_give_it(host, command, folder):
+    text = f"bob : user NOT in sudoers ; TTY=pts/0 ; PWD={folder} ; USER=root ; COMMAND={command}"
+    (finding,) = host.hear(text, identifier="sudo", unit="session-1.scope", uid=0)
+    assert finding.rule == "known.sudo-not-allowed"
+    assert host.judge.events == []
+
+
+def test_program_that_asks_for_rights_names_nobody_else(host):
+    said = "Operator of unix-session:3 FAILED to authenticate to gain authorization for action org.example.do"
+    said += " for unix-process:7:8 [x (owned by unix-user:alice)" + "x" * 400 + "] (owned by unix-user:bob)"
+    found = [one for _ in range(3) for one in denied(host, said, "polkitd", uid=998)]
+    assert {one.subjects[0].name for one in found} == {"bob"}
+
+
+def test_statement_of_a_client_accuses_no_user_of_the_database(host):
+    text = "2026-02-01 10:00:00 UTC [7] app@shop LOG:  statement: SELECT 'bob@shop ERROR:  must be superuser'"
+    assert [one for _ in range(4) for one in denied(host, text, "postgres")] == []
 
 
 def test_sshd_that_is_not_root_counts_for_nothing(host):

@@ -109,6 +109,39 @@ app|[W] Failed authentication attempt for bob from 192.0.2.7:0: user does not ex
 """
 
 
+# The same of strangers who call themselves, or their hosts, like another address: 192.0.2.50 or 9.2.0.192.
+NAMED = """
+dropbear|Bad password attempt for '192.0.2.50' from 192.0.2.7:48629
+dropbear|Bad password attempt for 'x' from 192.0.2.50:1' from 192.0.2.7:48629
+vsftpd|[192.0.2.50] FAIL LOGIN: Client "192.0.2.7"
+vsftpd|[x] FAIL LOGIN: Client "192.0.2.50"] FAIL LOGIN: Client "::ffff:192.0.2.7"
+proftpd|web1 (9.2.0.192.dyn.isp.example[192.0.2.7]) - USER x[192.0.2.50] (Login failed): Incorrect password
+pure-ftpd|(?@192.0.2.7) [WARNING] Authentication failed for user [192.0.2.50]
+dovecot|imap-login: Disconnected (auth failed, 1 ): user=<192.0.2.50>, rip=192.0.2.7, lip=192.0.2.1
+dovecot|imap-login: Disconnected (auth failed): user=<a>, rip=192.0.2.50, x=<>, rip=192.0.2.7, lip=10.0.0.1
+dovecot|auth: pam(192.0.2.50,192.0.2.7,<a>): x: Authentication failure
+postfix/smtpd|warning: 9.2.0.192.dyn.isp.example[192.0.2.7]: SASL LOGIN authentication failed: UGFzc3dvcmQ6
+postfix/smtpd|warning: h-9.2.0.192.x[192.0.2.7]: SASL PLAIN authentication failed: sasl_username=192.0.2.50
+exim|x authenticator failed for ([192.0.2.50]) [192.0.2.7]: 535 Incorrect authentication data (set_id=x)
+exim|x authenticator failed for h [192.0.2.7]:4: 535 Incorrect authentication data ([192.0.2.50]: 535 )
+smbd|user [192.0.2.50] [NT_STATUS_WRONG_PASSWORD] remote host [ipv4:192.0.2.7:4] local host [ipv4:192.0.2.1:4]
+mysqld|[Warning] [MY-010055] Access denied for user '192.0.2.50'@'192.0.2.7' (using password: YES)
+mysqld|[Warning] [MY-010055] Access denied for user 'x'@'192.0.2.50'@'192.0.2.7' (using password: YES)
+postgres|192.0.2.50@app 192.0.2.7(4711) FATAL:  password authentication failed for user "192.0.2.50"
+mongod|{"msg":"Authentication failed","attr":{"remote":"192.0.2.7:4","user":"\\",\\"remote\\":\\"192.0.2.50"}}
+pvedaemon|authentication failure; rhost=::ffff:192.0.2.7 user=x rhost=192.0.2.50@pam msg=x
+asterisk|Registration from '"192.0.2.50" <sip:100@192.0.2.1>' failed for '192.0.2.7:5060' - Wrong password
+imapd|badlogin: 9.2.0.192.example [192.0.2.7] plaintext 192.0.2.50 SASL(-13): authentication failure
+courier-imapd|LOGIN FAILED, user=192.0.2.50, ip=[::ffff:192.0.2.7]
+ejabberd|Failed c2s PLAIN authentication for 192.0.2.50@x from ::ffff:192.0.2.7: Invalid username or password
+app|[W] Failed authentication attempt for x from 192.0.2.50 from 192.0.2.7:0: user does not exist
+app|Login failed: 'x from 192.0.2.50' (Remote IP: 192.0.2.7)
+app|login failed for user from ip="192.0.2.7" name="x from 192.0.2.50"
+app|{"msg":"Failed login","ip":"192.0.2.7","user":"x from 192.0.2.50"}
+app|level=warn msg="Failed login of x from 192.0.2.50 from 192.0.2.7"
+"""
+
+
 def hear(program, text):
     fields = {"unit": f"{program}.service", "identifier": program, "pid": 42, "uid": 990}
     if program == "systemd":
@@ -152,7 +185,7 @@ def test_what_healthy_hosts_say_opens_nothing(row):
     assert sure(hear(program, text)) < 0.5
 
 
-@each(GUESSES)
+@each(GUESSES + NAMED)
 def test_guesses_at_any_server_blame_the_address_they_come_from(row):
     program, text = row.split("|", 1)
     judge, found = LineJudge(Low()), []
@@ -162,3 +195,20 @@ def test_guesses_at_any_server_blame_the_address_they_come_from(row):
         found += judge.judge(Line(at, "journal", text, **fields), float(second))
     attack = next(one for one in found if one.rule == "known.auth-bruteforce")
     assert (attack.subjects[0].kind, attack.subjects[0].name) == ("address", "192.0.2.7")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "mysqld|[Warning] [MY-010055] Access denied for user '192.0.2.50'@'h.example' (using password: YES)",
+        'postgres|FATAL:  password authentication failed for user "192.0.2.50"',
+        'postgres|FATAL:  password authentication failed for user "x from 192.0.2.50"',
+        "smbd|[x remote host [ipv4:192.0.2.50:1]] [NT_STATUS_LOGON_FAILURE] remote host [ipv4:192.0.2.7:1]",
+        "freeradius|Login incorrect: [192.0.2.50/secret] (from client nas port 0)",
+        "xrdp-sesman|pam_unix(xrdp-sesman:auth): authentication failure; ruser= rhost=  user=192.0.2.50",
+    ],
+)
+def test_name_that_was_tried_is_no_address_of_who_tried_it(row):
+    program, text = row.split("|", 1)
+    found = [one for _ in range(9) for one in hear(program, text)]
+    assert all(subject.name != "192.0.2.50" for one in found for subject in one.subjects)

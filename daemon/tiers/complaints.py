@@ -15,8 +15,9 @@ from daemon.tiers.conditions import Breach
 from daemon.tiers.oddities import subject_of
 from daemon.tiers.rates import Watch
 from daemon.tiers.symptoms import LABELS_MAX, Symptoms
-from daemon.tiers.writers import KERNEL, Writer, of_system, own_file
+from daemon.tiers.writers import KERNEL, OPEN_TO_ALL, Writer, of_system, own_file, retells
 from models.complaints import Complaint, complaint, status
+from models.known import own_words
 from models.reading import Reading, load, reading
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
@@ -52,26 +53,7 @@ _MISTAKE = re.compile(
 # So begins what a program logs; in a file that names no program it passes for the kernel's.
 _LOGGER = re.compile(r"\[(?:emerg|alert|crit|error|warn|notice|info|debug)\b", re.IGNORECASE)
 LEARNT = 0.45  # spoken for (grouping.SPEAKS)
-# Strangers make these complain all day; what they say is read by the catalogue alone.
-_OPEN_TO_ALL = frozenset(
-    {
-        *("sshd", "sshd-session", "sshd-auth", "smtpd", "smtp", "postscreen", "qmgr", "cleanup", "exim"),
-        *("exim4", "named", "sudo", "su", "cron", "crond", "CRON", "fail2ban", "fail2ban-server"),
-        *("kernel", "systemd", "systemd-logind", "nginx", "apache2", "httpd"),
-        *(
-            "postfix",
-            "dovecot",
-            "unbound",
-            "charon",
-            "pluto",
-            "asterisk",
-            "freeswitch",
-            "kamailio",
-            "opensips",
-        ),
-    }
-)
-# But these are never a stranger's trouble.
+# Strangers make some complain all day (`OPEN_TO_ALL`); but these are never a stranger's trouble.
 _OWN = frozenset(
     {
         *(FaultClass.DISK_FULL, FaultClass.MEMORY_EXHAUSTION, FaultClass.FD_EXHAUSTION),
@@ -121,7 +103,7 @@ class Complaints:
         if watch.reading is not None and not alone and (fault in _SAID_ONCE or watch.reading.sure < SURE):
             fault = None
         subject = _subject(writer, line, alone=alone, own=fault in _OWN) if fault else None
-        if fault is None or subject is None or self._symptoms.building(line.unit, t):
+        if fault is None or subject is None or self._symptoms.building(line, t):
             return None
         label = f"{fault} {subject.name}"
         least = (*GRAVE, *PLAIN) if grave else PLAIN
@@ -147,11 +129,12 @@ class Complaints:
 
 def _ask(watch: Watch, writer: Writer, line: Line) -> Complaint:
     """What a kind of line complains about: by the words that all share, else by what was learnt."""
-    said = complaint(line.text)
+    text = own_words(line.text) if retells(line) else line.text
+    said = complaint(text)
     watch.failing = 0.0 if status(line.text) else -1.0
     unknown = said.fault is None and not said.calm and watch.failing < 0.0
     if unknown and _may_complain(watch, line, said.priority):
-        read = reading(line.text, kernel=writer.role == KERNEL)
+        read = reading(text, kernel=writer.role == KERNEL)
         if read.fault is not None and read.sure >= EXPLAINS:
             watch.reading = read
             said = said._replace(fault=read.fault)
@@ -188,7 +171,7 @@ def _subject(writer: Writer, line: Line, *, alone: bool, own: bool) -> Subject |
     """Whose complaint it is; None of those that are not to be heard here."""
     if alone and writer.role == KERNEL:
         return subject_of(line)
-    if writer.role or (not _OPEN_TO_ALL.isdisjoint(line.identifier.split("/")) and not own):
+    if writer.role or (not OPEN_TO_ALL.isdisjoint(line.identifier.split("/")) and not own):
         return None
     if line.trusted and line.unit.endswith(".service") and of_system(line):
         return Subject(SubjectKind.UNIT, line.unit)

@@ -21,7 +21,7 @@ from daemon.tiers.privileges import Privileges
 from daemon.tiers.reasons import Reasons, due_to
 from daemon.tiers.symptoms import LEAST, LEAST_S, STOPPED_S, Symptoms
 from daemon.tiers.view import own_unit, service
-from daemon.tiers.writers import CHILD, Writers, believed, own_file, privileged, role_of, unit_meant
+from daemon.tiers.writers import CHILD, Writers, believed, own_file, privileged, retells, role_of, unit_meant
 from models.known import Message, Reading, load, read
 from models.taxonomy import Category, FaultClass, SubjectKind
 
@@ -81,7 +81,7 @@ class Meanings:
         for message in known:
             if (message.privileged and not privileged(line)) or (fitting and not _tells_why(message)):
                 continue
-            reading = read(message, line.text)
+            reading = read(message, line.text, retold=retells(line))
             if reading is None or not _about_itself(message, reading, line):
                 continue
             if message.repeat in UNCHECKED:
@@ -130,7 +130,7 @@ class Meanings:
 
     def _goes_on(self, message: Message, label: str, line: Line, t: float) -> bool:
         """Whether one more line of a symptom makes it a fault."""
-        if self.symptoms.building(line.unit, t):
+        if self.symptoms.building(line, t):
             return False
         least = LEAST if message.often == 1 else ((message.often, LEAST_S),)
         return self.symptoms.persists(label, t, least=least)
@@ -195,7 +195,7 @@ class Meanings:
 
     def _of_a_build(self, message: Message, line: Line, t: float) -> bool:
         """Whether a test or a program under test says it: that is somebody's code, and no service."""
-        return message.category is Category.SERVICE and self.symptoms.building(line.unit, t)
+        return message.category is Category.SERVICE and self.symptoms.building(line, t)
 
     def _count(self, rule: str, label: str) -> int:
         """Lines of this condition since it began."""
@@ -248,7 +248,7 @@ class Meanings:
         if message.session:
             self._tell_session(message, reading, line)
         else:
-            self.symptoms.builds(line.unit, t)
+            self.symptoms.builds(line, t)
 
     def _tell_session(self, message: Message, reading: Reading, line: Line) -> None:
         attributes = {

@@ -10,6 +10,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from daemon.messages import Line
+
 # So many of them for so many seconds, with no long pause: a client that backs off asks again within seconds.
 LEAST = ((5, 3.0), (3, 4.0))
 LEAST_S = 2.0  # of what counts only in great numbers
@@ -57,16 +59,17 @@ class Symptoms:
         if t - self._stopped.pop(unit, float("-inf")) <= STOPPED_S:
             self._restarted_t = t
 
-    def builds(self, unit: str, t: float) -> None:
+    def builds(self, line: Line, t: float) -> None:
         """A unit runs compilers and tests, whose failures are somebody's code's."""
-        self._builds[unit] = t
-        self._builds.move_to_end(unit)
+        runner = _runner(line)
+        self._builds[runner] = t
+        self._builds.move_to_end(runner)
         if len(self._builds) > LABELS_MAX:
             self._builds.popitem(last=False)
 
-    def building(self, unit: str, t: float) -> bool:
-        """Whether a unit has lately run compilers or tests."""
-        return t - self._builds.get(unit, float("-inf")) <= BUILDING_S
+    def building(self, line: Line, t: float) -> bool:
+        """Whether the unit of a line has lately run compilers or tests."""
+        return t - self._builds.get(_runner(line), float("-inf")) <= BUILDING_S
 
     def away(self, t: float) -> str:
         """The unit that was stopped last within the last minute and was not started again, or ""."""
@@ -87,3 +90,8 @@ class Symptoms:
         if t - self._restarted_t <= RESTARTING_S and lasted_s < RESTARTING_S:
             return False
         return any(row.number >= count and lasted_s >= least_s for count, least_s in least)
+
+
+def _runner(line: Line) -> str:
+    """Who may run compilers: a unit, or where none is known one program of a file or of the journal."""
+    return line.unit or f"{line.source} {line.identifier}"

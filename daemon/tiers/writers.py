@@ -6,6 +6,7 @@ manager's when pid 1 sent it. Holds a budget of work for each writer, in observa
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from daemon.messages import Line
@@ -19,6 +20,31 @@ WRITERS_MAX = 2048
 _BOTH = frozenset({"systemd", "init"})
 # They keep what others leave behind, each time in a unit of its own.
 _REPORTERS = frozenset({"systemd-coredump", "systemd-coredum", "abrt-server", "abrt-hook-ccpp", "apport"})
+
+# Strangers make these say and complain of much all day; what they repeat is not their own.
+OPEN_TO_ALL = frozenset(
+    {
+        *("sshd", "sshd-session", "sshd-auth", "smtpd", "smtp", "postscreen", "qmgr", "cleanup", "exim"),
+        *("exim4", "named", "sudo", "su", "cron", "crond", "CRON", "fail2ban", "fail2ban-server"),
+        *("kernel", "systemd", "systemd-logind", "nginx", "apache2", "httpd"),
+        *(
+            "postfix",
+            "dovecot",
+            "unbound",
+            "charon",
+            "pluto",
+            "asterisk",
+            "freeswitch",
+            "kamailio",
+            "opensips",
+        ),
+    }
+)
+# The error logs of nginx and Apache, in a file or under the name of a container.
+_WEB_ERROR = re.compile(
+    r"\d{4}/\d\d/\d\d [\d:]{8} \[\w{1,8}\] \d{1,10}#\d{1,10}: "
+    r"|\[\w{3} \w{3} [^\]]{1,32}\] \[[\w-]{0,32}:\w{1,8}\] "
+)
 
 
 @dataclass(slots=True)
@@ -53,7 +79,8 @@ class Writer:
         if self.role == KERNEL:
             return False
         if not message.writers:
-            return self.role != MANAGER
+            # Nobody builds in a server that repeats what strangers say: they could silence it.
+            return self.role != MANAGER and not (message.repeat == "builds" and _is_open(self.identifier))
         if self.nameless:
             return not message.privileged  # whose it is does not stand in it; the words must do
         names = message.writers
@@ -152,6 +179,15 @@ def believed(message: Message, line: Line) -> bool:
     if not line.trusted:
         return bool(message.writers or own_file(line))
     return of_system(line) or message.category is Category.SECURITY
+
+
+def retells(line: Line) -> bool:
+    """Whether a server wrote it that repeats what strangers give it: names, requests, parting words."""
+    return _is_open(line.identifier) or _WEB_ERROR.match(line.text) is not None
+
+
+def _is_open(identifier: str) -> bool:
+    return not OPEN_TO_ALL.isdisjoint(identifier.partition("(")[0].split("/"))
 
 
 def own_file(line: Line) -> str:
