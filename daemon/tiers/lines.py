@@ -16,7 +16,7 @@ from daemon.messages import Event, Finding, Line, Stamp
 from daemon.questions import Answer, Question
 from daemon.settings import Low
 from daemon.tiers import oddities, opinions
-from daemon.tiers.complaints import Complaints
+from daemon.tiers.complaints import Complaints, Meaning
 from daemon.tiers.conditions import Conditions
 from daemon.tiers.gates import Gate, Unread
 from daemon.tiers.last_words import LATE_S, LastWords, failure
@@ -28,7 +28,7 @@ from daemon.tiers.rates import MISSED, Watch
 from daemon.tiers.writers import MANAGER, Writer, Writers
 from models.alertness import word_weight
 from models.known import load
-from models.templates import Miner, Template
+from models.templates import Form, Miner, Template
 
 STATE_VERSION = 1
 STATE_TEMPLATES = 8192
@@ -36,7 +36,7 @@ HEARTBEATS_MAX = 256
 FALLBACK = "\0"  # a form that no line has: the fallback's template of each writer
 WORK_PER_SECOND = 1_000_000  # a unit of work is about a microsecond
 COMPLAINT_WORK = 100  # of reading a kind of line for what it complains about, see models.complaints
-KNOWN_MAX = 16  # meanings tried on the lines of one template
+KNOWN_MAX = 16  # meanings tried on the lines of one form
 THRIFTY_CHARS = 200  # at both ends of a line: what is known stands there
 ALL_UNITS = 2.0  # all units together may spend twice a single one's share
 RAISED = 0.1  # of a score: what a model adds less than is not told anew
@@ -54,7 +54,7 @@ class LineJudge:
         self._conditions = Conditions()
         self._meanings = Meanings(self._conditions, Places({} if values is None else values))
         self._complaints = Complaints(self._meanings.symptoms)
-        self._miner = Miner(settings.templates_max, on_merge=_share_meaning)
+        self._miner = Miner(settings.templates_max, on_merge=_share_opinion)
         self._writers = Writers()
         self._beats: dict[int, Template] = {}
         self._own_pids: frozenset[int] = frozenset()
@@ -113,18 +113,18 @@ class LineJudge:
         novel = watch is None
         if watch is None:
             watch = self._admit(template, line, t)
-        if self._miner.fresh:
-            self._learn_meaning(watch, writer, line.text, thrifty=thrifty)
-        if watch.known:
-            self._miner.work += 3 * len(watch.known)
-            known, findings = self._meanings.judge(watch.known, line, t)
+        form = self._miner.form
+        meaning: Meaning = form.state or self._learn_meaning(form, writer, line.text, thrifty=thrifty)
+        if meaning.known:
+            self._miner.work += 3 * len(meaning.known)
+            known, findings = self._meanings.judge(meaning.known, line, t)
             if known:
                 self._counts["known"] += 1
                 watch.arrive(t)
                 return findings
         findings = self._novel(template, watch, writer, line, t) if novel else []
-        if watch.complains and not thrifty:
-            findings += self._complain(watch, writer, line, t)
+        if meaning.complains and not thrifty:
+            findings += self._complain(watch, meaning, writer, line, t)
         if self._unread and not thrifty and self._unread.wants(template, writer.budget.payer, t):
             findings += self._conditions.hold(oddities.unread(template, line), line.at, t)
         burst = watch.arrive(t)
@@ -171,14 +171,12 @@ class LineJudge:
             return self._miner.add(line.text, writer.name), False
         found = self._miner.find(line.text, writer.name)
         if found is not None:
-            self._miner.fresh = False
             return found, False
         self._counts["fallback"] += 1
         fallback = self._miner.add(FALLBACK, writer.name)
         if fallback.state is None:
             fallback.state = Watch(t, 0.0, 7)
-        self._miner.fresh = True  # the catalogue still sees every line
-        fallback.state.known = ()
+        self._miner.form.state = None  # the catalogue still sees every line
         return fallback, True
 
     def _charge(self, writer: Writer, work: int) -> None:
@@ -190,15 +188,14 @@ class LineJudge:
         self._miner.work += 8
         return watch
 
-    def _learn_meaning(self, watch: Watch, writer: Writer, text: str, *, thrifty: bool) -> None:
+    def _learn_meaning(self, form: Form, writer: Writer, text: str, *, thrifty: bool) -> Meaning:
         if thrifty and len(text) > THRIFTY_CHARS:
             text = f"{text[:THRIFTY_CHARS]} {text[-THRIFTY_CHARS:]}"
         self._miner.work += 4 + len(text) // 32
-        found = self._catalogue.candidates(text)
-        if found:
-            allowed = [one for one in found if writer.may_say(one) and one not in watch.known]
-            more = allowed[: KNOWN_MAX if not thrifty else 4]
-            watch.known = self._catalogue.in_order((*watch.known, *more))
+        allowed = [one for one in self._catalogue.candidates(text) if writer.may_say(one)]
+        meaning = form.state = Meaning()
+        meaning.known = tuple(allowed[: KNOWN_MAX if not thrifty else 4])
+        return meaning
 
     def _begin_boot(self, boot: str, t: float) -> None:
         self._boot = boot
@@ -230,13 +227,15 @@ class LineJudge:
         self._wonder(template, watch, writer, line, t, told=breach.score)
         return self._conditions.hold(breach, line.at, t)
 
-    def _complain(self, watch: Watch, writer: Writer, line: Line, t: float) -> list[Finding]:
+    def _complain(
+        self, watch: Watch, meaning: Meaning, writer: Writer, line: Line, t: float
+    ) -> list[Finding]:
         """A trouble that the writer goes on complaining of."""
-        self._miner.work += COMPLAINT_WORK if watch.complaint is None else 2
-        breach = self._complaints.judge(watch, writer, line, t)
-        if watch.complaint and watch.complaint.fault:
-            sure = watch.reading.sure if watch.reading else 1.0
-            self._meanings.explain(watch.complaint.fault, sure, line, t)
+        self._miner.work += COMPLAINT_WORK if meaning.complaint is None else 2
+        breach = self._complaints.judge(watch, meaning, writer, line, t)
+        if meaning.complaint and meaning.complaint.fault:
+            sure = meaning.reading.sure if meaning.reading else 1.0
+            self._meanings.explain(meaning.complaint.fault, sure, line, t)
         return self._conditions.hold(self._meanings.accuse(breach, t), line.at, t) if breach else []
 
     def _rate(self, template: Template, watch: Watch, writer: Writer, line: Line, t: float) -> list[Finding]:
@@ -350,9 +349,8 @@ _Saved = tuple[str, list[str | None], int, str, tuple[float, float, float, float
 _State = tuple[int, float, list[_Saved]]
 
 
-def _share_meaning(heir: Template, other: Template) -> None:
-    """What lines of a merged template may mean, lines of its heir may mean."""
+def _share_opinion(heir: Template, other: Template) -> None:
+    """What the model said of lines of a merged template, it said of its heir's."""
     ours, theirs = heir.state, other.state
     if ours is not None and theirs is not None:
-        ours.known = (*ours.known, *(one for one in theirs.known if one not in ours.known))
         ours.opinion = ours.opinion or theirs.opinion
