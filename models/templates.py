@@ -124,7 +124,7 @@ def _is_value(word: str) -> bool:
 
 
 # Where the message itself stands in quotes (logfmt's msg="...", klog's E0201 10:00:00 7 file.go:7] "..."),
-# its words do not tell it from others: each text is a form of its own.
+# or behind the last word that counts, the words do not tell it from others: each text is a form of its own.
 _QUOTED = re.compile(r'\b(?:msg|message|err|error|reason)="|^[DEFIW]\d{4} [^\]"]{1,96}\] "')
 
 
@@ -137,6 +137,9 @@ class Miner:
         self.work = 0  # about microseconds of a 2020s core
         self.evicted = 0
         self.form = Form(Template(0, "", ()))  # of the line that was added or found last
+        self.cut = (
+            False  # whether that line goes on behind what is mined, and may end in other words each time
+        )
         self._max = templates_max
         self._on_merge = on_merge  # (heir, other), before the other's state is dropped
         self._masker = Masker()
@@ -158,7 +161,7 @@ class Miner:
 
     def find(self, text: str, origin: str = "") -> Template | None:
         """The template of a line that looks like one seen lately; costs a microsecond or two."""
-        text = _head(text)
+        text = self._head(text)
         self._clock += 1
         self.work += 1
         found = self._lines.find(f"{origin}\0{normalise(text)}")
@@ -166,7 +169,7 @@ class Miner:
 
     def add(self, text: str, origin: str = "") -> Template:
         """The template of a line, mined if need be."""
-        text = _head(text)
+        text = self._head(text)
         self._clock += 1
         self.work += 1
         normal = normalise(text)
@@ -188,6 +191,10 @@ class Miner:
             self._enter_varying(template)
         return template
 
+    def _head(self, text: str) -> str:
+        self.cut = len(text) > MAX_CHARS
+        return text[:MAX_CHARS].rpartition(" ")[0] or text[:MAX_CHARS] if self.cut else text
+
     def _touch(self, form: Form) -> Template:
         template = form.template
         if template.heir is not None:
@@ -207,7 +214,7 @@ class Miner:
         if found is None:
             found = Form(self._place(origin, words))
             self._forms.put(key, found)
-        elif "<str>" in words and _QUOTED.search(normal):
+        elif len(words) == MAX_WORDS or ("<str>" in words and _QUOTED.search(normal)):
             found = Form(found.template)
         return found
 
@@ -335,11 +342,6 @@ class Miner:
             for key, listed in self._index.items()
             if (alive := [other for other in listed if other.heir is None and not other.dead])
         }
-
-
-def _head(text: str) -> str:
-    """What is mined of a line."""
-    return text if len(text) <= MAX_CHARS else text[:MAX_CHARS].rpartition(" ")[0] or text[:MAX_CHARS]
 
 
 def _index_keys(origin: str, words: tuple[str, ...]) -> list[int]:

@@ -100,6 +100,24 @@ def test_grave_words_of_the_kernel_that_no_catalogue_knows_are_told_at_once(host
     assert max(told.hints, key=told.hints.__getitem__) is FaultClass.HARDWARE_ERROR
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Traceback (most recent call last): " + "File app.py in main, line of many; " * 20,
+        '{"level":"error","steps":[' + '"a","b",' * 24 + '"c"],"error":"',
+        "could not go on: " + "x" * 600 + " ",
+    ],
+)
+def test_line_that_begins_as_another_did_is_known_by_its_end(host, head):
+    full, other = head + "OSError: [Errno 28] No space left on device", head + "ValueError: none"
+    for _ in range(3):
+        assert "known.no-space" not in rules(host.hear(other))
+    assert "known.no-space" in rules(host.hear(full))
+    host.wait(300)
+    assert "known.no-space" not in rules(host.hear(other))
+    assert "known.no-space" in rules(host.hear(full))
+
+
 def test_a_failed_unit_is_told_with_its_last_words(host):
     host.learn()
     for n in range(5):

@@ -114,7 +114,9 @@ class LineJudge:
         if watch is None:
             watch = self._admit(template, line, t)
         form = self._miner.form
-        meaning: Meaning = form.state or self._learn_meaning(form, writer, line.text, thrifty=thrifty)
+        meaning: Meaning | None = form.state
+        if meaning is None or self._miner.cut:
+            meaning = self._learn_meaning(form, writer, line.text, thrifty=thrifty)
         if meaning.known:
             self._miner.work += 3 * len(meaning.known)
             known, findings = self._meanings.judge(meaning.known, line, t)
@@ -193,7 +195,8 @@ class LineJudge:
             text = f"{text[:THRIFTY_CHARS]} {text[-THRIFTY_CHARS:]}"
         self._miner.work += 4 + len(text) // 32
         allowed = [one for one in self._catalogue.candidates(text) if writer.may_say(one)]
-        meaning = form.state = Meaning()
+        meaning: Meaning = form.state or Meaning()
+        form.state = meaning
         meaning.known = tuple(allowed[: KNOWN_MAX if not thrifty else 4])
         return meaning
 
