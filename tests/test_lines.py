@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from daemon.messages import Line, Stamp, Subject
 from daemon.settings import Low
 from daemon.tiers.gates import KNOWN_PER_SECOND, WEAK_PER_SECOND
-from daemon.tiers.lines import NOVEL_PER_MINUTE, LineJudge
+from daemon.tiers.lines import KNOWN_MAX, KNOWN_THRIFTY, NOVEL_PER_MINUTE, LineJudge
+from models.known import load
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
 LEARN_S = 120.0
@@ -1129,6 +1130,37 @@ def test_budget_of_one_unit_falls_back_and_leaves_the_others_alone(host):
     host.t += 1.0
     host.hear(noise(rng), unit="loud.service", identifier="loud")
     assert judge.counters["fallback"] <= spent + 1
+
+
+def test_messages_in_quotes_are_not_tried_as_what_others_were(host):
+    bad = 'level=error msg="queue: No space left on device"'
+    assert "known.no-space" in rules(host.hear(bad))
+    others = [one.example.replace('"', "") for one in load().messages if not one.writer]
+    for number, text in enumerate(others):
+        host.t += number
+        host.hear(f'level=error msg="{text}"')
+    before = host.judge._miner.work
+    host.t += 300.0
+    assert "known.no-space" in rules(host.hear(bad))
+    assert host.judge._miner.work - before < 10 + 3 * KNOWN_MAX
+
+
+def test_line_seen_lately_costs_a_spent_writer_little_and_goes_on_counting():
+    host = Host(unit_cpu_share=0.0001)
+    many = " ".join(one.example for one in load().messages if not one.writer)
+    long, complaint = "x " * 300 + many, "cannot reach the hub"
+    host.hear(long)
+    host.t += 1.0
+    host.hear(complaint)
+    found, rng = [], random.Random(2)
+    for _ in range(8):
+        host.t += 3.0
+        host.hear(noise(rng, 30))  # that is all for this second
+        before = host.judge._miner.work
+        host.hear(long)
+        assert host.judge._miner.work - before < 30 + 3 * KNOWN_THRIFTY
+        found += host.hear(complaint)
+    assert "unit.complaint" in rules(found)
 
 
 def test_fallback_depends_on_observation_time_only():

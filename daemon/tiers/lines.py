@@ -36,7 +36,7 @@ HEARTBEATS_MAX = 256
 FALLBACK = "\0"  # a form that no line has: the fallback's template of each writer
 WORK_PER_SECOND = 1_000_000  # a unit of work is about a microsecond
 COMPLAINT_WORK = 100  # of reading a kind of line for what it complains about, see models.complaints
-KNOWN_MAX = 16  # meanings tried on the lines of one form
+KNOWN_MAX, KNOWN_THRIFTY = 16, 4  # meanings tried on the lines of one form
 THRIFTY_CHARS = 200  # at both ends of a line: what is known stands there
 ALL_UNITS = 2.0  # all units together may spend twice a single one's share
 RAISED = 0.1  # of a score: what a model adds less than is not told anew
@@ -125,7 +125,7 @@ class LineJudge:
                 watch.arrive(t)
                 return findings
         findings = self._novel(template, watch, writer, line, t) if novel else []
-        if meaning.complains and not thrifty:
+        if meaning.complains and not (thrifty and meaning.complaint is None):
             findings += self._complain(watch, meaning, writer, line, t)
         if self._unread and not thrifty and self._unread.wants(template, writer.budget.payer, t):
             findings += self._conditions.hold(oddities.unread(template, line), line.at, t)
@@ -163,7 +163,10 @@ class LineJudge:
     # --- templates --------------------------------------------------------------------------------------
 
     def _template(self, line: Line, writer: Writer, t: float) -> tuple[Template, bool]:
-        """The line's template, or the writer's fallback (True) once its share of this second is spent."""
+        """The line's template, or once its share of this second is spent (True) the writer's fallback.
+
+        Unless the line looks like one seen lately: then all that was found out about that one still counts.
+        """
         budget, second = writer.budget, int(t)
         if second != self._second:
             self._second, self._spent = second, 0
@@ -173,7 +176,7 @@ class LineJudge:
             return self._miner.add(line.text, writer.name), False
         found = self._miner.find(line.text, writer.name)
         if found is not None:
-            return found, False
+            return found, True
         self._counts["fallback"] += 1
         fallback = self._miner.add(FALLBACK, writer.name)
         if fallback.state is None:
@@ -197,7 +200,7 @@ class LineJudge:
         allowed = [one for one in self._catalogue.candidates(text) if writer.may_say(one)]
         meaning: Meaning = form.state or Meaning()
         form.state = meaning
-        meaning.known = tuple(allowed[: KNOWN_MAX if not thrifty else 4])
+        meaning.known = tuple(allowed[: KNOWN_THRIFTY if thrifty else KNOWN_MAX])
         return meaning
 
     def _begin_boot(self, boot: str, t: float) -> None:
