@@ -1115,6 +1115,17 @@ def test_flood_of_known_messages_is_capped(host):
     assert len(found) <= KNOWN_PER_SECOND
 
 
+def test_kernel_and_manager_are_heard_over_a_service_under_attack(host):
+    web = {"identifier": "nginx", "unit": "nginx.service", "uid": 0}
+    flood = (
+        'limiting requests, excess: 20.260 by zone "all", client: 198.51.{}.{}, server: , request: "GET /"'
+    )
+    found = [one for n in range(200) for one in host.hear(flood.format(n // 100, n % 100), **web)]
+    assert len([one for one in found if one.rule == "known.requests-limited"]) == KNOWN_PER_SECOND
+    assert rules(host.kernel(OOM, priority=3)) == ["known.oom-kill"]
+    assert "known.unit-exited" in rules(host.manager("app.service", EXITED))
+
+
 def test_budget_of_one_unit_falls_back_and_leaves_the_others_alone(host):
     rng = random.Random(2)
     judge = host.judge

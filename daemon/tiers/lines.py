@@ -306,7 +306,7 @@ class LineJudge:
         return findings
 
     def _pass(self, findings: list[Finding], t: float, template: Template) -> list[Finding]:
-        passed = [finding for finding in findings if self._gate.open(finding, t)]
+        passed = [finding for finding in findings if self._gate.open(finding, t, template.origin)]
         self._counts["capped"] += len(findings) - len(passed)
         return [msgspec.structs.replace(finding, template=template.key) for finding in passed]
 
