@@ -1126,6 +1126,13 @@ def test_kernel_and_manager_are_heard_over_a_service_under_attack(host):
     assert "known.unit-exited" in rules(host.manager("app.service", EXITED))
 
 
+def test_calm_messages_in_quotes_are_cheap(host):
+    rng = random.Random(2)
+    for _ in range(3000):
+        host.hear(f'level=info msg="{noise(rng)}"')
+    assert host.judge.counters["fallback"] == 0
+
+
 def test_budget_of_one_unit_falls_back_and_leaves_the_others_alone(host):
     rng = random.Random(2)
     judge = host.judge

@@ -27,6 +27,7 @@ from daemon.tiers.places import Places
 from daemon.tiers.rates import MISSED, Watch
 from daemon.tiers.writers import MANAGER, Writer, Writers
 from models.alertness import word_weight
+from models.complaints import UNSAID
 from models.known import load
 from models.templates import Form, Miner, Template
 
@@ -35,7 +36,8 @@ STATE_TEMPLATES = 8192
 HEARTBEATS_MAX = 256
 FALLBACK = "\0"  # a form that no line has: the fallback's template of each writer
 WORK_PER_SECOND = 1_000_000  # a unit of work is about a microsecond
-COMPLAINT_WORK = 100  # of reading a kind of line for what it complains about, see models.complaints
+# Of reading a kind of line for what it complains about, see models.complaints; of one whose level says no.
+COMPLAINT_WORK, LEVEL_WORK = 100, 15
 KNOWN_MAX, KNOWN_THRIFTY = 16, 4  # meanings tried on the lines of one form
 THRIFTY_CHARS = 200  # at both ends of a line: what is known stands there
 ALL_UNITS = 2.0  # all units together may spend twice a single one's share
@@ -237,8 +239,10 @@ class LineJudge:
         self, watch: Watch, meaning: Meaning, writer: Writer, line: Line, t: float
     ) -> list[Finding]:
         """A trouble that the writer goes on complaining of."""
-        self._miner.work += COMPLAINT_WORK if meaning.complaint is None else 2
+        asked = meaning.complaint is None
         breach = self._complaints.judge(watch, meaning, writer, line, t)
+        levelled = meaning.complaint is not None and meaning.complaint.priority > UNSAID
+        self._miner.work += (LEVEL_WORK if levelled else COMPLAINT_WORK) if asked else 2
         if meaning.complaint and meaning.complaint.fault:
             sure = meaning.reading.sure if meaning.reading else 1.0
             self._meanings.explain(meaning.complaint.fault, sure, line, t)
