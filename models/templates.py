@@ -68,21 +68,34 @@ class Template:
         return " ".join("<*>" if word is None else word for word in self.words)
 
 
-class _Generations(dict[Any, Template]):
+class Form:
+    """Lines of a template that say the same, values aside; `state` is the caller's, None if it is new.
+
+    Templates that varied in a word became one, but it may be just this word that tells what a line means.
+    """
+
+    __slots__ = ("state", "template")
+
+    def __init__(self, template: Template) -> None:
+        self.template = template
+        self.state: Any = None
+
+
+class _Generations(dict[Any, Form]):
     """A bounded cache of about least-recently-used order at the cost of one dict lookup."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self._size = size
-        self._old: dict[Any, Template] = {}
+        self._old: dict[Any, Form] = {}
 
-    def find(self, key: Any) -> Template | None:
+    def find(self, key: Any) -> Form | None:
         found = self.get(key)
         if found is None and (found := self._old.get(key)) is not None:
             self.put(key, found)
         return found
 
-    def put(self, key: Any, value: Template) -> None:
+    def put(self, key: Any, value: Form) -> None:
         if len(self) >= self._size:
             self._old = dict(self)
             super().clear()
@@ -111,7 +124,7 @@ def _is_value(word: str) -> bool:
 
 
 # Where the message itself stands in quotes (logfmt's msg="...", klog's E0201 10:00:00 7 file.go:7] "..."),
-# its form does not tell it from others.
+# or behind the last word that counts, the words do not tell it from others: each text is a form of its own.
 _QUOTED = re.compile(r'\b(?:msg|message|err|error|reason)="|^[DEFIW]\d{4} [^\]"]{1,96}\] "')
 
 
@@ -123,7 +136,10 @@ class Miner:
     ) -> None:
         self.work = 0  # about microseconds of a 2020s core
         self.evicted = 0
-        self.fresh = False  # whether the last `add` saw a form or a quoted message that it did not remember
+        self.form = Form(Template(0, "", ()))  # of the line that was added or found last
+        self.cut = (
+            False  # whether that line goes on behind what is mined, and may end in other words each time
+        )
         self._max = templates_max
         self._on_merge = on_merge  # (heir, other), before the other's state is dropped
         self._masker = Masker()
@@ -145,8 +161,7 @@ class Miner:
 
     def find(self, text: str, origin: str = "") -> Template | None:
         """The template of a line that looks like one seen lately; costs a microsecond or two."""
-        if len(text) > MAX_CHARS:
-            text = text[:MAX_CHARS].rpartition(" ")[0] or text[:MAX_CHARS]
+        text = self._head(text)
         self._clock += 1
         self.work += 1
         found = self._lines.find(f"{origin}\0{normalise(text)}")
@@ -154,11 +169,9 @@ class Miner:
 
     def add(self, text: str, origin: str = "") -> Template:
         """The template of a line, mined if need be."""
-        if len(text) > MAX_CHARS:
-            text = text[:MAX_CHARS].rpartition(" ")[0] or text[:MAX_CHARS]
+        text = self._head(text)
         self._clock += 1
         self.work += 1
-        self.fresh = False
         normal = normalise(text)
         key = f"{origin}\0{normal}"
         found = self._lines.find(key)
@@ -178,25 +191,31 @@ class Miner:
             self._enter_varying(template)
         return template
 
-    def _touch(self, found: Template) -> Template:
-        template = found.newest() if found.heir is not None else found
+    def _head(self, text: str) -> str:
+        self.cut = len(text) > MAX_CHARS
+        return text[:MAX_CHARS].rpartition(" ")[0] or text[:MAX_CHARS] if self.cut else text
+
+    def _touch(self, form: Form) -> Template:
+        template = form.template
+        if template.heir is not None:
+            template = form.template = template.newest()
         template.count += 1
         template.last = self._clock
+        self.form = form
         return template
 
-    def _mine(self, normal: str, origin: str) -> Template:
+    def _mine(self, normal: str, origin: str) -> Form:
         misses = self._masker.misses
         pieces = self._masker.pieces(normal)
         self.work += 3 + len(pieces) // 4 + 2 * (self._masker.misses - misses)
         words = split(pieces)
-        form = hash((origin, words))
-        found = self._forms.find(form)
+        key = hash((origin, words))
+        found = self._forms.find(key)
         if found is None:
-            self.fresh = True
-            found = self._place(origin, words)
-            self._forms.put(form, found)
-        elif "<str>" in words and _QUOTED.search(normal):
-            self.fresh = True
+            found = Form(self._place(origin, words))
+            self._forms.put(key, found)
+        elif len(words) == MAX_WORDS or ("<str>" in words and _QUOTED.search(normal)):
+            found = Form(found.template)
         return found
 
     def _place(self, origin: str, words: tuple[str, ...]) -> Template:

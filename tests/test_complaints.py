@@ -143,6 +143,37 @@ def test_complaints_in_other_words_about_the_same_add_up():
     assert Host().hear(*said, every_s=1.5)
 
 
+@pytest.mark.parametrize(
+    "frame",
+    ['level=warning msg="{}"', 'W0201 10:00:00.000000 7 main.go:7] "{}" pod="shop/app"'],
+)
+def test_message_in_quotes_is_read_whatever_was_said_in_them_before(frame):
+    calm, bad = frame.format("flag --old was renamed"), frame.format("cannot reach the hub")
+    host = Host()
+    assert not host.hear(*[calm] * 8)
+    assert host.hear(*[bad, calm] * 6, every_s=1.0)
+    host.t += 600.0
+    assert not host.hear(*[calm] * 8)
+
+
+def test_word_that_varies_may_be_the_complaint():
+    ready = [f"replica of ledger is {state}" for state in ("ready", "idle", "warm", "cold", "full")]
+    host = Host()
+    assert not host.hear(*ready * 2)
+    assert host.hear(*["replica of ledger is unavailable"] * 8)
+    host = Host()
+    host.hear("replica of ledger is unavailable", *ready)
+    host.t += 600.0
+    assert not host.hear(*ready * 2)
+
+
+def test_access_log_of_several_forms_counts_all_their_answers():
+    host = Host()
+    names = ("a.test", "b.test", "c.test", "d.test", "e.test", "f.test")
+    host.hear(*[f"{name} " + answer(200) for name in names] * 10)
+    assert host.hear(*[f"{name} " + answer(503) for name in names] * 6)
+
+
 def test_errors_are_believed_sooner():
     assert not Host().hear(*["cannot reach the hub"] * 3, every_s=1.1)
     assert Host().hear(*["[error] cannot reach the hub"] * 3, every_s=1.1)

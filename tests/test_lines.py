@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from daemon.messages import Line, Stamp, Subject
 from daemon.settings import Low
 from daemon.tiers.gates import KNOWN_PER_SECOND, WEAK_PER_SECOND
-from daemon.tiers.lines import NOVEL_PER_MINUTE, LineJudge
+from daemon.tiers.lines import KNOWN_MAX, KNOWN_THRIFTY, NOVEL_PER_MINUTE, LineJudge
 from daemon.tiers.symptoms import ENDING_S
+from models.known import load
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
 LEARN_S = 120.0
@@ -99,6 +100,24 @@ def test_grave_words_of_the_kernel_that_no_catalogue_knows_are_told_at_once(host
     assert [one for one in logged if one.rule == "unit.complaint"] == []
     (told,) = [one for one in Host().kernel(text, priority=3) if one.rule == "unit.complaint"]
     assert max(told.hints, key=told.hints.__getitem__) is FaultClass.HARDWARE_ERROR
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Traceback (most recent call last): " + "File app.py in main, line of many; " * 20,
+        '{"level":"error","steps":[' + '"a","b",' * 24 + '"c"],"error":"',
+        "could not go on: " + "x" * 600 + " ",
+    ],
+)
+def test_line_that_begins_as_another_did_is_known_by_its_end(host, head):
+    full, other = head + "OSError: [Errno 28] No space left on device", head + "ValueError: none"
+    for _ in range(3):
+        assert "known.no-space" not in rules(host.hear(other))
+    assert "known.no-space" in rules(host.hear(full))
+    host.wait(300)
+    assert "known.no-space" not in rules(host.hear(other))
+    assert "known.no-space" in rules(host.hear(full))
 
 
 def test_a_failed_unit_is_told_with_its_last_words(host):
@@ -1229,6 +1248,24 @@ def test_flood_of_known_messages_is_capped(host):
     assert len(found) <= KNOWN_PER_SECOND
 
 
+def test_kernel_and_manager_are_heard_over_a_service_under_attack(host):
+    web = {"identifier": "nginx", "unit": "nginx.service", "uid": 0}
+    flood = (
+        'limiting requests, excess: 20.260 by zone "all", client: 198.51.{}.{}, server: , request: "GET /"'
+    )
+    found = [one for n in range(200) for one in host.hear(flood.format(n // 100, n % 100), **web)]
+    assert len([one for one in found if one.rule == "known.requests-limited"]) == KNOWN_PER_SECOND
+    assert rules(host.kernel(OOM, priority=3)) == ["known.oom-kill"]
+    assert "known.unit-exited" in rules(host.manager("app.service", EXITED))
+
+
+def test_calm_messages_in_quotes_are_cheap(host):
+    rng = random.Random(2)
+    for _ in range(3000):
+        host.hear(f'level=info msg="{noise(rng)}"')
+    assert host.judge.counters["fallback"] == 0
+
+
 def test_budget_of_one_unit_falls_back_and_leaves_the_others_alone(host):
     rng = random.Random(2)
     judge = host.judge
@@ -1244,6 +1281,37 @@ def test_budget_of_one_unit_falls_back_and_leaves_the_others_alone(host):
     host.t += 1.0
     host.hear(noise(rng), unit="loud.service", identifier="loud")
     assert judge.counters["fallback"] <= spent + 1
+
+
+def test_messages_in_quotes_are_not_tried_as_what_others_were(host):
+    bad = 'level=error msg="queue: No space left on device"'
+    assert "known.no-space" in rules(host.hear(bad))
+    others = [one.example.replace('"', "") for one in load().messages if not one.writer]
+    for number, text in enumerate(others):
+        host.t += number
+        host.hear(f'level=error msg="{text}"')
+    before = host.judge._miner.work
+    host.t += 300.0
+    assert "known.no-space" in rules(host.hear(bad))
+    assert host.judge._miner.work - before < 10 + 3 * KNOWN_MAX
+
+
+def test_line_seen_lately_costs_a_spent_writer_little_and_goes_on_counting():
+    host = Host(unit_cpu_share=0.0001)
+    many = " ".join(one.example for one in load().messages if not one.writer)
+    long, complaint = "x " * 300 + many, "cannot reach the hub"
+    host.hear(long)
+    host.t += 1.0
+    host.hear(complaint)
+    found, rng = [], random.Random(2)
+    for _ in range(8):
+        host.t += 3.0
+        host.hear(noise(rng, 30))  # that is all for this second
+        before = host.judge._miner.work
+        host.hear(long)
+        assert host.judge._miner.work - before < 30 + 3 * KNOWN_THRIFTY
+        found += host.hear(complaint)
+    assert "unit.complaint" in rules(found)
 
 
 def test_fallback_depends_on_observation_time_only():

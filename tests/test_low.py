@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from daemon.codec import encode, upward_decoder
 from daemon.messages import Event, Finding, Line, Sample, Snapshot, Stamp, Subject, Tick
 from daemon.settings import Low
-from daemon.tiers.conditions import Breach, Conditions
+from daemon.tiers.conditions import CONDITIONS_MAX, Breach, Conditions
 from daemon.tiers.low import EVENTS_PER_SECOND, LowTier
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
@@ -240,6 +240,49 @@ def test_two_conditions_of_one_rule_and_subject_that_end_together_are_told_apart
         conditions.hold(breach, at, 1.0)
     ended = conditions.sweep(Stamp("b", 20.0, 1e9 + 19), 20.0)
     assert len({finding.id for finding in ended}) == 2
+
+
+def breach(rule, label, hint=0.7):
+    subjects = [Subject(SubjectKind.ADDRESS, label)]
+    return Breach(
+        rule, label, Severity.WARNING, 0.7, subjects, {FaultClass.CONNECTION_FLOOD: hint}, "text", {}
+    )
+
+
+def test_one_rule_that_names_strangers_leaves_room_for_all_others():
+    conditions, at = Conditions(), Stamp("b", 1.0, 1e9)
+    told = [conditions.hold(breach("x.flood", f"s{n}"), at, 1.0) for n in range(5000)]
+    assert sum(map(len, told)) == len(conditions) == CONDITIONS_MAX // 2
+    assert conditions.dropped == 5000 - CONDITIONS_MAX // 2
+    for rule in ("y.kill", "y.unit", "y.disk"):
+        assert all(conditions.hold(breach(rule, f"u{n}"), at, 2.0) for n in range(100))
+
+
+def test_full_of_conditions_the_longest_unheard_of_the_most_frequent_rule_ends_for_a_new_one():
+    conditions, at = Conditions(limit=64), Stamp("b", 1.0, 1e9)
+    for n in range(32):
+        conditions.hold(breach("x.flood", f"s{n}"), at, 1.0 + n)
+    conditions.hold(breach("x.flood", "s0"), at, 40.0)
+    for n in range(32):
+        conditions.hold(breach(f"x.many{n // 8}", f"m{n}"), at, 50.0)
+    begun, over = conditions.hold(breach("y.kill", "worker"), at, 60.0)
+    assert (begun.rule, begun.ended) == ("y.kill", False)
+    assert (over.rule, over.subjects[0].name, over.ended) == ("x.flood", "s1", True)
+    assert len(conditions) == 64
+
+
+def test_what_hints_at_nothing_gives_way_first_and_what_ends_makes_room_again():
+    conditions, at = Conditions(limit=64), Stamp("b", 1.0, 1e9)
+    for n in range(40):
+        conditions.hold(breach("x.odd", f"o{n}", hint=0.1), at, 1.0)
+    for n in range(32):
+        conditions.hold(breach(f"x.many{n // 8}", f"m{n}"), at, 2.0)
+    (_, over) = conditions.hold(breach("y.kill", "worker"), at, 3.0)
+    assert (over.rule, over.subjects[0].name) == ("x.odd", "o0")
+    assert conditions.hold(breach("x.many0", "late"), at, 3.0) == []
+    assert conditions.hold(breach("x.odd", "no oddity"), at, 3.0)  # the odd ones of its rule do not count
+    conditions.end("x.many0", "m0", at)
+    assert conditions.hold(breach("x.many0", "late"), at, 3.0)
 
 
 def test_the_tiers_do_without_openssl():

@@ -39,7 +39,9 @@ def recall(situation: Situation) -> None:
     if known is not None and known.meant is not None and any(one.ref == REVIEWED for one in known.evidence):
         # Which words were read of whom is gone: of all that it was about.
         read = frozenset(
-            ((who.kind.value, split_pid(who.name)[0]), fault) for who in known.culprits for fault in known.scores
+            ((who.kind.value, split_pid(who.name)[0]), fault)
+            for who in known.culprits
+            for fault in known.scores
         )
         situation.looked = Look(harmless=True, words=read | look(situation, harmless=True).words)
 

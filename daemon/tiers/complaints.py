@@ -16,8 +16,9 @@ from daemon.tiers.oddities import subject_of
 from daemon.tiers.rates import Watch
 from daemon.tiers.symptoms import LABELS_MAX, Symptoms
 from daemon.tiers.writers import KERNEL, OPEN_TO_ALL, Writer, of_system, own_file, retells
+from models.alertness import word_weight
 from models.complaints import Complaint, complaint, status
-from models.known import own_words
+from models.known import Message, own_words
 from models.reading import Reading, load, reading
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
@@ -37,6 +38,7 @@ _ANSWER = 3  # as grave as an error is an answer that the server failed
 _SCORE, _GRAVE_SCORE, _ALONE_SCORE = 0.6, 0.65, 0.55
 _WARNING = 4
 WORDS = 0.35  # of word_weight: a word such as "failed" or "cannot"
+WEIGHED_MAX = 512  # characters of a line
 EXPLAINS = 0.5  # of a reading: enough to say why a unit failed right after it
 SURE = 0.7  # of a reading: of programs that it did not learn from nine in ten are faults then
 ALONE_KERNEL, ALONE, ONCE = 0.8, 0.85, 0.8  # nineteen in twenty
@@ -82,6 +84,19 @@ class _Past(NamedTuple):
         return sum(hour - DAY_HOURS <= one < hour for one in self.hours)
 
 
+class Meaning:
+    """What lines of one form may mean: by the catalogue, and as a complaint."""
+
+    __slots__ = ("answers", "complains", "complaint", "known", "reading")
+
+    def __init__(self) -> None:
+        self.known: tuple[Message, ...] = ()
+        self.complaint: Complaint | None = None  # None until a line was read for it
+        self.complains = True  # or nobody has asked
+        self.reading: Reading | None = None  # what it is about where no words that all share say it
+        self.answers = False  # whether it stands in an access log
+
+
 class Complaints:
     """What each service complains of lately."""
 
@@ -92,15 +107,16 @@ class Complaints:
         self._past: OrderedDict[str, _Past] = OrderedDict()
         self._told: OrderedDict[str, float] = OrderedDict()  # when each was told of last
 
-    def judge(self, watch: Watch, writer: Writer, line: Line, t: float) -> Breach | None:
+    def judge(self, watch: Watch, meaning: Meaning, writer: Writer, line: Line, t: float) -> Breach | None:
         """One line of a kind; the breach if its writer goes on complaining by now."""
-        fault, priority, _ = watch.complaint or _ask(watch, writer, line)
-        if watch.failing >= 0.0:
+        fault, priority, _ = meaning.complaint or _ask(meaning, writer, line)
+        if meaning.answers:
             failed = watch.failing > 0.0 or " 5" in line.text
             fault, priority = _answered(watch, status(line.text)) if failed else None, _ANSWER
         grave = min(priority, line.priority) <= GRAVE_PRIORITY
-        alone = watch.reading is not None and grave and _speaks_alone(watch.reading, writer, line)
-        if watch.reading is not None and not alone and (fault in _SAID_ONCE or watch.reading.sure < SURE):
+        read = meaning.reading
+        alone = read is not None and grave and _speaks_alone(read, writer, line)
+        if read is not None and not alone and (fault in _SAID_ONCE or read.sure < SURE):
             fault = None
         subject = _subject(writer, line, alone=alone, own=fault in _OWN) if fault else None
         if fault is None or subject is None or self._symptoms.building(line, t):
@@ -115,7 +131,7 @@ class Complaints:
         self._told.move_to_end(label)
         if len(self._told) > LABELS_MAX:
             self._told.popitem(last=False)
-        hints = _hints(fault, learnt=watch.reading is not None, score=_score(lasts=lasts, grave=grave))
+        hints = _hints(fault, learnt=read is not None, score=_score(lasts=lasts, grave=grave))
         return _breach(label, hints, subject, line)
 
     def _is_chronic(self, label: str, t: float) -> bool:
@@ -127,26 +143,26 @@ class Complaints:
         return past.before(hour) >= CHRONIC_HOURS
 
 
-def _ask(watch: Watch, writer: Writer, line: Line) -> Complaint:
+def _ask(meaning: Meaning, writer: Writer, line: Line) -> Complaint:
     """What a kind of line complains about: by the words that all share, else by what was learnt."""
     text = own_words(line.text) if retells(line) else line.text
     said = complaint(text)
-    watch.failing = 0.0 if status(line.text) else -1.0
-    unknown = said.fault is None and not said.calm and watch.failing < 0.0
-    if unknown and _may_complain(watch, line, said.priority):
+    meaning.answers = bool(status(line.text))
+    unknown = said.fault is None and not said.calm and not meaning.answers
+    if unknown and _may_complain(line, said.priority):
         read = reading(text, kernel=writer.role == KERNEL)
         if read.fault is not None and read.sure >= EXPLAINS:
-            watch.reading = read
+            meaning.reading = read
             said = said._replace(fault=read.fault)
-    watch.complaint = said
-    watch.complains = said.fault is not None or watch.failing == 0.0
+    meaning.complaint = said
+    meaning.complains = said.fault is not None or meaning.answers
     return said
 
 
-def _may_complain(watch: Watch, line: Line, priority: int) -> bool:
+def _may_complain(line: Line, priority: int) -> bool:
     if _MISTAKE.match(line.text):
         return False
-    return min(line.priority, priority) <= _WARNING or watch.weight >= WORDS
+    return min(line.priority, priority) <= _WARNING or word_weight(line.text[:WEIGHED_MAX]) >= WORDS
 
 
 def _speaks_alone(read: Reading, writer: Writer, line: Line) -> bool:

@@ -6,6 +6,7 @@ something that lasts goes through it, so that the tier above always sees the sam
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -20,6 +21,7 @@ MISSES = 0.25  # unless they are more than a quarter of those above it
 GROWN = 2.0  # times the size that was told last
 SPEAKS = 0.3  # a line that hints at less is an oddity; nobody should be shown it as the reason
 CONDITIONS_MAX = 1024  # a host has a few at a time; hostile names must not grow this without end
+RULE_SHARE = 8  # of the latter half one rule has an eighth of all, so that what names strangers leaves room
 
 
 class Breach(NamedTuple):
@@ -75,10 +77,12 @@ class _Condition:
         "reported_t",
         "since_t",
         "since_wall",
+        "strong",
     )
 
     def __init__(self, breach: Breach, t: float, wall: float) -> None:
         self.breach = breach
+        self.strong = not _is_weak(breach)
         self.since_t = self.held_t = t
         self.since_wall = self.held_wall = wall
         self.readings = 0
@@ -97,6 +101,7 @@ class Conditions:
     def __init__(self, limit: int = CONDITIONS_MAX) -> None:
         self._limit = limit
         self._held: dict[tuple[str, str], _Condition] = {}
+        self._rules: Counter[str] = Counter()  # how many of them hinted at something, by rule
         self.dropped = 0  # conditions not tracked because of the limit
         self.bursts = Bursts()
 
@@ -124,13 +129,18 @@ class Conditions:
 
     def hold(self, breach: Breach, at: Stamp, t: float) -> list[Finding]:
         """The condition holds at `t`; the findings that are due now."""
-        key = (breach.rule, breach.label)
-        condition = self._held.get(key)
-        if condition is None:
-            if not self._room(breach):
-                self.dropped += 1
-                return []
-            condition = self._held[key] = _Condition(breach, t, at.wall)
+        condition = self._held.get((breach.rule, breach.label))
+        if condition is not None:
+            return self._hold(condition, breach, at, t)
+        if not self._room(breach):
+            self.dropped += 1
+            return []
+        over = self._give_way(at) if len(self._held) >= self._limit else []
+        condition = self._held[breach.rule, breach.label] = _Condition(breach, t, at.wall)
+        self._rules[breach.rule] += condition.strong
+        return self._hold(condition, breach, at, t) + over
+
+    def _hold(self, condition: _Condition, breach: Breach, at: Stamp, t: float) -> list[Finding]:
         condition.held_t, condition.held_wall = t, at.wall
         condition.readings += 1
         if condition.reported is None:
@@ -143,16 +153,29 @@ class Conditions:
     def _room(self, breach: Breach) -> bool:
         """Whether one more can be held; what hints at nothing has half of it, and gives way to what does.
 
-        Anybody can be new in many ways, and must not keep the kernel from being heard.
+        Anybody can be new in many ways, or come from many addresses, and must not keep the kernel from being
+        heard; so beyond that half one rule has its share.
         """
         if len(self._held) < self._limit // 2:
             return True
-        weak = [key for key, one in self._held.items() if _is_weak(one.breach)]
         if _is_weak(breach):
-            return len(weak) < self._limit // 2 and len(self._held) < self._limit
-        if len(self._held) >= self._limit and weak:
-            del self._held[weak[0]]
-        return len(self._held) < self._limit
+            weak = sum(_is_weak(one.breach) for one in self._held.values())
+            return weak < self._limit // 2 and len(self._held) < self._limit
+        return self._rules[breach.rule] < self._limit // RULE_SHARE
+
+    def _give_way(self, at: Stamp) -> list[Finding]:
+        """End one: what hints at nothing, else what was not heard of for longest where there is most."""
+        place = next((key for key, one in self._held.items() if _is_weak(one.breach)), None)
+        if place is None:
+            ((most, _),) = Counter(rule for rule, _ in self._held).most_common(1)
+            place = min((key for key in self._held if key[0] == most), key=lambda key: self._held[key].held_t)
+        return self.end(*place, at)
+
+    def _forget(self, rule: str, label: str) -> _Condition | None:
+        condition = self._held.pop((rule, label), None)
+        if condition is not None:
+            self._rules[rule] -= condition.strong
+        return condition
 
     def retell(self, breach: Breach, at: Stamp, t: float) -> list[Finding]:
         """Say once more, with what is known now, what was reported; that does not make it last longer."""
@@ -170,7 +193,7 @@ class Conditions:
         if condition.reported is None:
             condition.misses += 1
             if gone_s > GRACE_S or condition.misses > MISSES * condition.readings:
-                del self._held[rule, label]
+                self._forget(rule, label)
                 self._learn(condition, t)
             return []
         if gone_s < condition.breach.clear_s:
@@ -185,7 +208,7 @@ class Conditions:
 
     def end(self, rule: str, label: str, at: Stamp) -> list[Finding]:
         """The condition is over, whatever its `clear_s` says."""
-        condition = self._held.pop((rule, label), None)
+        condition = self._forget(rule, label)
         if condition is None or condition.reported is None:
             return []
         return [_finding(condition, condition.breach, at, ended=True)]

@@ -6,6 +6,7 @@ from collections import Counter
 
 from daemon.messages import Finding
 from daemon.tiers.oddities import READ_AT, UNREAD
+from daemon.tiers.writers import KERNEL, MANAGER
 from models.templates import Template
 
 WEAK_PER_SECOND, WEAK_PER_MINUTE, KNOWN_PER_SECOND = 10, 60, 50
@@ -39,16 +40,22 @@ class Gate:
 
     def __init__(self) -> None:
         self._second = self._minute = 0
-        self._weak_s = self._weak_m = self._known_s = 0
+        self._weak_s = self._weak_m = 0
+        self._known: Counter[str] = Counter()  # in this second, of the kernel, the manager, and all others
         self._refused = 0
         self._told_t = 0.0
 
-    def open(self, finding: Finding, t: float) -> bool:
-        """Whether this finding may pass; one that ends a condition always may."""
+    def open(self, finding: Finding, t: float, origin: str = "") -> bool:
+        """Whether this finding may pass; one that ends a condition always may.
+
+        What the kernel and the manager say (`origin`, of the template) has a bound of its own: a service
+        under attack must not keep it from being heard.
+        """
         if finding.ended:
             return True
         if int(t) != self._second:
-            self._second, self._weak_s, self._known_s = int(t), 0, 0
+            self._second, self._weak_s = int(t), 0
+            self._known.clear()
         if int(t) // 60 != self._minute:
             self._minute, self._weak_m = int(t) // 60, 0
         if finding.rule == UNREAD:
@@ -58,8 +65,9 @@ class Gate:
             self._weak_m += 1
             passed = self._weak_s <= WEAK_PER_SECOND and self._weak_m <= WEAK_PER_MINUTE
         else:
-            self._known_s += 1
-            passed = self._known_s <= KNOWN_PER_SECOND
+            who = origin if origin in {KERNEL, MANAGER} else ""
+            self._known[who] += 1
+            passed = self._known[who] <= KNOWN_PER_SECOND
         self._refused += not passed
         return passed
 

@@ -16,7 +16,7 @@ from daemon.messages import Event, Finding, Line, Stamp
 from daemon.questions import Answer, Question
 from daemon.settings import Low
 from daemon.tiers import oddities, opinions
-from daemon.tiers.complaints import Complaints
+from daemon.tiers.complaints import Complaints, Meaning
 from daemon.tiers.conditions import Conditions
 from daemon.tiers.gates import Gate, Unread
 from daemon.tiers.last_words import LATE_S, LastWords, failure
@@ -27,16 +27,18 @@ from daemon.tiers.places import Places
 from daemon.tiers.rates import MISSED, Watch
 from daemon.tiers.writers import MANAGER, Writer, Writers
 from models.alertness import word_weight
+from models.complaints import UNSAID
 from models.known import load
-from models.templates import Miner, Template
+from models.templates import Form, Miner, Template
 
 STATE_VERSION = 1
 STATE_TEMPLATES = 8192
 HEARTBEATS_MAX = 256
 FALLBACK = "\0"  # a form that no line has: the fallback's template of each writer
 WORK_PER_SECOND = 1_000_000  # a unit of work is about a microsecond
-COMPLAINT_WORK = 100  # of reading a kind of line for what it complains about, see models.complaints
-KNOWN_MAX = 16  # meanings tried on the lines of one template
+# Of reading a kind of line for what it complains about, see models.complaints; of one whose level says no.
+COMPLAINT_WORK, LEVEL_WORK = 100, 15
+KNOWN_MAX, KNOWN_THRIFTY = 16, 4  # meanings tried on the lines of one form
 THRIFTY_CHARS = 200  # at both ends of a line: what is known stands there
 ALL_UNITS = 2.0  # all units together may spend twice a single one's share
 RAISED = 0.1  # of a score: what a model adds less than is not told anew
@@ -56,7 +58,7 @@ class LineJudge:
         places = Places({} if values is None else values)
         self._meanings = Meanings(self._conditions, places, self._writers)
         self._complaints = Complaints(self._meanings.symptoms)
-        self._miner = Miner(settings.templates_max, on_merge=_share_meaning)
+        self._miner = Miner(settings.templates_max, on_merge=_share_opinion)
         self._beats: dict[int, Template] = {}
         self._own_pids: frozenset[int] = frozenset()
         self._boot = ""
@@ -114,18 +116,20 @@ class LineJudge:
         novel = watch is None
         if watch is None:
             watch = self._admit(template, line, t)
-        if self._miner.fresh:
-            self._learn_meaning(watch, writer, line.text, thrifty=thrifty)
-        if watch.known:
-            self._miner.work += 3 * len(watch.known)
-            known, findings = self._meanings.judge(watch.known, line, t)
+        form = self._miner.form
+        meaning: Meaning | None = form.state
+        if meaning is None or self._miner.cut:
+            meaning = self._learn_meaning(form, writer, line.text, thrifty=thrifty)
+        if meaning.known:
+            self._miner.work += 3 * len(meaning.known)
+            known, findings = self._meanings.judge(meaning.known, line, t)
             if known:
                 self._counts["known"] += 1
                 watch.arrive(t)
                 return findings
         findings = self._novel(template, watch, writer, line, t) if novel else []
-        if watch.complains and not thrifty:
-            findings += self._complain(watch, writer, line, t)
+        if meaning.complains and not (thrifty and meaning.complaint is None):
+            findings += self._complain(watch, meaning, writer, line, t)
         if self._unread and not thrifty and self._unread.wants(template, writer.budget.payer, t):
             findings += self._conditions.hold(oddities.unread(template, line), line.at, t)
         burst = watch.arrive(t)
@@ -162,7 +166,10 @@ class LineJudge:
     # --- templates --------------------------------------------------------------------------------------
 
     def _template(self, line: Line, writer: Writer, t: float) -> tuple[Template, bool]:
-        """The line's template, or the writer's fallback (True) once its share of this second is spent."""
+        """The line's template, or once its share of this second is spent (True) the writer's fallback.
+
+        Unless the line looks like one seen lately: then all that was found out about that one still counts.
+        """
         budget, second = writer.budget, int(t)
         if second != self._second:
             self._second, self._spent = second, 0
@@ -172,14 +179,12 @@ class LineJudge:
             return self._miner.add(line.text, writer.name), False
         found = self._miner.find(line.text, writer.name)
         if found is not None:
-            self._miner.fresh = False
-            return found, False
+            return found, True
         self._counts["fallback"] += 1
         fallback = self._miner.add(FALLBACK, writer.name)
         if fallback.state is None:
             fallback.state = Watch(t, 0.0, 7)
-        self._miner.fresh = True  # the catalogue still sees every line
-        fallback.state.known = ()
+        self._miner.form.state = None  # the catalogue still sees every line
         return fallback, True
 
     def _charge(self, writer: Writer, work: int) -> None:
@@ -191,15 +196,15 @@ class LineJudge:
         self._miner.work += 8
         return watch
 
-    def _learn_meaning(self, watch: Watch, writer: Writer, text: str, *, thrifty: bool) -> None:
+    def _learn_meaning(self, form: Form, writer: Writer, text: str, *, thrifty: bool) -> Meaning:
         if thrifty and len(text) > THRIFTY_CHARS:
             text = f"{text[:THRIFTY_CHARS]} {text[-THRIFTY_CHARS:]}"
         self._miner.work += 4 + len(text) // 32
-        found = self._catalogue.candidates(text)
-        if found:
-            allowed = [one for one in found if writer.may_say(one) and one not in watch.known]
-            more = allowed[: KNOWN_MAX if not thrifty else 4]
-            watch.known = self._catalogue.in_order((*watch.known, *more))
+        allowed = [one for one in self._catalogue.candidates(text) if writer.may_say(one)]
+        meaning: Meaning = form.state or Meaning()
+        form.state = meaning
+        meaning.known = tuple(allowed[: KNOWN_THRIFTY if thrifty else KNOWN_MAX])
+        return meaning
 
     def _begin_boot(self, boot: str, t: float) -> None:
         self._boot = boot
@@ -231,13 +236,17 @@ class LineJudge:
         self._wonder(template, watch, writer, line, t, told=breach.score)
         return self._conditions.hold(breach, line.at, t)
 
-    def _complain(self, watch: Watch, writer: Writer, line: Line, t: float) -> list[Finding]:
+    def _complain(
+        self, watch: Watch, meaning: Meaning, writer: Writer, line: Line, t: float
+    ) -> list[Finding]:
         """A trouble that the writer goes on complaining of."""
-        self._miner.work += COMPLAINT_WORK if watch.complaint is None else 2
-        breach = self._complaints.judge(watch, writer, line, t)
-        if watch.complaint and watch.complaint.fault:
-            sure = watch.reading.sure if watch.reading else 1.0
-            self._meanings.explain(watch.complaint.fault, sure, line, t)
+        asked = meaning.complaint is None
+        breach = self._complaints.judge(watch, meaning, writer, line, t)
+        levelled = meaning.complaint is not None and meaning.complaint.priority > UNSAID
+        self._miner.work += (LEVEL_WORK if levelled else COMPLAINT_WORK) if asked else 2
+        if meaning.complaint and meaning.complaint.fault:
+            sure = meaning.reading.sure if meaning.reading else 1.0
+            self._meanings.explain(meaning.complaint.fault, sure, line, t)
         return self._conditions.hold(self._meanings.accuse(breach, t), line.at, t) if breach else []
 
     def _rate(self, template: Template, watch: Watch, writer: Writer, line: Line, t: float) -> list[Finding]:
@@ -302,7 +311,7 @@ class LineJudge:
         return findings
 
     def _pass(self, findings: list[Finding], t: float, template: Template) -> list[Finding]:
-        passed = [finding for finding in findings if self._gate.open(finding, t)]
+        passed = [finding for finding in findings if self._gate.open(finding, t, template.origin)]
         self._counts["capped"] += len(findings) - len(passed)
         return [msgspec.structs.replace(finding, template=template.key) for finding in passed]
 
@@ -351,9 +360,8 @@ _Saved = tuple[str, list[str | None], int, str, tuple[float, float, float, float
 _State = tuple[int, float, list[_Saved]]
 
 
-def _share_meaning(heir: Template, other: Template) -> None:
-    """What lines of a merged template may mean, lines of its heir may mean."""
+def _share_opinion(heir: Template, other: Template) -> None:
+    """What the model said of lines of a merged template, it said of its heir's."""
     ours, theirs = heir.state, other.state
     if ours is not None and theirs is not None:
-        ours.known = (*ours.known, *(one for one in theirs.known if one not in ours.known))
         ours.opinion = ours.opinion or theirs.opinion

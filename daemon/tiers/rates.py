@@ -10,9 +10,6 @@ from math import sqrt
 from typing import Any
 
 from daemon.tiers.opinions import Opinion
-from models.complaints import Complaint
-from models.known import Message
-from models.reading import Reading
 
 WINDOW_S = 10.0
 SLOW = 1 / 60  # the usual rate is that of the last ten minutes
@@ -31,43 +28,15 @@ PERIOD_MAX_S = 900.0
 
 
 class Watch:
-    """What is known of one template: its meaning, its usual rate, its period."""
+    """What is known of one template: its usual rate, its period."""
 
     __slots__ = (
-        *(
-            "beating",
-            "complains",
-            "complaint",
-            "failing",
-            "first_t",
-            "gap_s",
-            "gaps",
-            "jitter_s",
-            "known",
-            "last_t",
-        ),
-        *(
-            "limit",
-            "mean",
-            "now",
-            "opinion",
-            "over",
-            "peak",
-            "priority",
-            "reading",
-            "silent",
-            "weight",
-            "window_end",
-        ),
-        "windows",
+        *("beating", "failing", "first_t", "gap_s", "gaps", "jitter_s", "last_t", "limit", "mean", "now"),
+        *("opinion", "over", "peak", "priority", "silent", "weight", "window_end", "windows"),
     )
 
     def __init__(self, t: float, weight: float, priority: int) -> None:
-        self.known: tuple[Message, ...] = ()
-        self.complaint: Complaint | None = None  # None until a line was read for it
-        self.complains = True  # or nobody has asked
-        self.reading: Reading | None = None  # what it is about where no words that all share say it
-        self.failing = -1.0  # of an access log: the share of the latest answers that are failures
+        self.failing = 0.0  # of an access log: the share of the latest answers that are failures
         self.opinion: Opinion | None = None
         self.weight = weight
         self.priority = priority
