@@ -100,6 +100,28 @@ def test_deliveries_of_an_earlier_process_count():
     assert Desk().reasons(State(incident(), acknowledged=False, deliveries=failed)) == []
 
 
+def test_incident_that_comes_back_after_its_end_was_told_is_told_anew():
+    desk = Desk(("hook", "alertmanager"), firing=("alertmanager",))
+    grave = incident(severity=Severity.CRITICAL)
+    assert desk.reasons(grave) == [("i1", "opened")]
+    assert desk.reasons(closed(revision=2), after=30) == [("i1", "closed")]
+    back = incident(revision=3, severity=Severity.WARNING)
+    assert desk.reasons(back, after=30) == [("i1", "opened")]
+    assert desk.reasons(incident(revision=4, severity=Severity.WARNING), after=30) == []
+    assert desk.reasons(incident(revision=5), after=30) == [("i1", "worse")]
+    assert desk.reasons(closed(revision=6), after=30) == [("i1", "closed")]
+    assert desk.reasons(closed(revision=6), after=30) == []
+
+
+def test_incident_that_came_back_is_told_anew_by_the_next_process():
+    told = [delivery(severity="critical"), msgspec.structs.replace(delivery(state="closed"), revision=2)]
+    back = State(incident(revision=3), acknowledged=False, deliveries=told)
+    assert Desk().reasons(back) == [("i1", "opened")]
+    told.append(msgspec.structs.replace(delivery(severity="warning"), revision=3))
+    assert Desk().reasons(back._replace(incident=incident(revision=4))) == [("i1", "worse")]
+    assert Desk().reasons(back._replace(incident=closed(revision=4))) == [("i1", "closed")]
+
+
 def test_channel_that_was_not_told_yet_is_told_alone():
     desk = Desk(("hook", "json-1a2b"))
     plan = desk.plan(State(incident(), acknowledged=False, deliveries=[delivery()]))
