@@ -422,6 +422,29 @@ def test_digest_that_failed_is_tried_again_though_there_is_newer_news_of_one_of_
     assert all(outcome.ok for _, outcome in office.outcomes)
 
 
+def test_digest_that_is_tried_again_says_nothing_old_of_what_there_is_newer_news_of(tmp_path):
+    seen = tmp_path / "seen"
+    channel = hook(tmp_path, f"cat >> {seen}; echo >> {seen}; test $(wc -l < {seen}) -gt 1")
+    office = Office()
+    stage = SimpleNamespace(
+        _channels={"hook": channel}, _post=office.post, _settings=Notify(), _host="h", _counts=Counter()
+    )
+    stage._digest = lambda *what: NotifyStage._digest(stage, *what)
+    notices = Desk().plan(incident("i1"), incident("i2"), incident("i3"), advised=("i1", "i2", "i3")).notices
+    NotifyStage._send_digest(stage, notices)
+    office.post.step(office.now())
+    office.post.add(hook_letter(channel, "i1"), office.now())  # while the digest is on its way
+    office.work()
+    office.post.add(hook_letter(channel, "i2"), office.now())  # while it waits for its next try
+    office.work(lambda one: len(one.outcomes) == 2)
+    office.ahead += 3600
+    office.work(lambda one: len(one.outcomes) == 3)
+    first, *_, last = map(json.loads, seen.read_text().splitlines())
+    assert [one["id"] for one in first["digest"]] == ["i1", "i2", "i3"]
+    assert [one["id"] for one in last["digest"]] == ["i3"]
+    assert [one.about for one, _ in office.outcomes] == [(("i1", 1),), (("i2", 1),), (("i3", 1),)]
+
+
 class Inbox(HTTPServer):
     """A real HTTP server on loopback that keeps what it is sent."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -186,25 +186,30 @@ class NotifyStage:
         self._counts[f"notices/{notice.reason}"] += 1
 
     def _send_digest(self, notices: Sequence[Notice]) -> None:
-        from daemon.notify.wording import compose_digest, worst  # noqa: PLC0415  # see _send
-
         for name, channel in self._channels.items():
             mine = [notice for notice in notices if name in notice.channels]
-            if not mine:
-                continue
-            message = compose_digest(mine, self._settings.language, self._host)
-            documents = [incident_document(notice.incident, None) for notice in mine]
-            one = letter(
-                channel,
-                [(notice.incident.id, notice.incident.revision) for notice in mine],
-                {"schema": 1, "digest": documents, "notice": {"reason": "digest", "title": message.title}},
-                title=message.title,
-                body=message.body,
-                severity=worst([notice.incident for notice in mine]),
-                facts={"reason": "digest", "incident": "", "state": "", "fault_class": "", "culprit": ""},
-            )
-            self._post.add(one, time.monotonic())
+            if mine:
+                self._post.add(self._digest(channel, mine), time.monotonic())
         self._counts["digests"] += 1
+
+    def _digest(self, channel: Channel, notices: Sequence[Notice]) -> Letter:
+        from daemon.notify.wording import compose_digest, worst  # noqa: PLC0415  # see _send
+
+        def without(newer: Collection[str]) -> Letter:
+            return self._digest(channel, [one for one in notices if one.incident.id not in newer])
+
+        message = compose_digest(notices, self._settings.language, self._host)
+        documents = [incident_document(notice.incident, None) for notice in notices]
+        one = letter(
+            channel,
+            [(notice.incident.id, notice.incident.revision) for notice in notices],
+            {"schema": 1, "digest": documents, "notice": {"reason": "digest", "title": message.title}},
+            title=message.title,
+            body=message.body,
+            severity=worst([notice.incident for notice in notices]),
+            facts={"reason": "digest", "incident": "", "state": "", "fault_class": "", "culprit": ""},
+        )
+        return one._replace(without=without)
 
     def _delivered(self, one: Letter, outcome: Outcome) -> None:
         if not one.about:
