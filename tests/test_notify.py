@@ -508,6 +508,22 @@ def test_failure_of_a_target_says_why_without_its_credentials(office):
     assert outcome == (False, True, "Apprise does not understand the target", outcome.output)
 
 
+def test_redirect_of_a_target_is_no_delivery_unless_its_operator_says_so(office):
+    elsewhere = Inbox()
+    inbox = Inbox(302, f"http://localhost:{elsewhere.server_port}/login")
+    (channel,) = channels_of(Notify(targets=[inbox.url]))
+    office.post.add(hook_letter(channel), office.now())
+    office.work(lambda one: one.said or one.outcomes)
+    assert "HTTP status 302" in office.said[0]
+    assert elsewhere.paths == []
+    (channel,) = channels_of(Notify(targets=[f"{inbox.url}?redirect=yes"]))
+    office.post.add(hook_letter(channel), office.now())
+    ((_, outcome),) = office.work()
+    inbox.shutdown(), elsewhere.shutdown()
+    assert outcome.ok
+    assert elsewhere.paths == ["GET /login"]
+
+
 def alert_letter(url, **changes):
     (channel,) = channels_of(Notify(alertmanager=url))
     document = incident_document(incident(**changes), None)

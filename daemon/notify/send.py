@@ -41,7 +41,9 @@ def send(request: dict[str, Any]) -> tuple[int, str]:
     logger = logging.getLogger("apprise")
     logger.addHandler(catcher)
     logger.propagate = False
-    sender = apprise.Apprise(asset=apprise.AppriseAsset(app_id="hauswart", async_mode=False))
+    asset = apprise.AppriseAsset(app_id="hauswart", async_mode=False)
+    asset.http_redirects = False  # as in daemon.notify.http; a target's own `?redirect=yes` is its operator's
+    sender = apprise.Apprise(asset=asset)
     if not sender.add(request["url"]):
         return NOT_UNDERSTOOD, "Apprise does not understand the target"
     kind = _TYPES.get(request["severity"], "info")
