@@ -287,7 +287,7 @@ class KeepSilence(Struct, frozen=True, tag="keep-silence"):
     reason: Text
     user: Name
     cancelled: bool = False
-    incident_id: Name = ""  # the bad verdict that it follows from
+    incident_id: Name = ""  # whose bad verdict or snooze it follows from
     templates: Annotated[list[Name], Meta(max_length=16)] = []
 
 

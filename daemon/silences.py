@@ -137,7 +137,7 @@ def matches(silence: KeepSilence, fault_class: str, culprits: Sequence[Culprit])
     """Whether a silence is about this class and these culprits; empty fields match everything."""
     if silence.fault_class and silence.fault_class != fault_class:
         return False
-    if silence.incident_id and not silence.unit:  # a verdict on the host itself says nothing of its units
+    if silence.incident_id and not silence.unit:  # what is said of the host itself says nothing of its units
         return not culprits or culprits[0].kind is SubjectKind.HOST
     # What follows from a verdict or a habit is of whom that blamed, not of whoever comes after another one.
     meant = culprits[:1] if silence.incident_id or silence.user == LEARNED_BY else culprits
@@ -176,11 +176,16 @@ def whom(incident: Incident) -> str:
     return _PROCESS_ID.sub("", incident.culprits[0].name) if incident.culprits else ""
 
 
+def verdict_id(incident_id: str) -> str:
+    """The id of the silence that follows from a bad verdict on an incident."""
+    return blake2b(f"verdict|{incident_id}".encode(), digest_size=3).hexdigest()
+
+
 def after_verdict(incident: Incident, findings: Iterable[Finding], user: str, at: float) -> KeepSilence:
     """What a bad verdict keeps quiet on this host: the incident's class and culprit, and its templates."""
     templates = dict.fromkeys(one.template for one in findings if one.template and not one.ended)
     return KeepSilence(
-        id=blake2b(f"verdict|{incident.id}".encode(), digest_size=3).hexdigest(),
+        id=verdict_id(incident.id),
         fault_class=incident.fault_class.value,
         unit=whom(incident),
         start=at,

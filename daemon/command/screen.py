@@ -17,14 +17,13 @@ from textual.coordinate import Coordinate
 from textual.widgets import ContentSwitcher, DataTable, Input, Static
 
 from daemon.advice.titles import title
-from daemon.answers import new_silence
+from daemon.answers import new_snooze
 from daemon.command import render, times
 from daemon.command.advise import give_feedback, keep_verdict
 from daemon.command.history import metric_plots
 from daemon.command.session import Session, operator
 from daemon.errors import HauswartError
 from daemon.messages import Incident
-from daemon.silences import whom
 from daemon.status import StageView, running_stages
 from models.taxonomy import Severity
 
@@ -234,14 +233,10 @@ class Watch(App[None]):
         incident, now = self.incident, time.time()
         if incident is None:
             return
-        unit = whom(incident)
-        kept = new_silence(
-            fault_class=incident.fault_class, unit=unit, start=now, end=now + SNOOZE_S, user=operator(),
-            reason="snoozed",
-        )  # fmt: skip
+        kept = new_snooze(incident, start=now, end=now + SNOOZE_S, user=operator())
         try:
             self._session.keep(kept)
-            self.say(f"snoozed for 1 h: {incident.fault_class} of {unit or 'the host'}")
+            self.say(f"snoozed for 1 h: {incident.fault_class} of {kept.unit or 'the host'}")
         except HauswartError as error:
             self.say(f"{error} {error.hint}")
 
