@@ -280,7 +280,7 @@ class KeepSilence(Struct, frozen=True, tag="keep-silence"):
 
     id: Name
     fault_class: Name
-    unit: Name  # shell-style pattern on a culprit's name
+    unit: Name  # a culprit's name, or a shell-style pattern on it if an operator wrote it
     start: float
     end: float | None
     recurring: Name

@@ -140,16 +140,21 @@ def matches(silence: KeepSilence, fault_class: str, culprits: Sequence[Culprit])
     if silence.incident_id and not silence.unit:  # what is said of the host itself says nothing of its units
         return not culprits or culprits[0].kind is SubjectKind.HOST
     # What follows from a verdict or a habit is of whom that blamed, not of whoever comes after another one.
-    meant = culprits[:1] if silence.incident_id or silence.user == LEARNED_BY else culprits
-    return not silence.unit or any(_named(silence.unit, culprit.name) for culprit in meant)
+    meant = culprits[:1] if _follows(silence) else culprits
+    return not silence.unit or any(_named(silence, culprit.name) for culprit in meant)
 
 
-def _named(pattern: str, name: str) -> bool:
+def _follows(silence: KeepSilence) -> bool:
+    """Whether an incident or a habit made it: its `unit` is then a name, as whoever bears it chose it."""
+    return bool(silence.incident_id) or silence.user == LEARNED_BY
+
+
+def _named(silence: KeepSilence, name: str) -> bool:
     """Shell-style, on the whole name, on a unit's without `.service` or a process's without `[PID]`."""
-    if pattern == name:
-        return True
-    shorter = {name, name.removesuffix(".service"), _PROCESS_ID.sub("", name)}
-    return any(fnmatchcase(one, pattern) for one in shorter)
+    forms = {name, name.removesuffix(".service"), _PROCESS_ID.sub("", name)}
+    if silence.unit in forms or _follows(silence):
+        return silence.unit in forms
+    return any(fnmatchcase(one, silence.unit) for one in forms)
 
 
 def quieting(silences: Iterable[KeepSilence], incident: Incident, wall: float) -> str:
@@ -165,7 +170,7 @@ def hushing(silences: Iterable[KeepSilence], finding: Finding, wall: float) -> b
     for silence in silences:
         if not finding.template or finding.template not in silence.templates:
             continue
-        named = not silence.unit or any(_named(silence.unit, one.name) for one in finding.subjects)
+        named = not silence.unit or any(_named(silence, one.name) for one in finding.subjects)
         if named and holds(silence, wall):
             return True
     return False
