@@ -524,6 +524,22 @@ def test_redirect_of_a_target_is_no_delivery_unless_its_operator_says_so(office)
     assert elsewhere.paths == ["GET /login"]
 
 
+def test_text_beyond_the_limit_of_a_service_is_cut_unless_its_operator_says_otherwise(office):
+    inbox = Inbox()
+    target = f"mmost://127.0.0.1:{inbox.server_port}/{'k' * 26}"  # takes 4000 characters
+    for number, url in enumerate((target, f"{target}?overflow=split"), 1):
+        (channel,) = channels_of(Notify(targets=[url]))
+        long = letter(channel, [("i1", 1)], {}, title="t" * 250, body="x" * 4000, severity="error", facts={})
+        office.post.add(long, office.now())
+        office.work(lambda one, number=number: one.said or len(one.outcomes) == number)
+    inbox.shutdown()
+    assert [outcome.ok for _, outcome in office.outcomes] == [True, True], office.said
+    cut, *pieces = [one["text"] for one in inbox.letters]
+    assert "t" * 250 in cut
+    assert len(cut) <= 4000
+    assert sum(one.count("x") for one in pieces) == 4000
+
+
 def alert_letter(url, **changes):
     (channel,) = channels_of(Notify(alertmanager=url))
     document = incident_document(incident(**changes), None)

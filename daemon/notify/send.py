@@ -41,6 +41,8 @@ def send(request: dict[str, Any]) -> tuple[int, str]:
     logger = logging.getLogger("apprise")
     logger.addHandler(catcher)
     logger.propagate = False
+    # A service refuses a text beyond its limit as a whole, at each try (Discord's is 2000 characters).
+    apprise.NotifyBase.overflow_mode = apprise.OverflowMode.TRUNCATE  # unless the target says `?overflow=`
     asset = apprise.AppriseAsset(app_id="hauswart", async_mode=False)
     asset.http_redirects = False  # as in daemon.notify.http; a target's own `?redirect=yes` is its operator's
     sender = apprise.Apprise(asset=asset)
