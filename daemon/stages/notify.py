@@ -149,7 +149,7 @@ class NotifyStage:
         ]
         advice = {one.incident.id: reader.sound_advice(one.incident.id, lang) for one in states}
         advised = {name for name, said in advice.items() if said}
-        plan = self._planner.plan(states, reader.silences(active_at=wall), advised, mono=mono, wall=wall)
+        plan = self._planner.plan(states, reader.sound_silences(wall), advised, mono=mono, wall=wall)
         for notice in plan.notices:
             self._send(notice, advice[notice.incident.id])
         if plan.digest:
