@@ -593,6 +593,21 @@ def test_alertmanager_that_refuses_is_asked_again_only_if_that_may_help(office, 
     assert "hunter2" not in said
 
 
+def test_answer_that_is_no_http_is_said_in_a_line_that_quotes_nothing_of_it(office):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer():
+            peer, _ = listening.accept()
+            with peer:
+                peer.recv(65536)
+                peer.sendall(b"-ERR \x1b[2J hunter2\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        office.post.add(alert_letter(f"http://127.0.0.1:{listening.getsockname()[1]}"), office.now())
+        office.work(lambda one: one.said or one.outcomes)
+    assert office.said == ["notification through alertmanager: no valid HTTP: BadStatusLine; again in 5 s"]
+
+
 def test_digest_is_an_alert_for_each_of_its_incidents():
     documents = [incident_document(incident(name), None) for name in ("i1", "i2")]
     found = alerts({"document": {"digest": documents}, "title": "2 incidents"}, datetime.now(UTC))
