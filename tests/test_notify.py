@@ -31,7 +31,7 @@ from daemon.messages import Advice, Culprit, Evidence, KeepSilence
 from daemon.notify.alertmanager import alerts
 from daemon.notify.channels import BACKOFF_S, TIMEOUT_S, Channel, Letter, Outcome, Post, channels_of, letter
 from daemon.notify.otlp import content_of
-from daemon.notify.planner import ADVICE_WAIT_S, Planner, State
+from daemon.notify.planner import ADVICE_WAIT_S, Planner, State, moments
 from daemon.notify.wording import compose, compose_digest
 from daemon.prometheus import Family
 from daemon.settings import Metrics, Notify, Settings
@@ -211,6 +211,17 @@ def test_limit_counts_what_an_earlier_process_sent():
     desk.planner.remember([10.0, 20.0, 4000.0], desk.mono)
     assert desk.reasons(incident()) == []
     assert desk.plan(incident()).look_in_s is not None
+
+
+def test_notice_through_several_channels_counts_once_after_a_restart():
+    def sent(target, at, name="i1", **changes):
+        return msgspec.structs.replace(delivery(target, name=name, **changes), at=T0 + at)
+
+    told = [sent(target, at + late) for at in (0.0, 60.0) for late, target in enumerate(("hook", "a", "b"))]
+    digest = [sent("hook", 90.0, name) for name in ("i2", "i3", "i4")]
+    lost = [sent("c", at, ok=False) for at in range(9)]
+    assert moments([*told, *digest, *lost]) == [T0, T0 + 60.0, T0 + 90.0]
+    assert moments(lost) == []
 
 
 # --- text ----------------------------------------------------------------------------------------------

@@ -56,6 +56,16 @@ class Said(NamedTuple):
     closed: bool
 
 
+def moments(deliveries: Iterable[Delivery]) -> list[float]:
+    """When notifications were sent, each once, though several channels had it or a digest told of many."""
+    of_channel: dict[str, set[float]] = {}
+    for one in deliveries:
+        if one.ok:
+            of_channel.setdefault(one.target, set()).add(one.at)
+    busiest: set[float] = max(of_channel.values(), key=len, default=set())
+    return sorted(busiest)
+
+
 class Planner:
     """Remembers what was handed out, so that a delivery still on its way is not handed out again.
 

@@ -18,7 +18,7 @@ from daemon.errors import NO_INCIDENT, REFUSED, HauswartError
 from daemon.message_ids import MessageId
 from daemon.messages import Advice, KeepDelivery, KeepFinding
 from daemon.notify.channels import Channel, Letter, Outcome, Post, channels_of, child_environment, letter
-from daemon.notify.planner import HOUR_S, MISSED_S, Notice, Planner, State
+from daemon.notify.planner import HOUR_S, MISSED_S, Notice, Planner, State, moments
 from daemon.prometheus import Family, MetricsServer, exposition, families_of
 from daemon.settings import Settings
 from daemon.stages.health import find_crash
@@ -141,8 +141,8 @@ class NotifyStage:
                 list(self._channels),
                 [name for name, channel in self._channels.items() if channel.fires],
             )
-            moments = {one.at for one in reader.deliveries(since=wall - HOUR_S) if one.ok}
-            self._planner.remember((wall - moment for moment in moments), mono)
+            sent = moments(reader.deliveries(since=wall - HOUR_S))
+            self._planner.remember((wall - moment for moment in sent), mono)
         states = [
             State(one.incident, one.acknowledged, one.deliveries)
             for one in reader.needing_notice(wall - OLD_NEWS_S)
