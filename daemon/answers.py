@@ -11,7 +11,7 @@ from daemon.bus import RecordsClient
 from daemon.errors import LockedError
 from daemon.messages import Incident, KeepFeedback, KeepSilence, Record
 from daemon.settings import Settings
-from daemon.silences import after_verdict
+from daemon.silences import after_verdict, verdict_id, whom
 from daemon.store.reader import StoreReader
 from daemon.store.writer import StoreWriter
 from models.digest import blake2b
@@ -54,7 +54,8 @@ def keep_verdict(settings: Settings, incident: Incident, given: KeepFeedback) ->
     """Keep a verdict and what follows from it."""
     keep(settings, given)
     with StoreReader(settings.store) as reader:
-        known = [one for one in reader.silences() if one.incident_id == incident.id and not one.cancelled]
+        own = verdict_id(incident.id)
+        known = [one for one in reader.silences() if one.id == own and not one.cancelled]
         findings = reader.findings(incident.id) if given.verdict == "bad" and not known else []
     made, ended = None, []
     if given.verdict == "bad" and not known:
@@ -65,6 +66,19 @@ def keep_verdict(settings: Settings, incident: Incident, given: KeepFeedback) ->
         for silence in known:
             keep(settings, replace(silence, user=given.user, cancelled=True))
     return Followed(made, ended)
+
+
+def new_snooze(incident: Incident, *, start: float, end: float, user: str) -> KeepSilence:
+    """A silence for a while about an incident's class and whom it blames first, which may be the host."""
+    made = new_silence(
+        fault_class=incident.fault_class,
+        unit=whom(incident),
+        start=start,
+        end=end,
+        user=user,
+        reason="snoozed",
+    )
+    return replace(made, incident_id=incident.id)
 
 
 def new_silence(

@@ -11,7 +11,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from pydantic_settings import (
 
 from daemon import settings as plain
 from daemon.errors import ConfigError
+from daemon.notify.channels import channels_of
 
 ENV_PREFIX = "HAUSWART_"
 NOT_SETTINGS = {"HAUSWART_CONFIG", "HAUSWART_DATA", "HAUSWART_CHAT_KEY"}
@@ -115,6 +116,8 @@ def load(file: Path | None = None, *, state_dir: Path | None = None) -> plain.Se
         from daemon.inquiries import check_served  # noqa: PLC0415  # an address's checks need http and ssl
 
         check_served(resolved.top.served)
+    # Else it is found wrong by the stage that was to tell of it; the file of targets is not for everybody.
+    channels_of(replace(resolved.notify, targets_file=""), resolved.metrics.otlp)
     return resolved
 
 

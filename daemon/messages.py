@@ -280,14 +280,14 @@ class KeepSilence(Struct, frozen=True, tag="keep-silence"):
 
     id: Name
     fault_class: Name
-    unit: Name  # shell-style pattern on a culprit's name
+    unit: Name  # a culprit's name, or a shell-style pattern on it if an operator wrote it
     start: float
     end: float | None
     recurring: Name
     reason: Text
     user: Name
     cancelled: bool = False
-    incident_id: Name = ""  # the bad verdict that it follows from
+    incident_id: Name = ""  # whose bad verdict or snooze it follows from
     templates: Annotated[list[Name], Meta(max_length=16)] = []
 
 

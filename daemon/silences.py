@@ -137,19 +137,24 @@ def matches(silence: KeepSilence, fault_class: str, culprits: Sequence[Culprit])
     """Whether a silence is about this class and these culprits; empty fields match everything."""
     if silence.fault_class and silence.fault_class != fault_class:
         return False
-    if silence.incident_id and not silence.unit:  # a verdict on the host itself says nothing of its units
+    if silence.incident_id and not silence.unit:  # what is said of the host itself says nothing of its units
         return not culprits or culprits[0].kind is SubjectKind.HOST
     # What follows from a verdict or a habit is of whom that blamed, not of whoever comes after another one.
-    meant = culprits[:1] if silence.incident_id or silence.user == LEARNED_BY else culprits
-    return not silence.unit or any(_named(silence.unit, culprit.name) for culprit in meant)
+    meant = culprits[:1] if _follows(silence) else culprits
+    return not silence.unit or any(_named(silence, culprit.name) for culprit in meant)
 
 
-def _named(pattern: str, name: str) -> bool:
+def _follows(silence: KeepSilence) -> bool:
+    """Whether an incident or a habit made it: its `unit` is then a name, as whoever bears it chose it."""
+    return bool(silence.incident_id) or silence.user == LEARNED_BY
+
+
+def _named(silence: KeepSilence, name: str) -> bool:
     """Shell-style, on the whole name, on a unit's without `.service` or a process's without `[PID]`."""
-    if pattern == name:
-        return True
-    shorter = {name, name.removesuffix(".service"), _PROCESS_ID.sub("", name)}
-    return any(fnmatchcase(one, pattern) for one in shorter)
+    forms = {name, name.removesuffix(".service"), _PROCESS_ID.sub("", name)}
+    if silence.unit in forms or _follows(silence):
+        return silence.unit in forms
+    return any(fnmatchcase(one, silence.unit) for one in forms)
 
 
 def quieting(silences: Iterable[KeepSilence], incident: Incident, wall: float) -> str:
@@ -165,7 +170,7 @@ def hushing(silences: Iterable[KeepSilence], finding: Finding, wall: float) -> b
     for silence in silences:
         if not finding.template or finding.template not in silence.templates:
             continue
-        named = not silence.unit or any(_named(silence.unit, one.name) for one in finding.subjects)
+        named = not silence.unit or any(_named(silence, one.name) for one in finding.subjects)
         if named and holds(silence, wall):
             return True
     return False
@@ -176,11 +181,16 @@ def whom(incident: Incident) -> str:
     return _PROCESS_ID.sub("", incident.culprits[0].name) if incident.culprits else ""
 
 
+def verdict_id(incident_id: str) -> str:
+    """The id of the silence that follows from a bad verdict on an incident."""
+    return blake2b(f"verdict|{incident_id}".encode(), digest_size=3).hexdigest()
+
+
 def after_verdict(incident: Incident, findings: Iterable[Finding], user: str, at: float) -> KeepSilence:
     """What a bad verdict keeps quiet on this host: the incident's class and culprit, and its templates."""
     templates = dict.fromkeys(one.template for one in findings if one.template and not one.ended)
     return KeepSilence(
-        id=blake2b(f"verdict|{incident.id}".encode(), digest_size=3).hexdigest(),
+        id=verdict_id(incident.id),
         fault_class=incident.fault_class.value,
         unit=whom(incident),
         start=at,

@@ -85,6 +85,25 @@ def test_value_out_of_range_is_refused_with_its_key(tmp_path, text):
         config.load(written(tmp_path, text))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[notify]\nalertmanager = 'hunter2:9093'\n",
+        "[metrics]\notlp = 'hunter2:4318'\n",
+        "[notify]\ntargets = ['json://h', 'hunter2']\n",
+    ],
+)
+def test_address_that_nothing_can_be_sent_to_is_refused_without_quoting_it(tmp_path, text):
+    with pytest.raises(ConfigError, match=r"no http address|target 2 is not") as caught:
+        config.load(written(tmp_path, text))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_file_of_targets_need_not_be_readable_to_whoever_reads_the_settings(tmp_path):
+    text = "[notify]\ntargets_file = '/nonexistent/targets'\nalertmanager = 'http://127.0.0.1:9093'\n"
+    assert config.load(written(tmp_path, text)).notify.targets_file == "/nonexistent/targets"
+
+
 @pytest.mark.parametrize("raw", [b"[collect\n", b"\xff\xfe", b"a = 1\na = 2\n"])
 def test_file_that_is_not_toml_is_refused(tmp_path, raw):
     path = tmp_path / "hauswart.toml"

@@ -31,7 +31,7 @@ from daemon.messages import Advice, Culprit, Evidence, KeepSilence
 from daemon.notify.alertmanager import alerts
 from daemon.notify.channels import BACKOFF_S, TIMEOUT_S, Channel, Letter, Outcome, Post, channels_of, letter
 from daemon.notify.otlp import content_of
-from daemon.notify.planner import ADVICE_WAIT_S, Planner, State
+from daemon.notify.planner import ADVICE_WAIT_S, Planner, State, moments
 from daemon.notify.wording import compose, compose_digest
 from daemon.prometheus import Family
 from daemon.settings import Metrics, Notify, Settings
@@ -98,6 +98,28 @@ def test_deliveries_of_an_earlier_process_count():
     assert Desk().reasons(State(closed(), acknowledged=False, deliveries=ended)) == []
     failed = [delivery(ok=False)]
     assert Desk().reasons(State(incident(), acknowledged=False, deliveries=failed)) == []
+
+
+def test_incident_that_comes_back_after_its_end_was_told_is_told_anew():
+    desk = Desk(("hook", "alertmanager"), firing=("alertmanager",))
+    grave = incident(severity=Severity.CRITICAL)
+    assert desk.reasons(grave) == [("i1", "opened")]
+    assert desk.reasons(closed(revision=2), after=30) == [("i1", "closed")]
+    back = incident(revision=3, severity=Severity.WARNING)
+    assert desk.reasons(back, after=30) == [("i1", "opened")]
+    assert desk.reasons(incident(revision=4, severity=Severity.WARNING), after=30) == []
+    assert desk.reasons(incident(revision=5), after=30) == [("i1", "worse")]
+    assert desk.reasons(closed(revision=6), after=30) == [("i1", "closed")]
+    assert desk.reasons(closed(revision=6), after=30) == []
+
+
+def test_incident_that_came_back_is_told_anew_by_the_next_process():
+    told = [delivery(severity="critical"), msgspec.structs.replace(delivery(state="closed"), revision=2)]
+    back = State(incident(revision=3), acknowledged=False, deliveries=told)
+    assert Desk().reasons(back) == [("i1", "opened")]
+    told.append(msgspec.structs.replace(delivery(severity="warning"), revision=3))
+    assert Desk().reasons(back._replace(incident=incident(revision=4))) == [("i1", "worse")]
+    assert Desk().reasons(back._replace(incident=closed(revision=4))) == [("i1", "closed")]
 
 
 def test_channel_that_was_not_told_yet_is_told_alone():
@@ -189,6 +211,17 @@ def test_limit_counts_what_an_earlier_process_sent():
     desk.planner.remember([10.0, 20.0, 4000.0], desk.mono)
     assert desk.reasons(incident()) == []
     assert desk.plan(incident()).look_in_s is not None
+
+
+def test_notice_through_several_channels_counts_once_after_a_restart():
+    def sent(target, at, name="i1", **changes):
+        return msgspec.structs.replace(delivery(target, name=name, **changes), at=T0 + at)
+
+    told = [sent(target, at + late) for at in (0.0, 60.0) for late, target in enumerate(("hook", "a", "b"))]
+    digest = [sent("hook", 90.0, name) for name in ("i2", "i3", "i4")]
+    lost = [sent("c", at, ok=False) for at in range(9)]
+    assert moments([*told, *digest, *lost]) == [T0, T0 + 60.0, T0 + 90.0]
+    assert moments(lost) == []
 
 
 # --- text ----------------------------------------------------------------------------------------------
@@ -400,6 +433,29 @@ def test_digest_that_failed_is_tried_again_though_there_is_newer_news_of_one_of_
     assert all(outcome.ok for _, outcome in office.outcomes)
 
 
+def test_digest_that_is_tried_again_says_nothing_old_of_what_there_is_newer_news_of(tmp_path):
+    seen = tmp_path / "seen"
+    channel = hook(tmp_path, f"cat >> {seen}; echo >> {seen}; test $(wc -l < {seen}) -gt 1")
+    office = Office()
+    stage = SimpleNamespace(
+        _channels={"hook": channel}, _post=office.post, _settings=Notify(), _host="h", _counts=Counter()
+    )
+    stage._digest = lambda *what: NotifyStage._digest(stage, *what)
+    notices = Desk().plan(incident("i1"), incident("i2"), incident("i3"), advised=("i1", "i2", "i3")).notices
+    NotifyStage._send_digest(stage, notices)
+    office.post.step(office.now())
+    office.post.add(hook_letter(channel, "i1"), office.now())  # while the digest is on its way
+    office.work()
+    office.post.add(hook_letter(channel, "i2"), office.now())  # while it waits for its next try
+    office.work(lambda one: len(one.outcomes) == 2)
+    office.ahead += 3600
+    office.work(lambda one: len(one.outcomes) == 3)
+    first, *_, last = map(json.loads, seen.read_text().splitlines())
+    assert [one["id"] for one in first["digest"]] == ["i1", "i2", "i3"]
+    assert [one["id"] for one in last["digest"]] == ["i3"]
+    assert [one.about for one, _ in office.outcomes] == [(("i1", 1),), (("i2", 1),), (("i3", 1),)]
+
+
 class Inbox(HTTPServer):
     """A real HTTP server on loopback that keeps what it is sent."""
 
@@ -463,6 +519,38 @@ def test_failure_of_a_target_says_why_without_its_credentials(office):
     assert outcome == (False, True, "Apprise does not understand the target", outcome.output)
 
 
+def test_redirect_of_a_target_is_no_delivery_unless_its_operator_says_so(office):
+    elsewhere = Inbox()
+    inbox = Inbox(302, f"http://localhost:{elsewhere.server_port}/login")
+    (channel,) = channels_of(Notify(targets=[inbox.url]))
+    office.post.add(hook_letter(channel), office.now())
+    office.work(lambda one: one.said or one.outcomes)
+    assert "HTTP status 302" in office.said[0]
+    assert elsewhere.paths == []
+    (channel,) = channels_of(Notify(targets=[f"{inbox.url}?redirect=yes"]))
+    office.post.add(hook_letter(channel), office.now())
+    ((_, outcome),) = office.work()
+    inbox.shutdown(), elsewhere.shutdown()
+    assert outcome.ok
+    assert elsewhere.paths == ["GET /login"]
+
+
+def test_text_beyond_the_limit_of_a_service_is_cut_unless_its_operator_says_otherwise(office):
+    inbox = Inbox()
+    target = f"mmost://127.0.0.1:{inbox.server_port}/{'k' * 26}"  # takes 4000 characters
+    for number, url in enumerate((target, f"{target}?overflow=split"), 1):
+        (channel,) = channels_of(Notify(targets=[url]))
+        long = letter(channel, [("i1", 1)], {}, title="t" * 250, body="x" * 4000, severity="error", facts={})
+        office.post.add(long, office.now())
+        office.work(lambda one, number=number: one.said or len(one.outcomes) == number)
+    inbox.shutdown()
+    assert [outcome.ok for _, outcome in office.outcomes] == [True, True], office.said
+    cut, *pieces = [one["text"] for one in inbox.letters]
+    assert "t" * 250 in cut
+    assert len(cut) <= 4000
+    assert sum(one.count("x") for one in pieces) == 4000
+
+
 def alert_letter(url, **changes):
     (channel,) = channels_of(Notify(alertmanager=url))
     document = incident_document(incident(**changes), None)
@@ -514,6 +602,21 @@ def test_alertmanager_that_refuses_is_asked_again_only_if_that_may_help(office, 
     said = office.outcomes[0][1].error if final else office.said[0]
     assert f"answered {status}" in said
     assert "hunter2" not in said
+
+
+def test_answer_that_is_no_http_is_said_in_a_line_that_quotes_nothing_of_it(office):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer():
+            peer, _ = listening.accept()
+            with peer:
+                peer.recv(65536)
+                peer.sendall(b"-ERR \x1b[2J hunter2\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        office.post.add(alert_letter(f"http://127.0.0.1:{listening.getsockname()[1]}"), office.now())
+        office.work(lambda one: one.said or one.outcomes)
+    assert office.said == ["notification through alertmanager: no valid HTTP: BadStatusLine; again in 5 s"]
 
 
 def test_digest_is_an_alert_for_each_of_its_incidents():

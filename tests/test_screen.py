@@ -6,6 +6,7 @@ import time
 import pytest
 from textual.widgets import DataTable, Input, Static
 
+from daemon.command import screen as watching
 from daemon.command.screen import KEYS, NOW, ONE, PAST, Watch
 from daemon.command.session import Session
 from daemon.messages import Advice, KeepAdvice
@@ -71,6 +72,27 @@ def test_incident_is_opened_and_left_again(state):
     assert "$ du -xh /srv" in text
     assert play(state, "j", "enter", "escape")(lambda app: app.view) == NOW
     assert play(state, "h", "enter", "escape")(lambda app: app.view) == PAST
+
+
+def test_plots_that_take_long_to_read_are_not_read_at_each_look(state, monkeypatch):
+    read = []
+
+    def slow(_session, incident):
+        read.append(incident.id)
+        time.sleep(0.5)
+        return {"cpu.busy": [0.1, 0.9]}
+
+    def look(app):
+        for _ in range(5):
+            app.look()
+        seen = screen(app)
+        app._plots = ("hgd6k2n", 0.0, {})
+        app.look()
+        return seen
+
+    monkeypatch.setattr(watching, "metric_plots", slow)
+    assert "0.1 to 0.9" in play(state, "enter")(look)
+    assert read == ["hgd6k2n", "hgd6k2n"]
 
 
 def test_history_is_searched(state):

@@ -211,3 +211,15 @@ def test_what_was_learnt_of_one_quiets_nobody_beside_whom_it_stands():
         assert matches(learned, "io-saturation", [backup, miner])
         assert not matches(learned, "io-saturation", [miner, backup])
     assert matches(own, "io-saturation", [miner, backup])
+
+
+@pytest.mark.parametrize("name", ["*[7]", "s*[7]", "?ql[7]", "[a-z]ql[7]"])
+def test_name_that_looks_like_a_pattern_quiets_its_bearer_alone(name):
+    bearer, other = (Culprit(SubjectKind.PROCESS, one, 1.0) for one in (name, "sql[8]"))
+    first = incident(FaultClass.CPU_SATURATION, bearer)
+    made = after_verdict(first, [], "me", 10.0)
+    for kept in (made, replace(made, incident_id="", user="hauswart")):
+        assert quieting([kept], first, 11.0)
+        assert not quieting([kept], incident(FaultClass.CPU_SATURATION, other), 11.0)
+    written = replace(made, unit="s*", incident_id="")
+    assert quieting([written], incident(FaultClass.CPU_SATURATION, other), 11.0)

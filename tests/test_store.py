@@ -409,6 +409,20 @@ def test_damaged_row_is_not_returned(path):
         assert reader.damaged == 1
 
 
+def test_damaged_silence_hides_nothing_and_keeps_nobody_from_telling(path):
+    silence = KeepSilence("s1", "disk-full", "/srv-xxx", T0, None, "", "known", "anna")
+    with StoreWriter(path) as writer:
+        writer.keep(silence)
+        writer.keep(msgspec.structs.replace(silence, id="s2", unit="/var"))
+    path.write_bytes(path.read_bytes().replace(b"/srv-xxx", b"/srv-xxy"))
+    with StoreReader(path) as reader:
+        with pytest.raises(IntegrityError, match="checksum"):
+            reader.silences(active_at=T0)
+        assert [one.id for one in reader.sound_silences(T0)] == ["s2"]
+        assert reader.sound_silences(T0 - 1) == []
+        assert reader.damaged == 2
+
+
 def test_damaged_row_is_left_behind_and_the_rest_goes_on(path):
     with StoreWriter(path) as writer:
         fill(writer)

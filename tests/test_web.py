@@ -18,15 +18,16 @@ from msgspec.structs import replace as changed
 
 from daemon import config as configuration
 from daemon.errors import ConfigError
-from daemon.messages import Advice, KeepAdvice, KeepFeedback, KeepSilence, Line, Sample, Stamp
+from daemon.messages import Advice, Culprit, KeepAdvice, KeepFeedback, KeepSilence, Line, Sample, Stamp
 from daemon.settings import Web
+from daemon.silences import quieting
 from daemon.store.reader import StoreReader
 from daemon.store.segments import SegmentWriter
 from daemon.store.writer import StoreWriter
 from daemon.web import data, lines, series
 from daemon.web.guard import WRONG_AT_ONCE
 from daemon.web.serve import bound, password_of
-from models.taxonomy import Severity
+from models.taxonomy import FaultClass, Severity, SubjectKind
 from tests.fixtures.live import append, live, logins
 from tests.fixtures.pages import HOSTILE, NOW, Page, incident
 from tests.fixtures.web import Browser, served
@@ -248,6 +249,22 @@ def test_snooze_is_a_silence_with_an_end(browser, settings):
         made = next(one for one in reader.silences() if one.reason == "snoozed")
     assert made.end == pytest.approx(time.time() + 86400, abs=30)
     assert made.unit == "/srv"
+
+
+def test_snooze_of_the_host_leaves_its_units_alone_and_outlasts_a_verdict(browser, settings):
+    host = Culprit(SubjectKind.HOST, "", 1.0)
+    slow = incident("hhh2345", fault_class=FaultClass.CPU_SATURATION, culprits=[host])
+    with StoreWriter(settings.store) as writer:
+        writer.save([slow], [])
+    browser.post("/incidents/hhh2345/snooze", {"hours": "1"})
+    for verdict in ("bad", "good"):
+        browser.post("/incidents/hhh2345/verdict", {"verdict": verdict})
+    with store(settings) as reader:
+        made = [one for one in reader.silences() if one.incident_id == "hhh2345"]
+    assert [one.reason for one in made if not one.cancelled] == ["snoozed"]
+    assert len(made) == 2
+    miner = changed(slow, culprits=[Culprit(SubjectKind.UNIT, "miner.service", 1.0)])
+    assert [bool(quieting(made, one, time.time())) for one in (slow, miner)] == [True, False]
 
 
 def test_models_page_has_cards_and_the_table_before_and_after(browser, tmp_path):

@@ -17,18 +17,18 @@ from textual.coordinate import Coordinate
 from textual.widgets import ContentSwitcher, DataTable, Input, Static
 
 from daemon.advice.titles import title
-from daemon.answers import new_silence
+from daemon.answers import new_snooze
 from daemon.command import render, times
 from daemon.command.advise import give_feedback, keep_verdict
 from daemon.command.history import metric_plots
 from daemon.command.session import Session, operator
 from daemon.errors import HauswartError
 from daemon.messages import Incident
-from daemon.silences import whom
 from daemon.status import StageView, running_stages
 from models.taxonomy import Severity
 
 REFRESH_S = 1.0
+PLOTTING = 20.0  # plots are read again after so many times what that took: hours of telemetry take seconds
 SNOOZE_S = 3600.0
 SHOWN = 200
 NOW, ONE, PAST = "now", "incident", "history"
@@ -71,6 +71,7 @@ class Watch(App[None]):
         self._rows: dict[str, list[Incident]] = {NOW: [], PAST: []}
         self._from = NOW  # the list from which an incident was opened
         self._shown: Incident | None = None
+        self._plots: tuple[str, float, dict[str, list[float]]] = ("", 0.0, {})  # whose, until when, which
 
     # --- the screen ---------------------------------------------------------------------------------------
 
@@ -148,9 +149,19 @@ class Watch(App[None]):
         lang = self._session.settings.language
         with self._session.reader() as reader:
             advice, timeline = reader.advice(incident.id, lang), reader.timeline(incident.id)
-        plots = metric_plots(self._session, incident)
+        plots = self._plotted(incident)
         seen = render.incident_view(incident, advice, timeline, plots, lang=lang, now=time.time())
         self.query_one("#one", Static).update(seen)
+
+    def _plotted(self, incident: Incident) -> dict[str, list[float]]:
+        """The incident's plots, read anew as often as leaves the keys their time."""
+        name, until_s, plots = self._plots
+        begun_s = time.monotonic()
+        if name != incident.id or begun_s >= until_s:
+            plots = metric_plots(self._session, incident)
+            ended_s = time.monotonic()
+            self._plots = (incident.id, ended_s + PLOTTING * (ended_s - begun_s), plots)
+        return plots
 
     @property
     def view(self) -> str:
@@ -234,14 +245,10 @@ class Watch(App[None]):
         incident, now = self.incident, time.time()
         if incident is None:
             return
-        unit = whom(incident)
-        kept = new_silence(
-            fault_class=incident.fault_class, unit=unit, start=now, end=now + SNOOZE_S, user=operator(),
-            reason="snoozed",
-        )  # fmt: skip
+        kept = new_snooze(incident, start=now, end=now + SNOOZE_S, user=operator())
         try:
             self._session.keep(kept)
-            self.say(f"snoozed for 1 h: {incident.fault_class} of {unit or 'the host'}")
+            self.say(f"snoozed for 1 h: {incident.fault_class} of {kept.unit or 'the host'}")
         except HauswartError as error:
             self.say(f"{error} {error.hint}")
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,12 +58,16 @@ class Outcome(NamedTuple):
 
 
 class Letter(NamedTuple):
-    """One notification for one channel: the revisions it tells of, and what the child is given."""
+    """One notification for one channel: the revisions it tells of, and what the child is given.
+
+    `without` writes a digest anew, silent about the incidents with these ids.
+    """
 
     channel: Channel
     about: tuple[tuple[str, int], ...]
     stdin: bytes
     environment: dict[str, str]
+    without: Callable[[Collection[str]], Letter] | None = None
 
 
 def channels_of(settings: Notify, otlp: str = "") -> list[Channel]:
@@ -159,13 +163,10 @@ class Post:
         self.dropped = 0
 
     def add(self, one: Letter, mono: float) -> None:
-        """Queue a letter; an older one to the same channel about the same incidents is not sent any more."""
+        """Queue a letter; what older ones to the same channel say of its incidents is not sent any more."""
         about = {name for name, _ in one.about}
-        self._waiting = deque(
-            other
-            for other in self._waiting
-            if other.letter.channel != one.channel or not {name for name, _ in other.letter.about} <= about
-        )
+        left = (_left(other, one.channel, about) for other in self._waiting)
+        self._waiting = deque(other for other in left if other is not None)
         if len(self._waiting) >= MAX_WAITING:
             self._waiting.popleft()
             self.dropped += 1
@@ -214,11 +215,12 @@ class Post:
             if other.letter.channel == one.channel
             for name, _ in other.letter.about
         }
-        if {name for name, _ in one.about} <= newer:
+        left = _left(attempt, one.channel, newer)
+        if left is None:
             return  # there is newer news of all of it
         pause_s = BACKOFF_S[number]
         self._tell(f"notification through {one.channel.name}: {outcome.error}; again in {pause_s:.0f} s")
-        self._waiting.append(_Attempt(one, number + 1, mono + pause_s))
+        self._waiting.append(_Attempt(left.letter, number + 1, mono + pause_s))
 
 
 def _same(one: Letter, other: Letter) -> bool:
@@ -231,6 +233,18 @@ class _Attempt(NamedTuple):
     letter: Letter
     number: int
     due: float
+
+
+def _left(attempt: _Attempt, channel: Channel, newer: Collection[str]) -> _Attempt | None:
+    """What is still to be said beside newer news to a channel; None if that is nothing."""
+    one, told = attempt.letter, {name for name, _ in attempt.letter.about}
+    if one.channel != channel:
+        return attempt
+    if told <= set(newer):
+        return None
+    if one.without is None or told.isdisjoint(newer):
+        return attempt
+    return attempt._replace(letter=one.without(newer))
 
 
 class _Running:

@@ -12,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -40,6 +41,9 @@ def post(content_of: Content) -> int:
         return NOT_UNDERSTOOD if 300 <= error.code < 500 and error.code != TOO_MANY else FAILED
     except OSError as error:
         sys.stderr.write(f"not reached: {getattr(error, 'reason', error)}\n")
+        return FAILED
+    except HTTPException as error:  # what it says is what the other side sent
+        sys.stderr.write(f"no valid HTTP: {type(error).__name__}\n")
         return FAILED
 
 

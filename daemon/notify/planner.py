@@ -1,7 +1,8 @@
 """Decides who is told what and when: pure, on the times it is given.
 
-Each channel hears of an incident when it opens, again when its severity rises, and when it is over. What is
-beyond the hourly limit goes into a digest. Knows neither how channels are reached nor where deliveries are.
+Each channel hears of an incident when it opens, again when its severity rises, when it is over, and once more
+when it comes back. What is beyond the hourly limit goes into a digest. Knows neither how channels are reached
+nor where deliveries are.
 """
 
 from __future__ import annotations
@@ -48,10 +49,21 @@ class Plan(NamedTuple):
 
 
 class Said(NamedTuple):
-    """The worst that a channel heard of an incident, and whether it heard of its end."""
+    """The worst that a channel heard of an incident since it opened last, and whether it heard of its end."""
 
+    revision: int
     rank: int
     closed: bool
+
+
+def moments(deliveries: Iterable[Delivery]) -> list[float]:
+    """When notifications were sent, each once, though several channels had it or a digest told of many."""
+    of_channel: dict[str, set[float]] = {}
+    for one in deliveries:
+        if one.ok:
+            of_channel.setdefault(one.target, set()).add(one.at)
+    busiest: set[float] = max(of_channel.values(), key=len, default=set())
+    return sorted(busiest)
 
 
 class Planner:
@@ -132,18 +144,20 @@ class Planner:
             ended = incident.updated_at if incident.closed_at is None else incident.closed_at
             news = said is not None or incident.id in self._digest or wall - ended < MISSED_S
             return "closed" if news and not (said and said.closed) else None
-        if said is None:
+        if said is None or said.closed:  # what came back was told to be over
             return "opened"
         return "worse" if incident.severity.rank > said.rank else None
 
     def _said(self, state: State, channel: str) -> Said | None:
         heard = [one for one in state.deliveries if one.target == channel]
-        found = [Said(Severity(one.severity).rank, one.state != "open") for one in heard]
+        found = [Said(one.revision, Severity(one.severity).rank, one.state != "open") for one in heard]
         handed = self._handed.get((state.incident.id, channel))
         found += [handed] if handed else []
-        if not found:
-            return None
-        return Said(max(one.rank for one in found), any(one.closed for one in found))
+        last: Said | None = None
+        for one in sorted(found, key=lambda one: one.revision):
+            worst = one.rank if last is None or last.closed else max(one.rank, last.rank)
+            last = one._replace(rank=worst)
+        return last
 
     def _wait_for_advice(self, notice: Notice, advised: Collection[str], mono: float) -> float:
         first = self._seen.setdefault(notice.incident.id, mono)
@@ -170,6 +184,7 @@ class Planner:
         return pending
 
     def _hand_out(self, notice: Notice) -> None:
-        said = Said(notice.incident.severity.rank, notice.incident.state != "open")
+        incident = notice.incident
+        said = Said(incident.revision, incident.severity.rank, incident.state != "open")
         for channel in notice.channels:
-            self._handed[notice.incident.id, channel] = said
+            self._handed[incident.id, channel] = said

@@ -41,7 +41,11 @@ def send(request: dict[str, Any]) -> tuple[int, str]:
     logger = logging.getLogger("apprise")
     logger.addHandler(catcher)
     logger.propagate = False
-    sender = apprise.Apprise(asset=apprise.AppriseAsset(app_id="hauswart", async_mode=False))
+    # A service refuses a text beyond its limit as a whole, at each try (Discord's is 2000 characters).
+    apprise.NotifyBase.overflow_mode = apprise.OverflowMode.TRUNCATE  # unless the target says `?overflow=`
+    asset = apprise.AppriseAsset(app_id="hauswart", async_mode=False)
+    asset.http_redirects = False  # as in daemon.notify.http; a target's own `?redirect=yes` is its operator's
+    sender = apprise.Apprise(asset=asset)
     if not sender.add(request["url"]):
         return NOT_UNDERSTOOD, "Apprise does not understand the target"
     kind = _TYPES.get(request["severity"], "info")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -18,7 +18,7 @@ from daemon.errors import NO_INCIDENT, REFUSED, HauswartError
 from daemon.message_ids import MessageId
 from daemon.messages import Advice, KeepDelivery, KeepFinding
 from daemon.notify.channels import Channel, Letter, Outcome, Post, channels_of, child_environment, letter
-from daemon.notify.planner import HOUR_S, MISSED_S, Notice, Planner, State
+from daemon.notify.planner import HOUR_S, MISSED_S, Notice, Planner, State, moments
 from daemon.prometheus import Family, MetricsServer, exposition, families_of
 from daemon.settings import Settings
 from daemon.stages.health import find_crash
@@ -141,15 +141,15 @@ class NotifyStage:
                 list(self._channels),
                 [name for name, channel in self._channels.items() if channel.fires],
             )
-            moments = {one.at for one in reader.deliveries(since=wall - HOUR_S) if one.ok}
-            self._planner.remember((wall - moment for moment in moments), mono)
+            sent = moments(reader.deliveries(since=wall - HOUR_S))
+            self._planner.remember((wall - moment for moment in sent), mono)
         states = [
             State(one.incident, one.acknowledged, one.deliveries)
             for one in reader.needing_notice(wall - OLD_NEWS_S)
         ]
         advice = {one.incident.id: reader.sound_advice(one.incident.id, lang) for one in states}
         advised = {name for name, said in advice.items() if said}
-        plan = self._planner.plan(states, reader.silences(active_at=wall), advised, mono=mono, wall=wall)
+        plan = self._planner.plan(states, reader.sound_silences(wall), advised, mono=mono, wall=wall)
         for notice in plan.notices:
             self._send(notice, advice[notice.incident.id])
         if plan.digest:
@@ -186,25 +186,30 @@ class NotifyStage:
         self._counts[f"notices/{notice.reason}"] += 1
 
     def _send_digest(self, notices: Sequence[Notice]) -> None:
-        from daemon.notify.wording import compose_digest, worst  # noqa: PLC0415  # see _send
-
         for name, channel in self._channels.items():
             mine = [notice for notice in notices if name in notice.channels]
-            if not mine:
-                continue
-            message = compose_digest(mine, self._settings.language, self._host)
-            documents = [incident_document(notice.incident, None) for notice in mine]
-            one = letter(
-                channel,
-                [(notice.incident.id, notice.incident.revision) for notice in mine],
-                {"schema": 1, "digest": documents, "notice": {"reason": "digest", "title": message.title}},
-                title=message.title,
-                body=message.body,
-                severity=worst([notice.incident for notice in mine]),
-                facts={"reason": "digest", "incident": "", "state": "", "fault_class": "", "culprit": ""},
-            )
-            self._post.add(one, time.monotonic())
+            if mine:
+                self._post.add(self._digest(channel, mine), time.monotonic())
         self._counts["digests"] += 1
+
+    def _digest(self, channel: Channel, notices: Sequence[Notice]) -> Letter:
+        from daemon.notify.wording import compose_digest, worst  # noqa: PLC0415  # see _send
+
+        def without(newer: Collection[str]) -> Letter:
+            return self._digest(channel, [one for one in notices if one.incident.id not in newer])
+
+        message = compose_digest(notices, self._settings.language, self._host)
+        documents = [incident_document(notice.incident, None) for notice in notices]
+        one = letter(
+            channel,
+            [(notice.incident.id, notice.incident.revision) for notice in notices],
+            {"schema": 1, "digest": documents, "notice": {"reason": "digest", "title": message.title}},
+            title=message.title,
+            body=message.body,
+            severity=worst([notice.incident for notice in notices]),
+            facts={"reason": "digest", "incident": "", "state": "", "fault_class": "", "culprit": ""},
+        )
+        return one._replace(without=without)
 
     def _delivered(self, one: Letter, outcome: Outcome) -> None:
         if not one.about:

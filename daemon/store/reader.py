@@ -175,7 +175,7 @@ class StoreReader:
 
     def silences(self, active_at: float | None = None) -> list[KeepSilence]:
         """All silences, or those in force at a time."""
-        found = [_decoded(_SILENCE, row[4]) for row in self._rows(SILENCES, "1 ORDER BY start, id", ())]
+        found = [_silence(row) for row in self._raw(SILENCES, "1 ORDER BY start, id", ())]
         return [one for one in found if active_at is None or holds(one, active_at)]
 
     def deliveries(self, incident_id: str | None = None, since: float = 0.0) -> list[Delivery]:
@@ -218,6 +218,12 @@ class StoreReader:
     def sound_advice(self, incident_id: str, lang: str) -> Advice | None:
         """The latest advice in a language, None where it is damaged: whoever has to tell goes without."""
         return self._whatever(partial(self.advice, incident_id, lang))
+
+    def sound_silences(self, active_at: float) -> list[KeepSilence]:
+        """Those in force at a time; a damaged one hides nothing from whoever has to tell."""
+        rows = self._raw(SILENCES, "1 ORDER BY start, id", ())
+        found = (self._whatever(partial(_silence, row)) for row in rows)
+        return [one for one in found if one is not None and holds(one, active_at)]
 
     def _whatever(self, read: Callable[[], _T]) -> _T | None:
         """What can be read, None where a row is damaged, which is counted."""
@@ -340,6 +346,11 @@ def _revision(row: Row) -> Revision:
     return Revision(
         incident_id, revision, at, state, fault_class, severity, score, _decoded(_CHANGES, changes)
     )
+
+
+def _silence(row: Row) -> KeepSilence:
+    silence: KeepSilence = _decoded(_SILENCE, checked(SILENCES, row)[4])
+    return silence
 
 
 def _delivery(row: Row) -> Delivery:

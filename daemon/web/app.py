@@ -27,7 +27,6 @@ from daemon.pages.plots import figure
 from daemon.pages.words import Words
 from daemon.serving import trust_of
 from daemon.settings import Settings
-from daemon.silences import whom
 from daemon.store.reader import StoreReader
 from daemon.web import data, lines, series
 from daemon.web.guard import FIELD, App, Guard, Refusal, Visitor, check_token
@@ -291,10 +290,7 @@ class Pages:
             return self._missing(request)
         hours = min(720, max(1, int(form["hours"][:6]))) if form.get("hours", "").isdecimal() else 1
         at, name = time.time(), _visitor(request).name
-        kept = answers.new_silence(
-            fault_class=found.fault_class, unit=whom(found), start=at, end=at + hours * SNOOZE_S, user=name,
-            reason="snoozed",
-        )  # fmt: skip
+        kept = answers.new_snooze(found, start=at, end=at + hours * SNOOZE_S, user=name)
         answers.keep(self._settings, kept)
         return self._back(found, "snoozed")
 
