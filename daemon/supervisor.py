@@ -116,8 +116,9 @@ class Supervisor:
 
     def _become_child(self, parent: int) -> None:
         """Die with the supervisor, hold none of its locks, and leave the terminal's Ctrl-C to it."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # till the stage has a life; ours would only note it
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:
+        if os.getppid() != parent or self._life.stopping:
             os._exit(1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
