@@ -39,6 +39,7 @@ RESTART_S = 0.1
 DEATHS_MAX, DEATHS_WITHIN_S, DEATHS_PAUSE_S = 5, 60.0, 60.0
 LOCKED_MAX_S = 15.0  # a killed daemon's stages need up to ten seconds to stop; whoever holds on longer stays
 LOCKED_RETRY_S = 2.0
+FORK_RETRY_S = 5.0  # seconds after which a host that had no room for a process may have some
 LINE_SOURCES = ("journal", "kernel", "file:")
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _NOT_FOR_STAGES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")  # they belong to the supervisor
@@ -76,7 +77,7 @@ class Supervisor:
         while not self._life.stopping and not self._locked_out and time.monotonic() < end_s:
             for child in self._children.values():
                 if child.pid == 0 and time.monotonic() >= child.start_s:
-                    child.pid = self._spawn(child.stage)
+                    self._spawn(child)
             self._life.wait(max(0.0, min(end_s, self._next_start_s()) - time.monotonic()))
             self._reap()
         self._life.announce_stop()
@@ -91,25 +92,33 @@ class Supervisor:
     def _next_start_s(self) -> float:
         return min((child.start_s for child in self._children.values() if child.pid == 0), default=math.inf)
 
-    def _spawn(self, stage: str) -> int:
+    def _spawn(self, child: _Child) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
-        pid = os.fork()
-        if pid:
-            return pid
+        try:
+            child.pid = os.fork()
+        except OSError as error:  # no process or memory is left: then of all times the others must go on
+            child.start_s = time.monotonic() + FORK_RETRY_S
+            self._life.tell.error(
+                f"cannot start the stage {child.stage}: {error.strerror}; trying again in {FORK_RETRY_S:g} s"
+            )
+            return
+        if child.pid:
+            return
         code = 1
         try:
             self._become_child(parent)
-            code = daemon.stages.entry.run_stage(stage, self._resolved)
+            code = daemon.stages.entry.run_stage(child.stage, self._resolved)
             sys.stderr.flush()
         finally:
             os._exit(code)
 
     def _become_child(self, parent: int) -> None:
         """Die with the supervisor, hold none of its locks, and leave the terminal's Ctrl-C to it."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # till the stage has a life; ours would only note it
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:
+        if os.getppid() != parent or self._life.stopping:
             os._exit(1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

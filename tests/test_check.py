@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from daemon.advice.actions import allowed, render
 from daemon.advice.check import LENGTH_MAX, check, check_action, check_advice
+from daemon.advice.compose import catalogue_advice
 from daemon.advice.formats import FORMATS, parse, write
 from daemon.advice.subjects import argument
 from daemon.messages import Advice, ContextNote, Culprit, Evidence, Incident
@@ -281,6 +282,18 @@ def test_every_argument_is_one_printable_shell_word_without_a_leading_dash(kind,
 def test_arguments_never_come_from_log_text():
     line = Evidence("e1", "line", "cursor", T, T, "device sdz failed on /secret by mallory[77]")
     assert not any("sdz" in c or "/secret" in c or "77" in c for c in allowed(incident(evidence=[line])))
+
+
+def test_no_other_programs_process_stands_in_for_one_without_a_pid():
+    nameless = Culprit(SubjectKind.PROCESS, "bomb", 0.9)
+    other = Culprit(SubjectKind.PROCESS, "burner[812]", 0.5)
+    storm = incident("fork-storm", culprits=[nameless, other])
+    assert not any("812" in command for command in allowed(storm))
+    told = catalogue_advice(storm, "en")
+    assert "812" not in told.text + told.action
+    its_own = Culprit(SubjectKind.PROCESS, "bomb[77]", 0.6)
+    known = incident("fork-storm", culprits=[nameless, other, its_own])
+    assert "`kill -STOP 77`" in catalogue_advice(known, "en").text
 
 
 def test_commands_follow_the_log_they_ask():

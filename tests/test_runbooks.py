@@ -83,6 +83,17 @@ def test_a_missing_or_broken_index_is_noted_and_costs_no_advice(incident, tmp_pa
     assert any("runbooks" in note and str(path) in note for note in top.notes)
 
 
+def test_an_index_that_is_damaged_inside_is_noted_and_costs_no_advice(incident, index, tmp_path):
+    path, sound = tmp_path / "index.sqlite", index.read_bytes()
+    path.write_bytes(sound[:4096] + bytes(len(sound) - 4096))
+    top = TopTier(Top(), None, citer(str(path)))
+    english, german = top.advise(incident)
+    assert "/mnt/small" in english.text
+    assert "/mnt/small" in german.text
+    assert top.notes == [f"runbooks: {path}: database disk image is malformed"]
+    assert top.cited(english, incident) == english
+
+
 def test_the_daemon_reads_the_index_and_never_writes_it(incident, index):
     before = index.read_bytes()
     try_cite(incident, "en", str(index))

@@ -38,6 +38,7 @@ from daemon.store import pages
 from daemon.store.documents import incident_document
 from daemon.store.purge import purge_copies
 from daemon.store.reader import StoreReader
+from daemon.store.records import MAX_REVISIONS
 from daemon.store.salvage import verify
 from daemon.store.writer import StoreWriter
 from models.taxonomy import Category, FaultClass, Severity, SubjectKind
@@ -250,6 +251,21 @@ def test_advice_of_before_recommends_nothing_until_there_is_a_newer_one(writer, 
     assert reader.advice(first.id, "de") == told
     writer.save([incident(revision=2, culprits=[Culprit(SubjectKind.UNIT, "nginx.service", 0.8)])], [])
     assert reader.advice(first.id, "de") == replace(told, action="")
+
+
+def test_incident_of_very_many_revisions_is_advised_once_for_each_basis(writer, reader):
+    writer.save([incident(revision=MAX_REVISIONS)], [])
+    both = [evidence(0), evidence(1, "tasks wait", ref="psi.io.some")]
+    other = incident(revision=MAX_REVISIONS + 1, evidence=both, findings_count=2)
+    writer.save([other], [])
+    assert reader.needing_advice(["en"]) == [other]
+    writer.keep(KeepAdvice(other.id, other.revision, [advice()]))
+    assert reader.needing_advice(["en"]) == []
+    assert reader.advice(other.id, "en") == advice()
+    writer.save([incident(revision=MAX_REVISIONS + 2, evidence=both, findings_count=3)], [])
+    assert reader.needing_advice(["en"]) == []
+    steps = [step.revision for step in reader.revisions(other.id)]
+    assert steps == [MAX_REVISIONS, MAX_REVISIONS + 1]  # mere counts are left out
 
 
 def test_merged_incident_needs_no_advice_and_is_looked_at_for_who_was_told(writer, reader):

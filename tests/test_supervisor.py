@@ -1,5 +1,6 @@
 """The supervisor with real stage processes: restart, limits, orderly stop, and dying together."""
 
+import errno
 import os
 import re
 import signal
@@ -12,7 +13,7 @@ import pytest
 
 from daemon.settings import Metrics, Notify, Settings, save_resolved
 from daemon.status import STAGES, Status, read_status, running_stages
-from daemon.supervisor import Supervisor, _Child, choose_stages, summarise
+from daemon.supervisor import FORK_RETRY_S, Supervisor, _Child, _wait_for, choose_stages, summarise
 
 pytestmark = pytest.mark.slow
 
@@ -136,6 +137,52 @@ def test_stage_that_another_daemon_holds_is_awaited_and_then_ends_this_one():
     child.locked_s -= 20
     supervisor._note_death(child, 5)
     assert supervisor._locked_out == "low"
+
+
+def test_host_without_room_for_a_process_delays_a_stage_and_ends_nobody(monkeypatch):
+    child, said = _Child("low"), []
+    supervisor = Supervisor.__new__(Supervisor)
+    supervisor._life = type("Life", (), {})()
+    supervisor._life.tell = type("Tell", (), {"error": said.append})()
+
+    def full():
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("os.fork", full)
+    supervisor._spawn(child)
+    assert child.pid == 0
+    assert 0.0 < child.start_s - time.monotonic() <= FORK_RETRY_S
+    assert said == ["cannot start the stage low: Resource temporarily unavailable; trying again in 5 s"]
+    monkeypatch.setattr("os.fork", lambda: 4711)
+    supervisor._spawn(child)
+    assert child.pid == 4711
+
+
+def test_stage_that_only_just_begins_can_be_stopped(monkeypatch):
+    supervisor, life = Supervisor.__new__(Supervisor), type("Life", (), {})()
+    life.stopping, life.forsake = False, lambda: None
+    supervisor._life, supervisor._lock, supervisor._resolved = life, life, Path()
+    life.release = life.forsake
+    readable, writable = os.pipe()
+
+    def begin_slowly(stage, resolved):
+        os.write(writable, b".")
+        time.sleep(30)
+
+    monkeypatch.setattr("daemon.stages.entry.run_stage", begin_slowly)
+    child = _Child("low")
+    before = signal.signal(signal.SIGTERM, lambda number, frame: setattr(life, "stopping", True))
+    try:
+        supervisor._spawn(child)
+        os.read(readable, 1)
+        os.kill(child.pid, signal.SIGTERM)
+        assert _wait_for(child.pid, 5.0)
+        child.pid = 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if child.pid:
+            os.kill(child.pid, signal.SIGKILL)
+            os.waitpid(child.pid, 0)
 
 
 def test_terminated_supervisor_stops_last_who_keeps_what_the_others_say(begin):

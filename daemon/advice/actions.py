@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from daemon.advice.facts import base_name
 from daemon.advice.subjects import argument, named
 from daemon.errors import IntegrityError
 from daemon.messages import Incident
@@ -50,11 +51,18 @@ _ORIGINS = ("kernel", "file")
 
 
 def render(name: str, incident: Incident) -> str | None:
-    """The command of action `name` for this incident, or None when an argument is missing or refused."""
+    """The command of action `name` for this incident, or None when an argument is missing or refused.
+
+    The texts blame the first process: no other program's pid stands in for one that it lacks.
+    """
     action = allow_list()[name]
     origin, arguments = _log(incident)
     template = action.variants.get(origin, action.command)
-    for kind, subject in named(incident):
+    subjects = named(incident)
+    program = next((base_name(one) for kind, one in subjects if kind is SubjectKind.PROCESS), "")
+    for kind, subject in subjects:
+        if kind is SubjectKind.PROCESS and base_name(subject) != program:
+            continue
         if found := argument(kind, subject):
             arguments.setdefault(*found)
     if not set(_PLACEHOLDER.findall(template)) <= arguments.keys():

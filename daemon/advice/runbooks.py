@@ -8,6 +8,7 @@ citation.
 from __future__ import annotations
 
 import re
+import sqlite3
 from pathlib import Path
 
 from daemon.advice.check import Citation
@@ -47,6 +48,8 @@ def try_cite(incident: Incident, lang: Lang, path: str) -> tuple[Citation | None
         return cite(incident, lang, Path(path)), ""
     except HauswartError as error:
         return None, f"runbooks: {error}"
+    except sqlite3.Error as error:  # damaged inside, or being written
+        return None, f"runbooks: {path}: {error}"
 
 
 def _asked(incident: Incident, lang: Lang) -> list[str]:

@@ -29,6 +29,7 @@ from daemon.store.expiry import erase_incidents
 MAX_REVISIONS = 1000  # of one incident in the timeline; beyond that only those that change what it is
 MAX_ADVICE = 64  # rows of one incident: the oldest go
 _INCIDENT = msgspec.json.Decoder(Incident)
+_BASIS = rows.INCIDENTS.columns.index("basis")
 
 
 def save_incident(connection: sqlite3.Connection, incident: Incident) -> None:
@@ -44,7 +45,12 @@ def save_incident(connection: sqlite3.Connection, incident: Incident) -> None:
     evidence = [rows.evidence_row(incident.id, at, item) for at, item in enumerate(incident.evidence)]
     links = [rows.sealed(rows.LINKS, incident.id, at, name) for at, name in enumerate(incident.finding_ids)]
     connection.execute(rows.INCIDENTS.insert, row)  # nothing was written before all could be encoded
-    if incident.revision <= MAX_REVISIONS or any(change.field != "findings_count" for change in changed):
+    renewed = sound and found[_BASIS] != row[_BASIS]  # advice of this revision is kept under its basis
+    if (
+        incident.revision <= MAX_REVISIONS
+        or renewed
+        or any(change.field != "findings_count" for change in changed)
+    ):
         connection.execute(rows.REVISIONS.insert, step)
     _sync_list(connection, rows.EVIDENCE, incident.id, evidence)
     _sync_list(connection, rows.LINKS, incident.id, links)
