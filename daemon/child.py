@@ -20,6 +20,14 @@ _LEAN = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX"
 _NOT_FOR_CHILDREN = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})  # they belong to the stage
 
 
+def signal_name(number: int) -> str:
+    """A signal's name, or its number where it has none: most real-time signals."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 class Watch(Protocol):
     """Wakes its owner when a descriptor is readable, or no longer (`Life.listen` is one)."""
 
@@ -102,7 +110,7 @@ class Child:
         if code is None:
             return ""
         self.pid = 0
-        return f" ({signal.Signals(-code).name})" if code < 0 else f" (exit code {code})"
+        return f" ({signal_name(-code)})" if code < 0 else f" (exit code {code})"
 
     def end(self) -> None:
         """Kill the process and forget it; it is waited for later."""

@@ -24,6 +24,7 @@ import daemon.stages.entry
 import daemon.stages.health
 import daemon.stages.process
 import daemon.store.reader  # these two are imported here so that the stages share their pages
+from daemon.child import signal_name
 from daemon.errors import HauswartError, LockedError
 from daemon.locks import FileLock
 from daemon.message_ids import MessageId
@@ -154,7 +155,7 @@ class Supervisor:
             child.locked_s = 0.0
         child.start_s = now_s + wait_s
         self._restarts += 1
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with code {code}"
         text = f"the stage {child.stage} {how}; starting it again in {wait_s:g} s"
         if recent >= DEATHS_MAX:
             self._life.tell.error(f"{text}, after {recent} deaths within {DEATHS_WITHIN_S:.0f} s")

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from msgspec.structs import replace
 
-from daemon.advice.facts import quotable, reported
+from daemon.advice.facts import names, quotable, reported
 from daemon.incidents import reading, review
 from daemon.incidents.review import AGAIN_S, KEPT, LOOKS_MAX, SETTLE_S, WITHIN_S, Reviews
 from daemon.messages import REVIEWED, Culprit, Evidence, Incident, KeepReview, Stamp, Tick
@@ -106,6 +106,8 @@ def test_another_cause_is_told_with_its_author_and_holds_while_the_rules_see_wha
     )
     assert [text for text, _ in quotable(told)] == [BAD_DISK]  # what shows the cause may be quoted for it
     assert [text for text, _ in reported(told)] == []  # who read it is no evidence
+    boast = replace(told.evidence[-1], text="evil.example at 127.0.0.1 read this as disk-failing")
+    assert "evil.example" not in names(replace(told, evidence=[*told.evidence[:-1], boast]))
     host.until(40.0, *crashes(20.0, times=5))
     assert host.incident(F.DISK_FAILING).id == before.id
 

@@ -100,13 +100,16 @@ def test_run_for_some_seconds_ends_by_itself_with_a_summary(begin):
     assert "watching this host with middle, low, collector, top" in run.log.read_text()
 
 
-def test_killed_stage_is_started_again_and_said(begin):
+@pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGKILL, "SIGKILL"), (signal.SIGRTMIN + 1, "signal 35")]
+)
+def test_killed_stage_is_started_again_and_said(begin, number, name):
     run = begin()
     run.wait_for_stages()
     first = run.pid("low")
-    os.kill(first, signal.SIGKILL)
+    os.kill(first, number)
     run.wait(lambda: run.pid("low") not in {0, first})
-    assert "the stage low was killed by SIGKILL; starting it again in 0.1 s" in run.log.read_text()
+    assert f"the stage low was killed by {name}; starting it again in 0.1 s" in run.log.read_text()
 
 
 def test_stage_that_keeps_dying_is_left_alone_for_longer():

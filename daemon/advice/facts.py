@@ -58,7 +58,7 @@ def names(incident: Incident) -> dict[str, str]:
     """Every name that a text may use, as it is shown, with its source; nothing out of a log text."""
     found: dict[str, str] = {}
     for evidence in incident.evidence:
-        if evidence.kind != "line":
+        if evidence.kind != "line" and evidence.ref != REVIEWED:  # a server gives itself its name
             for token in scan(evidence.text):
                 if token.kind == "name":
                     found.setdefault(token.text, evidence.id)
