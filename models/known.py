@@ -25,6 +25,7 @@ _NUMBERS = re.compile(r"\d{1,4}:(?P<minor>\d{1,6})")
 _KINDS = {kind.value: kind for kind in SubjectKind}
 _ORDER = ("cgroup", "unit", "process", "device", "mount", "interface", "address", "user", "sensor", "file")
 # A text that a program will fill in, of what did not happen, or a test's result (TAP): nobody's trouble.
+_PATCH = re.compile(r"Applying: |[0-9a-f]{7,40} \w[\w./-]{0,31}: ")  # git tells one by its title
 _BLANK = re.compile(r"(?<![\w%])%(?:\d\$)?(?:l{0,2}[dux]|s)\b|\bsimulated\b|^(?:not )?ok (?:\d|- )")
 _DENIED = re.compile(r"\b(?:no|without(?: an?)?)\s+$", re.IGNORECASE)
 _NEVER = re.compile(r"[\w-]\.invalid\b")  # a name that nobody can have (RFC 6761)
@@ -180,11 +181,11 @@ def _hearsay(message: Message, text: str, start: int) -> bool:
     if message.writer:
         return False
     security = message.category is Category.SECURITY
-    if not (security and message.writers) and _ACCESS.match(text):
+    if not (message.wary or (security and message.writers)) and _ACCESS.match(text):
         return True
     if message.writers or message.repeat or security:
         return False
-    if _BLANK.search(text) or _DENIED.search(text, max(0, start - 24), start):
+    if _PATCH.match(text) or _BLANK.search(text) or _DENIED.search(text, max(0, start - 24), start):
         return True
     return FaultClass.NAME_RESOLUTION in message.hints and _NEVER.search(text) is not None
 

@@ -292,6 +292,11 @@ def test_syslog_header_does_not_hide_a_known_message():
         ("ok 12 - an error is told: No space left on device", set()),
         ("write of report%20of%20may.pdf failed: No space left on device", {"no-space"}),
         ("fetch http://mirror.example/: Temporary failure in name resolution", {"name-resolution"}),
+        ('Applying: watchdog: fix spurious "out of memory" at start', set()),
+        ("13937c5 card: fix No space left on device with a corrupted record", set()),
+        ("ioctl(SIOCGIFINDEX) failed: No such device", set()),
+        ("read() error 19 (No such device)", {"device-vanished"}),
+        ("write: No such device or address", set()),
         ("broken http://blog0.invalid/post: Temporary failure in name resolution", set()),
     ],
 )
