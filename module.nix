@@ -448,8 +448,8 @@ in
         lib.genAttrs (
           map (tier: "hauswart-${tier}") tiers
           ++ [ "hauswart-switch" ]
-          ++ lib.optional cfg.web.enable "hauswart-web"
-          ++ lib.optional cfg.retrain.enable "hauswart-retrain"
+          ++ lib.optionals cfg.web.enable [ "hauswart-web" ]
+          ++ lib.optionals cfg.retrain.enable [ "hauswart-retrain" ]
         ) (_: dropIn { path = [ pkgs.openssh ]; })
       ))
 

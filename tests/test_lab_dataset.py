@@ -162,15 +162,17 @@ def test_cut_file_is_said(runs, tmp_path):
 
 
 RECORDED = Path(dataset.__file__).with_name("recorded")
-SETS = {"tenth": 40, "eleventh": 41}  # runs
+SETS = {"tenth": 40, "eleventh": 41, "twelfth": 39}  # runs
 # By the figures of the day on which they were mended; a change that costs one of them is a step back.
 FOUND = {
     "tenth": {"recall": 0.80, "exactly_one": 0.76, "quiet": 14 / 15},
     "eleventh": {"recall": 0.88, "exactly_one": 0.80, "quiet": 14 / 16},
+    "twelfth": {"recall": 20 / 23, "exactly_one": 18 / 23, "quiet": 1.0},
 }
 READ = {
     "tenth": ["zones-not-fetched-any-more", "mast-renames-the-harbour", "network-of-a-pod-never-goes"],
     "eleventh": ["kiosk-asks-the-bus", "greylist-stands-after-a-reload"],
+    "twelfth": ["port-set-by-hand"],
 }
 
 
