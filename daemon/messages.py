@@ -16,6 +16,7 @@ SCHEMA = 1
 
 MAX_TEXT = 2048  # characters of a log line's text after cutting; journald's own default line limit is 48 KiB
 MAX_NAME = 512
+UNNAMED = "-"  # of a line: its writer gives no name that can be read (RFC 5424's NILVALUE)
 MAX_VALUES = 8192
 MAX_LIST = 4096
 

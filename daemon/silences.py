@@ -159,8 +159,12 @@ def _named(silence: KeepSilence, name: str) -> bool:
 
 def quieting(silences: Iterable[KeepSilence], incident: Incident, wall: float) -> str:
     """The id of the first silence that keeps an incident from being notified now, or ""."""
+    fault = incident.fault_class.value
     for silence in silences:
-        if matches(silence, incident.fault_class.value, incident.culprits) and holds(silence, wall):
+        # Who snoozes an incident means it, whoever is blamed first by and by.
+        own = silence.incident_id == incident.id and silence.fault_class == fault
+        own = own and silence.id != verdict_id(incident.id)
+        if (own or matches(silence, fault, incident.culprits)) and holds(silence, wall):
             return silence.id
     return ""
 

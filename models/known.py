@@ -25,7 +25,9 @@ _NUMBERS = re.compile(r"\d{1,4}:(?P<minor>\d{1,6})")
 _KINDS = {kind.value: kind for kind in SubjectKind}
 _ORDER = ("cgroup", "unit", "process", "device", "mount", "interface", "address", "user", "sensor", "file")
 # A text that a program will fill in, of what did not happen, or a test's result (TAP): nobody's trouble.
-_PATCH = re.compile(r"Applying: |[0-9a-f]{7,40} \w[\w./-]{0,31}: ")  # git tells one by its title
+_PATCH = re.compile(
+    r"Applying: |(?=\d{0,39}[a-f])[0-9a-f]{7,40} \w[\w./-]{0,31}: "
+)  # git tells one by its title
 _BLANK = re.compile(r"(?<![\w%])%(?:\d\$)?(?:l{0,2}[dux]|s)\b|\bsimulated\b|^(?:not )?ok (?:\d|- )")
 _DENIED = re.compile(r"\b(?:no|without(?: an?)?)\s+$", re.IGNORECASE)
 _NEVER = re.compile(r"[\w-]\.invalid\b")  # a name that nobody can have (RFC 6761)
@@ -40,13 +42,13 @@ _ACCESS = re.compile(
 _REASON = re.compile(r'" failed (?P<own>\(\d{1,3}: [^()"]{1,64}\))')
 _RELAYED = "stderr: "  # of an application behind nginx, up to what nginx was doing
 _GIVEN = re.compile(
-    r"""(?x) (?<!\w)'(?:.*'(?!\w)|.*) | \buser=<.*> | <[^<>]*>
+    r"""(?x) (?<!\w)(?<!Got\ error\ )'(?:.*'(?!\w)|.*) | \buser=<.*> | <[^<>]*>
     | (?<!\S)\S{1,255}(?=\ ?\[[\da-fA-F.:]{3,45}\])
     | \#\d{1,5}\ \([^()]*\)
     | (?:\b[Ii](?:nvalid|llegal)\ user\ |\b(?:ruser|rhost|set_id|sasl_username|PWD|COMMAND)=
     |disconnect\ from\ |\bmaps\ to\ |identification\ |offer:\ |found:\ client\ |Change\ of\ username
     |\bsaid:\ |\bCMD\ \(|\breferer:\x20
-    |\[client\ [^\]]{2,64}\]\ (?:AH(?!01071|01215)\d{5}|script\ |File\ does)) .*"""
+    |\[client\ [^\]]{2,64}\]\ (?:AH(?!01071|01102|01114|01215)\d{5}|script\ |File\ does)) .*"""
 )
 _NAME_MAX = 200  # characters of a subject's name taken from a line
 
@@ -165,7 +167,8 @@ def own_words(text: str) -> str:
         end = len(text) if text.count('"', start) % 2 else text.rindex('"') + 1
         given = "_" * (end - start)
         reasons = [match.span("own") for match in _REASON.finditer(text, start)]
-        if len(reasons) == 1:  # else somebody has given one, too
+        # nginx gives one where a call failed, which it names before; of two, one is somebody else's.
+        if len(reasons) == 1 and text.endswith("() ", 0, start):
             first, last = reasons[0]
             given = given[: first - start] + text[first:last] + given[last - start :]
         text = text[:start] + given + text[end:]

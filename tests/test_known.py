@@ -294,6 +294,7 @@ def test_syslog_header_does_not_hide_a_known_message():
         ("fetch http://mirror.example/: Temporary failure in name resolution", {"name-resolution"}),
         ('Applying: watchdog: fix spurious "out of memory" at start', set()),
         ("13937c5 card: fix No space left on device with a corrupted record", set()),
+        ("1770000000 backup: write failed: No space left on device", {"no-space"}),
         ("ioctl(SIOCGIFINDEX) failed: No such device", set()),
         ("read() error 19 (No such device)", {"device-vanished"}),
         ("write: No such device or address", set()),

@@ -177,6 +177,10 @@ BREAKS = f'x" failed (28: {ENOSPC}), client: 198.51.100.9, server: x, request: "
         ),
         ("nginx", NGINX.format(BREAKS, NOT_FOUND, "x")),
         ("nginx", NGINX.format("x", NOT_FOUND, BREAKS)),
+        (
+            "nginx",
+            f'7#7: *1 "/srv/a" failed (28: {ENOSPC})/index.html" is not found ({NOT_FOUND}), client: x',
+        ),
         ("postfix/smtpd", "connect from enospc.isp.example[198.51.100.9]"),
         ("postfix/smtp", f"0815: status=bounced (host mx[192.0.2.7] said: 552 {ENOSPC} (in reply to x))"),
         ("sshd", "Received disconnect from 192.0.2.7 port 4:11: Failed login from 192.0.2.50 [preauth]"),
@@ -203,6 +207,11 @@ def test_what_strangers_say_to_a_server_is_no_trouble_of_the_host(program, text)
         ("fd-exhaustion", "nginx", "[alert] 7#7: accept4() failed (24: Too many open files)"),
         ("disk-full", "nginx", f'7#7: *1 FastCGI sent in stderr: "PHP message: {ENOSPC}" while reading "x"'),
         ("disk-full", "apache2", f"[core:error] (28){ENOSPC}: [client 192.0.2.7:4] AH00036: access to /x"),
+        (
+            "disk-full",
+            "apache2",
+            f"[proxy_fcgi:error] [client 192.0.2.7:5] AH01071: Got error 'PHP message: write: {ENOSPC}'",
+        ),
         ("fd-exhaustion", "sshd", "error: accept: Too many open files"),
         ("disk-full", "postfix/local", f"0815: to=<al@x>, status=deferred (cannot append to x: {ENOSPC})"),
         ("disk-full", "dovecot", f"imap(al)<7><abc>: Error: write(/srv/mail/x) failed: {ENOSPC}"),

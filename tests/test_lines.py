@@ -530,7 +530,7 @@ def test_a_programs_own_file_is_believed_and_a_line_that_anybody_may_log_is_not(
     fields = {"source": "file:/srv/error.log", "trusted": False, "unit": "", "pid": 0}
     (finding,) = host.hear("accept4() failed (24: Too many open files)", identifier=identifier, **fields)
     assert (max(finding.hints.values()) > 0.3) is believed
-    if believed:
+    if identifier != "nginx":
         assert finding.subjects[0] == Subject(SubjectKind.FILE, "/srv/error.log")
 
 

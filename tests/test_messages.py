@@ -121,6 +121,7 @@ dovecot|imap-login: Disconnected (auth failed, 1 ): user=<192.0.2.50>, rip=192.0
 dovecot|imap-login: Disconnected (auth failed): user=<a>, rip=192.0.2.50, x=<>, rip=192.0.2.7, lip=10.0.0.1
 dovecot|auth: pam(192.0.2.50,192.0.2.7,<a>): x: Authentication failure
 postfix/smtpd|warning: 9.2.0.192.dyn.isp.example[192.0.2.7]: SASL LOGIN authentication failed: UGFzc3dvcmQ6
+postfix/smtpd|warning: user-9.x[192.0.2.7]: SASL LOGIN authentication failed: sasl_username=a rhost=192.0.2.50
 postfix/smtpd|warning: h-9.2.0.192.x[192.0.2.7]: SASL PLAIN authentication failed: sasl_username=192.0.2.50
 exim|x authenticator failed for ([192.0.2.50]) [192.0.2.7]: 535 Incorrect authentication data (set_id=x)
 exim|x authenticator failed for h [192.0.2.7]:4: 535 Incorrect authentication data ([192.0.2.50]: 535 )

@@ -806,6 +806,14 @@ def test_what_a_purge_erased_is_not_written_again_and_what_goes_on_begins_anew()
     assert all(one.id != old[DOWN] and one.revision < 3 for one in host.incidents)
 
 
+def test_a_purge_right_after_a_start_reaches_what_the_store_gave():
+    first = Host().play(*full(10), until=20)
+    second = Host(known=list(first.kept.values()))
+    second.tier.forget(KeepPurge("op", WALL + 21))
+    second.kept.clear()
+    assert second.play(until=400).incidents == []
+
+
 def test_a_purge_of_everything_erases_silences_and_habits():
     silence = KeepSilence("s1", FULL, "", WALL, None, "", "known", "alice")
     host = Host(silences=[silence])

@@ -727,3 +727,11 @@ def test_a_silence_that_lasts_is_told_anew_and_its_end_once(monkeypatch):
         stage._watch_silence()
     assert [one.ended for one in told] == [False, False, False, True]
     assert len({one.evidence[0].id for one in told}) == len(told)
+    stage._silent, stage._retry_s = (
+        True,
+        1.0,
+    )  # nothing is taken in while the store is full, so nothing is heard
+    stage._silent_s = lambda: clock[0]
+    clock[0] = 1000.0
+    stage._watch_silence()
+    assert len(told) == 4

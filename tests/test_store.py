@@ -724,6 +724,18 @@ def test_purge_by_class_and_age_counts_what_it_erased(writer, reader):
     assert reader.incidents() == []
 
 
+def test_purge_is_kept_though_the_file_cannot_shrink(writer, reader, monkeypatch):
+    writer.save([incident()], [])
+
+    def full():
+        raise StoreFullError("the disk is full")
+
+    monkeypatch.setattr(writer, "compact", full)
+    writer.keep(KeepPurge("me", T0 + 1e6))
+    assert reader.incidents() == []
+    assert writer.notes == ["the store keeps its size after the purge: the disk is full"]
+
+
 def test_purged_text_is_nowhere_in_the_files(path):
     with StoreWriter(path) as writer:
         fill(writer)

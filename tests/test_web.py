@@ -263,7 +263,9 @@ def test_snooze_of_the_host_leaves_its_units_alone_and_outlasts_a_verdict(browse
         made = [one for one in reader.silences() if one.incident_id == "hhh2345"]
     assert [one.reason for one in made if not one.cancelled] == ["snoozed"]
     assert len(made) == 2
-    miner = changed(slow, culprits=[Culprit(SubjectKind.UNIT, "miner.service", 1.0)])
+    blamed = changed(slow, culprits=[Culprit(SubjectKind.UNIT, "other.service", 1.0)])
+    assert quieting(made, blamed, time.time())  # the same one, of which more is known
+    miner = changed(slow, id="mmm2345", culprits=[Culprit(SubjectKind.UNIT, "miner.service", 1.0)])
     assert [bool(quieting(made, one, time.time())) for one in (slow, miner)] == [True, False]
 
 

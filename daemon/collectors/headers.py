@@ -9,6 +9,8 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
+from daemon.messages import UNNAMED
+
 _TIME = (
     rb"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,6})?"
     rb"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"
@@ -32,13 +34,14 @@ _KERNEL_TIME = re.compile(rb"\[ {0,8}\d{1,9}\.\d{6}\] ")
 _MAX_PRIORITY = 191  # 23 facilities * 8 + 7
 _DEFAULT = 6
 # So a line of a system's log begins, whatever tag its writer chose; programs that write their own files give
-# the date with a space, or another offset, or no host.
+# the date with a space, or another offset, or no host (a thread's number, a level or a stream in its place).
 _LOGGED = re.compile(
     rb"<\d{1,3}>1 \S{1,40} \S{1,255} "
     rb"|(?:<\d{1,3}>)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,6})?"
-    rb"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?[+-]\d\d:\d\d) [\w.:-]{1,255}(?<!:) "
+    rb"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?[+-]\d\d:\d\d) "
+    rb"(?!(?:\d+|stdout|stderr|TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR|SEVERE|FATAL|CRITICAL) )"
+    rb"[\w.:-]{1,255}(?<!:) "
 )
-UNNAMED = "-"  # somebody who gives no name that can be read (RFC 5424's NILVALUE)
 
 
 class Header(NamedTuple):

@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import NamedTuple
 
-from daemon.collectors.headers import UNNAMED, Heads
+from daemon.collectors.headers import Heads
 from daemon.collectors.tail import MAX_LINE_BYTES
 from daemon.errors import SourceError
 from daemon.ingest import Clean, clean
-from daemon.messages import MAX_NAME, Line, Stamp
+from daemon.messages import MAX_NAME, UNNAMED, Line, Stamp
 
 BOOT = "0" * 32  # a text file does not know its boot: one axis for all of it
 KERNEL = "kernel"

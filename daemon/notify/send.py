@@ -51,6 +51,8 @@ def send(request: dict[str, Any]) -> tuple[int, str]:
     kind = _TYPES.get(request["severity"], "info")
     if sender.notify(body=request["body"], title=request["title"], notify_type=kind, body_format="text"):
         return SENT, ""
+    if catcher.status.startswith("3"):  # as in daemon.notify.http: it may have taken it, so not again
+        return NOT_UNDERSTOOD, f"HTTP status {catcher.status}: a redirect; `?redirect=yes` follows it"
     return FAILED, f"HTTP status {catcher.status}" if catcher.status else "not reached or not accepted"
 
 

@@ -252,7 +252,7 @@ class MiddleStage:
                 ("silent", MessageId.STAGE_SILENT) if self._silent else ("heard again", MessageId.STAGE_HEARD)
             )
             self._life.tell.warning(f"the low tier is {said}", message_id)
-        elif not self._silent or time.monotonic() - self._lamented_s < LAMENT_EVERY_S:
+        elif not self._silent or self._blocked or time.monotonic() - self._lamented_s < LAMENT_EVERY_S:
             return  # else what lasts is told anew, like what the low tier finds
         self._lamented_s = time.monotonic()
         self._take([find_silence("low", silent_s, ended=not self._silent)])

@@ -16,6 +16,7 @@ from daemon.subjects import label_of
 from daemon.tiers.conditions import SPEAKS, Breach, Conditions
 from daemon.tiers.crashes import Crashes
 from daemon.tiers.logins import UNCHECKED, Attempt, Logins, Told
+from daemon.tiers.oddities import subject_of
 from daemon.tiers.places import Places
 from daemon.tiers.privileges import Privileges
 from daemon.tiers.reasons import Reasons, due_to
@@ -275,10 +276,8 @@ class Meanings:
         elif line.trusted and (unit := unit_meant(line)):
             if all(one.name != unit for one in subjects):
                 subjects.append(Subject(SubjectKind.UNIT, unit, 0.6 if subjects else 1.0))
-        elif not subjects and line.identifier:
-            subjects.append(Subject(SubjectKind.PROCESS, line.identifier))
-        elif not subjects and own_file(line):
-            subjects.append(Subject(SubjectKind.FILE, own_file(line)))
+        elif not subjects:
+            subjects.append(subject_of(line))
         return [_as_stage(one) for one in subjects] or [Subject(SubjectKind.HOST, "")]
 
     def _asked_to_stop(self, message: Message, reading: Reading, line: Line, t: float) -> bool:

@@ -21,17 +21,7 @@ from daemon.incidents.quiet import Quiet
 from daemon.incidents.situations import Opinion, Situation, restored
 from daemon.incidents.unexplained import UNREAD, Unexplained
 from daemon.incidents.verdicts import Verdict, judge
-from daemon.messages import (
-    Event,
-    Finding,
-    Incident,
-    KeepPurge,
-    KeepReview,
-    KeepSilence,
-    Stamp,
-    Tick,
-    Upward,
-)
+from daemon.messages import Event, Finding, Incident, KeepPurge, KeepReview, KeepSilence, Stamp, Tick, Upward
 from daemon.questions import Question
 from daemon.settings import Middle
 from daemon.subjects import split_pid
@@ -108,6 +98,8 @@ class MiddleTier:
     def forget(self, purge: KeepPurge) -> list[str]:
         """The operator has erased incidents: what still goes on begins anew; the ids of those forgotten."""
         self._closed.forget(purge.erases)
+        self._changed = {name: one for name, one in self._changed.items() if not purge.erases(one)}
+        self._stored = [one for one in self._stored if not purge.erases(one)]
         if purge.everything:
             self._quiet.forget()
         return self._gathering.forget(purge.erases)

@@ -14,7 +14,7 @@ from daemon.tiers.conditions import Breach
 from daemon.tiers.opinions import Opinion
 from daemon.tiers.rates import SUSTAINED_WINDOWS, WINDOW_S, Watch
 from daemon.tiers.wording import quantity, span
-from daemon.tiers.writers import Writer, of_system, own_file
+from daemon.tiers.writers import Writer, nameless_file, of_system
 from models.alertness import speaks_for
 from models.taxonomy import Category, FaultClass, Severity, SubjectKind
 from models.templates import Template
@@ -40,10 +40,11 @@ def subject_of(line: Line) -> Subject:
         return Subject(SubjectKind.UNIT, line.unit)
     if line.identifier == "kernel" and line.trusted and (named := _KERNEL_DEVICE.match(line.text)):
         return Subject(SubjectKind.DEVICE, named[1])
+    if path := nameless_file(line):
+        return Subject(SubjectKind.FILE, path)
     if line.identifier and line.identifier != "kernel":
         return Subject(SubjectKind.PROCESS, line.identifier)
-    path = own_file(line)
-    return Subject(SubjectKind.FILE, path) if path else Subject(SubjectKind.HOST, "")
+    return Subject(SubjectKind.HOST, "")
 
 
 def novel(template: Template, watch: Watch, line: Line) -> Breach:

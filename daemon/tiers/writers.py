@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from daemon.messages import Line
+from daemon.messages import UNNAMED, Line
 from daemon.tiers.last_words import LastWords
 from models.known import Message
 from models.masking import mask
@@ -198,6 +198,12 @@ def own_file(line: Line) -> str:
     journal is the service's.
     """
     return line.source[5:] if line.source.startswith("file:") and not line.identifier else ""
+
+
+def nameless_file(line: Line) -> str:
+    """The path of the followed file of a line whose writer gives no name, or ""."""
+    nameless = line.identifier in {"", UNNAMED}
+    return line.source[5:] if nameless and line.source.startswith("file:") else ""
 
 
 def of_system(line: Line) -> bool:
