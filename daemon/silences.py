@@ -161,12 +161,16 @@ def quieting(silences: Iterable[KeepSilence], incident: Incident, wall: float) -
     """The id of the first silence that keeps an incident from being notified now, or ""."""
     fault = incident.fault_class.value
     for silence in silences:
-        # Who snoozes an incident means it, whoever is blamed first by and by.
-        own = silence.incident_id == incident.id and silence.fault_class == fault
-        own = own and silence.id != verdict_id(incident.id)
-        if (own or matches(silence, fault, incident.culprits)) and holds(silence, wall):
+        about = matches(silence, fault, incident.culprits) or _snoozed(silence, incident)
+        if about and holds(silence, wall):
             return silence.id
     return ""
+
+
+def _snoozed(silence: KeepSilence, incident: Incident) -> bool:
+    """Whether somebody snoozed this very incident: it is meant, whoever is blamed first by and by."""
+    snooze = silence.incident_id == incident.id and silence.id != verdict_id(incident.id)
+    return snooze and silence.fault_class == incident.fault_class
 
 
 def hushing(silences: Iterable[KeepSilence], finding: Finding, wall: float) -> bool:
