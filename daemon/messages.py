@@ -246,6 +246,11 @@ class Incident(Struct, frozen=True, tag="incident"):
     scores: Annotated[dict[FaultClass, float], Meta(max_length=33)] = {}
     meant: Severity | None = None  # by words alone, as long as they are doubted; `severity` is what is told
 
+    @property
+    def waits(self) -> bool:
+        """Whether it rests on words that somebody is still to read: notifying waits for that."""
+        return self.state == "open" and self.meant is not None and self.severity is not Severity.INFO
+
 
 # --- records: what the other stages and the operator ask the middle tier to keep -----------------------
 

@@ -34,7 +34,10 @@ AFTERMATH_S = 45  # of the pause after the last observation: long enough to sett
 
 
 class Heard(NamedTuple):
-    """Somebody hears of an incident: in Unix seconds, and how bad it is. Of a silenced one nobody does."""
+    """Somebody hears of an incident: in Unix seconds, and how bad it is.
+
+    Nobody does of one that is silenced, below the floor of notifications, or still to be read.
+    """
 
     at: float
     severity: Severity
@@ -63,6 +66,7 @@ class Replay:
         self._answers: list[tuple[float, reading.Reading]] = []  # by when they come
         self._busy_until = 0.0  # Unix seconds: it answers one question at a time
         self._patience_s = settings.top.served.timeout_s
+        self._floor = Severity(settings.notify.floor).rank
         self._told: dict[str, str] = {}  # what answers spoke of: findings' ids to classes
         self._reviews = review.Reviews()
         self._reviewed: list[tuple[float, KeepReview]] = []  # by when they come
@@ -145,7 +149,7 @@ class Replay:
             if not called or called[-1][1] is not incident.fault_class:
                 called.append((incident.updated_at, incident.fault_class))
             heard = self.heard.get(incident.id, [])
-            if not incident.quieted:
+            if not (incident.quieted or incident.waits or incident.severity.rank < self._floor):
                 heard = [*heard, Heard(incident.updated_at, incident.severity)]
             for one in {incident.id, incident.merged_into or incident.id} if heard else ():
                 self.heard[one] = worsened([*self.heard.get(one, []), *heard])

@@ -1,4 +1,4 @@
-"""Errors by words alone: how long they are told as warnings, and what takes that back."""
+"""Incidents by words alone: how long nobody is notified of them, and what takes that back."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def test_nobody_waits_long_for_a_look_nor_where_nobody_looks(reader):
     assert told(alone) == "error"
 
 
-def test_words_of_which_somebody_says_that_nothing_is_wrong_stay_a_warning_and_say_who(reader):
+def test_words_of_which_somebody_says_that_nothing_is_wrong_are_an_info_and_say_who(reader):
     reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
     reader.until(60.0, words(20.0), words(40.0, "self-test: simulated disk full: PASS"))
     incident = reader.incident(F.DISK_FULL)
-    assert (incident.severity, incident.path) == (Severity.WARNING, "baseline")
+    assert (incident.severity, incident.path) == (Severity.INFO, "baseline")
     said = "large at 127.0.0.1 read this as harmless; by the rules alone it is disk-full."
     assert incident.evidence[-1].text == said
     reader.review(incident, F.DISK_FULL)  # looked at once more, with more known
@@ -73,7 +73,40 @@ def test_an_answer_that_comes_late_still_lowers_it(reader):
     reader.until(30.0)
     assert told(reader) == "error"
     reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
-    assert told(reader) == "warning"
+    assert told(reader) == "info"
+
+
+@pytest.mark.parametrize("severity", ["warning", "error"])
+def test_notifying_waits_for_the_look_and_no_longer_than_that(severity):
+    reader = Host(awaited=True)
+    reader.until(6.0, words(2.0, severity=severity))
+    assert reader.incident(F.DISK_FULL).waits
+    reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL)
+    agreed = reader.incident(F.DISK_FULL)
+    assert (agreed.severity.value, agreed.waits, agreed.meant) == (severity, False, None)
+
+    late = Host(awaited=True)
+    late.until(2.0 + WAIT_S - 1.0, words(2.0, severity=severity))
+    assert late.incident(F.DISK_FULL).waits
+    late.until(2.0 + WAIT_S + 1.0)
+    assert (told(late), late.incident(F.DISK_FULL).waits) == (severity, False)
+
+    nothing = Host(awaited=True)
+    nothing.until(6.0, words(2.0, severity=severity))
+    nothing.review(nothing.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
+    assert (told(nothing), nothing.incident(F.DISK_FULL).waits) == ("info", False)
+
+
+def test_another_class_by_a_look_is_notified_at_once(reader):
+    reader.review(reader.incident(F.DISK_FULL), F.CONFIG_ERROR)
+    assert not reader.incident(F.CONFIG_ERROR).waits
+
+
+def test_what_ends_while_it_is_unread_waits_no_longer(reader):
+    (situation,) = reader.tier._gathering.situations.values()
+    reader.tier._close(situation)
+    (incident,) = reader.tier._give()
+    assert (incident.state, incident.meant, incident.waits) == ("closed", Severity.ERROR, False)
 
 
 def test_a_measure_takes_the_word_back_at_once(reader):
@@ -87,7 +120,7 @@ def test_other_words_are_not_covered_by_what_was_said(reader):
     reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
     broke = {"rule": "known.program-broke", "hints": {"service-crash": 0.9}}
     reader.until(14.0, words(10.0, "panic: no space left on device", **broke))
-    assert told(reader) == "warning"
+    assert told(reader) == "info"
     reader.until(10.0 + WAIT_S + 2.0)
     assert told(reader) == "error"
 
@@ -96,7 +129,7 @@ def test_words_that_came_after_the_question_are_not_covered_by_its_answer(reader
     broke = {"rule": "known.program-broke", "hints": {"service-crash": 0.9}}
     reader.until(14.0, words(10.0, "panic: no space left on device", **broke))
     reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True, asked_t=8.0)
-    assert told(reader) == "warning"
+    assert told(reader) == "info"
     reader.until(10.0 + WAIT_S + 2.0)
     assert told(reader) == "error"
 
@@ -106,12 +139,13 @@ def test_a_restart_forgets_neither_the_doubt_nor_that_nothing_is_wrong(reader, h
     if harmless:
         reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
     stored = reader.incident(F.DISK_FULL)
-    assert (stored.severity, stored.meant) == (Severity.WARNING, Severity.ERROR)
+    calm = "info" if harmless else "warning"
+    assert (stored.severity, stored.meant) == (Severity(calm), Severity.ERROR)
     again = Host(stored, awaited=True, t=7.0)
     again.until(9.0)
-    assert told(again) == "warning"
+    assert (told(again), again.incident(F.DISK_FULL).waits) == (calm, not harmless)
     again.until(9.0 + WAIT_S + 2.0)
-    assert told(again) == ("warning" if harmless else "error")
+    assert told(again) == ("info" if harmless else "error")
 
 
 def test_a_restart_remembers_what_was_read_of_whomever_it_was_about():
@@ -125,7 +159,7 @@ def test_a_restart_remembers_what_was_read_of_whomever_it_was_about():
     again = Host(host.incident(F.DISK_FULL), awaited=True, t=7.0)
     again.until(8.0 + WAIT_S, replace(full(), id="again", at=words(9.0).at))
     again.until(40.0)
-    assert told(again) == "warning"
+    assert told(again) == "info"
 
 
 def test_two_that_were_read_as_nothing_stay_that_as_one(reader):
@@ -149,7 +183,7 @@ def test_a_level_that_a_program_gives_a_line_which_no_rule_knows_is_a_word_too()
     assert told(host, F.UNKNOWN) == "warning"
     host.review(host.incident(F.UNKNOWN), F.UNKNOWN, harmless=True)
     host.until(60.0)
-    assert told(host, F.UNKNOWN) == "warning"
+    assert told(host, F.UNKNOWN) == "info"
     host.review(host.incident(F.UNKNOWN), F.UNKNOWN)
     assert told(host, F.UNKNOWN) == "critical"
 
@@ -171,13 +205,14 @@ def test_what_is_measured_about_security_or_critical_waits_for_nobody(finding):
 
 
 def test_a_replay_remembers_how_loud_an_incident_ever_was():
-    for seconds, loudest in ((30.0, "error"), (0.0, "warning")):
+    for seconds, loudest in ((30.0, "error"), (0.0, "")):
         replay = Replay(Settings(), {}, lambda _, seconds=seconds: ('{"fault": "none"}', seconds))
         ticks = [tick(float(t)) for t in range(60)]
         for item in sorted([words(2.0), *ticks], key=lambda one: one.at.mono):
             replay._take([item])
         (incident,) = replay.incidents.values()
-        heard = replay.heard[incident.id]
-        assert (incident.severity.value, heard[-1].severity.value) == ("warning", loudest)
+        heard = [one.severity.value for one in replay.heard.get(incident.id, [])]
+        assert (incident.severity.value, heard[-1:]) == ("info", [loudest] if loudest else [])
         (said,) = as_said([incident], lambda wall: wall, replay)
         assert said.loud == (loudest == "error")  # somebody was woken up, whatever it is called since
+        assert (said.told_after_s is None) == (not loudest)

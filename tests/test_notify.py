@@ -31,7 +31,7 @@ from daemon.messages import Advice, Culprit, Evidence, KeepSilence
 from daemon.notify.alertmanager import alerts
 from daemon.notify.channels import BACKOFF_S, TIMEOUT_S, Channel, Letter, Outcome, Post, channels_of, letter
 from daemon.notify.otlp import content_of
-from daemon.notify.planner import ADVICE_WAIT_S, Planner, State, moments
+from daemon.notify.planner import ADVICE_WAIT_S, LOOK_WAIT_S, Planner, State, moments
 from daemon.notify.wording import compose, compose_digest
 from daemon.prometheus import Family
 from daemon.settings import Metrics, Notify, Settings
@@ -86,6 +86,29 @@ def test_incident_is_told_once_when_it_opens_again_when_worse_and_when_over():
     assert desk.reasons(worse, incident(revision=4), after=30) == []
     assert desk.reasons(closed(revision=5), after=30) == [("i1", "closed")]
     assert desk.reasons(closed(revision=5), after=30) == []
+
+
+def test_an_incident_whose_words_are_still_to_be_read_waits_for_that_and_not_for_ever():
+    unread = incident(severity=Severity.WARNING, meant=Severity.ERROR)
+    desk = Desk()
+    plan = desk.plan(unread)
+    assert (plan.notices, plan.look_in_s) == ([], LOOK_WAIT_S)
+    assert desk.reasons(incident(revision=2), after=3.0) == [("i1", "opened")]
+
+    nothing = incident(revision=2, severity=Severity.INFO, meant=Severity.ERROR)
+    desk = Desk()
+    assert desk.reasons(unread) == desk.reasons(nothing, after=3.0) == desk.reasons(nothing, after=60.0) == []
+    ended = msgspec.structs.replace(nothing, state="closed", closed_at=T0 + 70.0)
+    assert desk.reasons(ended, after=10.0) == []
+
+    desk = Desk()  # nobody is left who could say that it was not read
+    assert desk.reasons(unread) == desk.reasons(unread, after=LOOK_WAIT_S - 1.0) == []
+    assert desk.reasons(unread, after=1.0) == [("i1", "opened")]
+
+    desk = Desk()  # over before anybody read it
+    assert desk.reasons(unread) == []
+    over = closed(severity=Severity.WARNING, meant=Severity.ERROR, at=T0 + 12.0)
+    assert desk.reasons(over, after=12.0) == [("i1", "closed")]
 
 
 def test_deliveries_of_an_earlier_process_count():

@@ -249,8 +249,17 @@ def test_alert_told_in_whole_seconds_counts_if_it_can_have_come_after_the_inject
 
 
 def test_what_is_of_severity_info_is_nobodys_alert():
-    one = accompanied(said(severity="info"), netdata=[alert(1.0, severity="info")])
+    info = replace(said(severity="info"), told_after_s=None)
+    one = accompanied(info, netdata=[alert(1.0, severity="info")])
     assert raised(one, "netdata", 30.0) == raised(one, HAUSWART, 30.0) == []
+
+
+def test_hauswarts_alert_is_when_it_notifies_and_counts_whatever_it_is_called_since():
+    waited = replace(said(opened_s=1.0), told_after_s=3.0)
+    assert [one.at_s for one in raised(accompanied(waited), HAUSWART, 30.0)] == [4.0]
+    assert raised(accompanied(waited), HAUSWART, 3.9) == []
+    calmed = replace(said(severity="info"), loudest="error")
+    assert len(raised(accompanied(calmed), HAUSWART, 30.0)) == 1
 
 
 def test_what_stood_before_and_got_worse_is_nobodys_alert():

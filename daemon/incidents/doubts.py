@@ -1,9 +1,9 @@
-"""An error by words alone: what programs write may be data, a test or a plan, which only a reader can tell.
+"""An incident by words alone: what programs write may be data, a test or a plan, which a reader can tell.
 
-Where a served model looks at incidents, such an error is told as a warning until it has looked, or has not
-within `WAIT_S`; and it stays one where it says that nothing is wrong, for as long as no other words, no
-measure and no event speak for it. Never what is about security, and never what is critical, unless nothing
-but the level at which a program wrote a line that no rule knows makes it so. Pure.
+Where a served model looks at incidents, such a one is a warning, and nobody is notified of it, until it has
+looked, or has not within `WAIT_S`; where it says that nothing is wrong, it is of severity info, as long as no
+other words, no measure and no event speak for it. Never what is about security, and never what is critical,
+unless nothing but the level at which a program wrote a line that no rule knows makes it so. Pure.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def tempered(verdict: Verdict, situation: Situation) -> Verdict:
     if situation.doubt_t is None:
         return verdict
     read = situation.looked is not None and situation.looked.harmless
-    return verdict._replace(severity=Severity.WARNING, harmless=read, meant=verdict.severity)
+    severity = Severity.INFO if read else Severity.WARNING
+    return verdict._replace(severity=severity, harmless=read, meant=verdict.severity)
 
 
 def doubtful(verdict: Verdict, situation: Situation) -> bool:
@@ -63,9 +64,9 @@ def doubtful(verdict: Verdict, situation: Situation) -> bool:
 
 
 def due_t(verdict: Verdict, situation: Situation, *, awaited: bool) -> float | None:
-    """Until when a verdict, as it is by the rules, is told as a warning; None if it is not."""
+    """Until when a verdict, as it is by the rules, is doubted; None if it is not."""
     looked = situation.looked
-    if verdict.severity.rank < Severity.ERROR.rank or not doubtful(verdict, situation):
+    if verdict.severity.rank < Severity.WARNING.rank or not doubtful(verdict, situation):
         return None
     if looked is not None and not looked.harmless:
         return None

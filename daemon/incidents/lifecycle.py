@@ -158,8 +158,10 @@ def _doublings(situation: Situation) -> int:
 
 
 def graver(incident: Incident, verdict: Verdict) -> bool:
-    """Whether the class changed or the severity rose: told at once."""
-    return incident.fault_class is not verdict.fault_class or verdict.severity.rank > incident.severity.rank
+    """Whether the class changed, the severity rose, or its words are not doubted any more: told at once."""
+    believed = incident.waits and verdict.meant is None
+    worse = verdict.severity.rank > incident.severity.rank
+    return incident.fault_class is not verdict.fault_class or worse or believed
 
 
 def settled(situation: Situation, verdict: Verdict, t: float, settle_s: float) -> bool:

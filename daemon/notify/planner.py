@@ -1,8 +1,8 @@
 """Decides who is told what and when: pure, on the times it is given.
 
-Each channel hears of an incident when it opens, again when its severity rises, when it is over, and once more
-when it comes back. What is beyond the hourly limit goes into a digest. Knows neither how channels are reached
-nor where deliveries are.
+Each channel hears of an incident when it opens (once its words were read, where somebody reads), again when
+its severity rises, when it is over, and once more when it comes back. What is beyond the hourly limit goes
+into a digest. Knows neither how channels are reached nor where deliveries are.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from models.taxonomy import Severity
 
 HOUR_S = 3600.0
 ADVICE_WAIT_S = 5.0  # the budget gives advice 3 s at p95
+LOOK_WAIT_S = 30.0  # the middle tier itself gives up after 20 s; if it is gone, nobody waits longer
 MISSED_S = 600.0  # an incident that was over before anybody heard of it is still news for ten minutes
 
 Reason = Literal["opened", "worse", "closed"]
@@ -105,7 +106,7 @@ class Planner:
             if notice is None:
                 self._digest.discard(state.incident.id)
                 continue
-            left_s = self._wait_for_advice(notice, advised, mono)
+            left_s = self._wait_s(notice, advised, mono)
             if left_s > 0:
                 waiting.append(left_s)
             elif notice.incident.id in self._digest or not self._may_send(mono):
@@ -159,8 +160,10 @@ class Planner:
             last = one._replace(rank=worst)
         return last
 
-    def _wait_for_advice(self, notice: Notice, advised: Collection[str], mono: float) -> float:
+    def _wait_s(self, notice: Notice, advised: Collection[str], mono: float) -> float:
         first = self._seen.setdefault(notice.incident.id, mono)
+        if notice.incident.waits:
+            return first + LOOK_WAIT_S - mono
         if notice.reason == "closed" or notice.incident.id in advised:
             return 0.0
         return first + ADVICE_WAIT_S - mono

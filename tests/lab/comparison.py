@@ -1,10 +1,10 @@
 """Hauswart beside other watchers in the same runs: who says anything, when, of what, and how often wrongly.
 
-The same rules for all. An alert is hauswart's incident or a peer's alert, first raised from the injection
-on; warnings count, what stood before (also if it got worse since) or is of severity info does not. What is
-said of load while others keep the machine busy is nobody's merit or fault (`verdict.py`), except in a run
-that is about load. Times are what each says itself: hauswart when it observed it, in the replay, the others
-when their check was made.
+The same rules for all. An alert is a peer's alert, or an incident that hauswart notifies somebody of, first
+raised from the injection on; warnings count, what stood before (also if it got worse since) or was never more
+than info does not. What is said of load while others keep the machine busy is nobody's merit or fault
+(`verdict.py`), except in a run that is about load. Times are what each says itself: hauswart's when it
+notifies, on the observations' time in the replay, the others' when their check was made.
 
 | figure | what it is |
 | --- | --- |
@@ -83,14 +83,15 @@ def raised(verdict: Verdict, who: str, until_s: float) -> list[Raised]:
     """What counts of what somebody said, in the order of time."""
     began = verdict.span_s[0]
     if who == HAUSWART:
-        said = [one for one in (*verdict.told, *verdict.later) if one.severity != INFO]
-        new = [one for one in said if one.before_s is None and began <= one.opened_s <= until_s]
-        return [_of_hauswart(verdict, one) for one in sorted(new, key=lambda one: one.opened_s)]
+        new = [one for one in (*verdict.told, *verdict.later) if one.before_s is None]
+        told = [(one.told_s, one) for one in new if one.told_s is not None]
+        counted = sorted((at, n, one) for n, (at, one) in enumerate(told) if began <= at <= until_s)
+        return [_of_hauswart(verdict, one, at) for at, _, one in counted]
     alerts = [one for one in verdict.peers[who].alerts if one.severity != INFO]
-    counted = [one for one in alerts if began < one.at + one.grain_s and one.at <= until_s]
+    fresh = [one for one in alerts if began < one.at + one.grain_s and one.at <= until_s]
     return [
         Raised(max(began, one.at), right_class=False, culprit=names_culprit(verdict, one.text))
-        for one in counted
+        for one in fresh
         if not _of_others(verdict, one)
     ]
 
@@ -111,9 +112,9 @@ def _stands(label: str, text: str) -> bool:
     return re.search(rf"(?<![\w./-]){folder}{re.escape(name)}(?![\w/-]|\.\w)", text) is not None
 
 
-def _of_hauswart(verdict: Verdict, said: Said) -> Raised:
+def _of_hauswart(verdict: Verdict, said: Said, at_s: float) -> Raised:
     named = any(names(label, one) for label in _nameable(verdict) for one in said.culprits[:1])
-    return Raised(said.opened_s, verdict.is_right(said), named, said.merged)
+    return Raised(at_s, verdict.is_right(said), named, said.merged)
 
 
 def _of_others(verdict: Verdict, alert: Alert) -> bool:

@@ -11,13 +11,14 @@ and as a false alarm, and is never a right one either; the other one is as loud 
 
 | figure | what it is |
 | --- | --- |
-| recall | share of faults with an incident of a right class, opened from the injection to the window's end |
+| recall | share of faults with an incident of a right class, opened and notified of until the window's end |
 | noticed | the same, if a right culprit in the first place is enough |
 | class accuracy | recalled, of those that were noticed |
 | precision | right incidents, of all opened from the injection to the window's end, benign runs included |
 | culprit in 1, in 3 | a right culprit in the first, in the first three places, of the recalled |
 | severity | a right severity, of the recalled |
 | exactly one | the right incident and no other, of all faults |
+| told | seconds from the effect until somebody is notified of it: words may have to be read first |
 | delay | seconds from the effect, by the lab's own probe, to the right incident, on the observations' time |
 | named | seconds from the effect until the right incident has a right class for good |
 | incidents | how many were opened in a fault's window, those too that became part of another one |
@@ -106,11 +107,13 @@ def figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     }
     delays = [one.right.opened_s for one in recalled if one.right]
     named = [one.named_s for one in recalled if one.named_s is not None]
+    told = [one.right.told_s for one in recalled if one.right and one.right.told_s is not None]
     return {
         **{name: asdict(figure) for name, figure in found.items()},
         "incidents": asdict(mean(faults, lambda one: len(one.during) + one.merged)),
         "delay_s": times(delays),
         "named_s": times(named),
+        "told_s": times(told),
         "false_alarms": _false_alarms(benign),
         "advice": {
             "checked": sum(one.advice_checked for one in verdicts),
@@ -221,11 +224,13 @@ def _false_alarms(benign: Sequence[Verdict]) -> dict[str, float | None]:
     watched_s = sum(one.span_s[1] - one.span_s[0] for one in benign)
     loud = sum(said.loud for one in benign for said in one.told)
     every = sum(len(one.told) for one in benign)
+    told = sum(said.told_s is not None for one in benign for said in one.told)
     days = watched_s / DAY_S
     return {
         "host_hours": round(watched_s / 3600, 3),
         "above_warning": loud,
         "incidents": every,
+        "told": told,
         "a_day": loud / days if days else None,
         "upper_a_day": poisson_upper(loud) / days if days else None,
     }

@@ -139,14 +139,15 @@ def span_text(figure: dict[str, Any]) -> str:
 def notes(found: dict[str, Any]) -> list[tuple[str, str]]:
     """The figures that are no shares, as pairs of what and how much."""
     delay, false, advice, replay = (found[name] for name in ("delay_s", "false_alarms", "advice", "replay"))
-    named = found["named_s"]
+    named, told_s = found["named_s"], found["told_s"]
     pairs = [
         ("delay", f"p50 {_s(delay['p50'])}, p95 {_s(delay['p95'])}, n={delay['n']}"),
+        ("told", f"p50 {_s(told_s['p50'])}, p95 {_s(told_s['p95'])}: once its words were read"),
         ("named", f"p50 {_s(named['p50'])}, p95 {_s(named['p95'])}: rightly, and for good"),
         ("incidents", f"{cell(found['incidents'])} a fault, merged ones included"),
     ]
     if false["a_day"] is not None:
-        told = f"{false['above_warning']} above warning, {false['incidents']} incidents"
+        told = f"{false['above_warning']} above warning, {false['told']} told, {false['incidents']} incidents"
         rate = f"{false['a_day']:.0f} false alarms a day (up to {false['upper_a_day']:.0f})"
         pairs.append(("benign", f"{told} in {false['host_hours']:.2f} host-hours: {rate}"))
     pairs.append(

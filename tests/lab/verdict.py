@@ -49,6 +49,12 @@ class Said:
     named: tuple[tuple[float, str], ...] = ()  # what it was called, since when, where that is known
     before_s: float | None = None  # when it opened, if that was before the injection and it got worse since
     merged: bool = False  # it became part of another one
+    told_after_s: float | None = 0.0  # from its opening until somebody is told of it; None if nobody is
+
+    @property
+    def told_s(self) -> float | None:
+        """When somebody is told of it, as `opened_s`: its words may have to be read first."""
+        return None if self.told_after_s is None else self.opened_s + self.told_after_s
 
     @property
     def loud(self) -> bool:
@@ -157,8 +163,9 @@ class Verdict:
         return [_gist(one) for one in replayed] == [_gist(one) for one in self.live]
 
     def is_right(self, said: Said) -> bool:
-        """Whether an incident has a right class; a complaint about hauswart itself is never right."""
-        return said.fault_class in self.right_classes and not said.about_itself
+        """Whether somebody is told of an incident of a right class, and not about hauswart itself."""
+        known = said.fault_class in self.right_classes and not said.about_itself
+        return known and said.told_after_s is not None
 
     def blames(self, said: Said, places: int) -> bool:
         """Whether a right culprit is among the first of an incident."""
@@ -327,9 +334,18 @@ def as_said(
             tuple(round(since(each.at), 3) for each in heard.get(one.id, [])[1:]),
             tuple((round(since(at), 3), called.value) for at, called in named.get(one.id, [])),
             merged=one.state == "merged",
+            told_after_s=_told_after(one, replay),
         )
         for one in kept
     ]
+
+
+def _told_after(one: Incident, replay: Replay | None) -> float | None:
+    """How long after its opening somebody is told of an incident; None if nobody is."""
+    if replay is None:
+        return None if one.waits or one.severity is Severity.INFO else 0.0
+    heard = replay.heard.get(one.id)
+    return round(max(0.0, heard[0].at - one.opened_at), 3) if heard else None
 
 
 def heard_since(began_s: float, said: Said) -> Said | None:
@@ -339,8 +355,9 @@ def heard_since(began_s: float, said: Said) -> Said | None:
     """
     if said.opened_s >= began_s:
         return said
-    at = next((at for at in said.worse_s if at >= began_s), None)
-    return None if at is None else replace(said, opened_s=at, before_s=said.opened_s)
+    told = [] if said.told_s is None else [said.told_s]
+    at = next((at for at in (*told, *said.worse_s) if at >= began_s), None)
+    return None if at is None else replace(said, opened_s=at, before_s=said.opened_s, told_after_s=0.0)
 
 
 def of_others(said: Said, run: dict[str, Any], label: Run) -> bool:
