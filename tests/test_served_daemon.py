@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 
 import pytest
 
@@ -116,15 +117,33 @@ def reviewing(body):
     return Reply(json.dumps({"fault": "inode-exhaustion", "evidence": evidence[:1]}))
 
 
+def hooked(tmp_path):
+    """The setting of a hook that keeps each notice as a line, and what reads those of an incident."""
+    program, kept = tmp_path / "hook.sh", tmp_path / "notices.jsonl"
+    program.write_text(f"#!/bin/sh\ncat >>{kept}; echo >>{kept}\n")
+    program.chmod(0o755)
+
+    def notices(incident_id):
+        lines = kept.read_text().splitlines() if kept.exists() else []
+        return [one for line in lines if line.strip() and (one := json.loads(line))["id"] == incident_id]
+
+    return {"HAUSWART_NOTIFY__HOOK": json.dumps([str(program)])}, notices
+
+
 def test_an_incident_is_looked_at_once_more_and_says_who_read_it(tmp_path):
     log = tmp_path / "uploads.log"
     log.touch()
+    hook, notices = hooked(tmp_path)
     with serve(reviewing) as server:
-        with live(tmp_path, more_environment=reads_at(server.url), follow=[str(log)]) as found:
+        with live(tmp_path, more_environment=reads_at(server.url) | hook, follow=[str(log)]) as found:
             append(log, "upload of report.pdf failed: No space left on device\n" * 3)
             assert wait_until(lambda: found.found("disk-full", ""), 20)
             (before,) = found.incidents()
+            assert "its words are being read" in found.command("show", before.id).stdout
+            assert notices(before.id) == []
             assert wait_until(lambda: found.found("inode-exhaustion", ""), 20)
+            assert wait_until(lambda: notices(before.id), 10)
+            assert [one["fault_class"] for one in notices(before.id)] == ["inode-exhaustion"]
             (incident,) = found.incidents()
             assert "class disk-full -> inode-exhaustion" in found.command("show", incident.id).stdout
             assert wait_until(lambda: found.stages()["top"]["counters"].get("read"), 20)
@@ -139,17 +158,20 @@ def test_an_incident_is_looked_at_once_more_and_says_who_read_it(tmp_path):
     assert "No space left" not in said
 
 
-def test_words_that_mean_nothing_stay_a_warning_and_say_who_read_them(tmp_path):
+def test_words_that_mean_nothing_wake_nobody_and_say_who_read_them(tmp_path):
     log = tmp_path / "checks.log"
     log.touch()
+    hook, notices = hooked(tmp_path)
     with (
         serve(lambda _: Reply('{"fault": "none"}')) as server,
-        live(tmp_path, more_environment=reads_at(server.url), follow=[str(log)]) as found,
+        live(tmp_path, more_environment=reads_at(server.url) | hook, follow=[str(log)]) as found,
     ):
         append(log, "check 12: a full store answers No space left on device, as it must: PASS\n" * 3)
         assert wait_until(lambda: found.found("disk-full", ""), 20)
         assert wait_until(lambda: "read this as harmless" in found.incidents()[0].evidence[-1].text, 20)
         (incident,) = found.incidents()
         head = found.command("show", incident.id).stdout.partition("\n\n")[0]
+        time.sleep(8.0)  # longer than a notification takes
+        assert notices(incident.id) == []
     assert head.endswith(" read this as harmless; by the rules alone it is disk-full.")
-    assert (incident.severity, incident.state) == ("warning", "open")
+    assert (incident.severity, incident.state) == ("info", "open")

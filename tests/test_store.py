@@ -778,6 +778,9 @@ def test_document_has_the_shape_that_scripts_rely_on():
     assert document["evidence"][0]["metric"] == "fs.used{/var}"
     assert document["evidence"][1]["cursor"] == "s=1;i=2"
     assert document["advice"]["origin"] == "catalogue"
+    assert document["waits"] is False
+    unread = incident(severity=Severity.WARNING, meant=Severity.ERROR)
+    assert incident_document(unread, None)["waits"] is True
     assert incident_document(msgspec.structs.replace(saved, opened_at=float("nan")), None)["advice"] is None
 
 

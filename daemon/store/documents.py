@@ -49,6 +49,7 @@ def incident_document(incident: Incident, advice: Advice | None) -> dict[str, An
         "findings_count": incident.findings_count,
         "merged_into": incident.merged_into or None,
         "quieted": incident.quieted or None,
+        "waits": incident.waits,
         "path": incident.path,
         "advice": advice_document(advice),
     }
