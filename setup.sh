@@ -12,7 +12,7 @@ case $what in
     test) packages="$packages $container curl kmod postgresql systemd-journal-remote nix-bin" ;;
     vm) packages="$packages $virtual" ;;
     browser) packages="$packages chromium chromium-driver" ;;
-    lab) packages="$packages $container $virtual make curl openssl nftables sudo openssh-client openssh-server sshpass nginx-light redis-server redis-tools dnsmasq-base logrotate rsync cron borgbackup nix-bin postgresql git wget dovecot-imapd vsftpd haproxy openvpn gunicorn ifupdown keepalived unbound nsd ldnsutils opendoas polkitd pkexec nut-server nut-client squashfs-tools autoconf nodejs default-jdk-headless mosquitto exim4-daemon-light supervisor sshfs btrfs-progs g++ gdb strace ethtool bind9 php8.2-fpm earlyoom openipmi ipmitool mosquitto-clients monit hostapd wpasupplicant" ;;
+    lab) packages="$packages $container $virtual make curl openssl nftables sudo openssh-client openssh-server sshpass nginx-light redis-server redis-tools dnsmasq-base logrotate rsync cron borgbackup nix-bin postgresql git wget dovecot-imapd vsftpd haproxy openvpn gunicorn ifupdown keepalived unbound nsd ldnsutils opendoas polkitd pkexec nut-server nut-client squashfs-tools autoconf nodejs default-jdk-headless mosquitto exim4-daemon-light supervisor sshfs btrfs-progs g++ gdb strace ethtool bind9 php8.2-fpm earlyoom openipmi ipmitool mosquitto-clients monit hostapd wpasupplicant squid sqlite3 tcl gnupg" ;;
     bench) packages="$packages iproute2 stress-ng netdata prometheus-node-exporter" ;;
     peers) packages="$packages $container curl procps $peers" ;;
 esac
