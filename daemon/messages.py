@@ -244,12 +244,8 @@ class Incident(Struct, frozen=True, tag="incident"):
     quieted: Name = ""  # id of the silence that keeps it from being notified
     path: Literal["baseline", "model"] = "baseline"
     scores: Annotated[dict[FaultClass, float], Meta(max_length=33)] = {}
-    meant: Severity | None = None  # by words alone, as long as they are doubted; `severity` is what is told
-
-    @property
-    def waits(self) -> bool:
-        """Whether it rests on words that somebody is still to read: notifying waits for that."""
-        return self.state == "open" and self.meant is not None and self.severity is not Severity.INFO
+    meant: Severity | None = None  # by words alone, as long as they are doubted
+    waits: bool = False  # some of those words are still to be read: nobody is notified before
 
 
 # --- records: what the other stages and the operator ask the middle tier to keep -----------------------

@@ -50,6 +50,7 @@ def opened(situation: Situation, verdict: Verdict, at: Stamp) -> Incident:
         path=verdict.path,
         scores=verdict.scores,
         meant=verdict.meant,
+        waits=verdict.waits,
     )
 
 
@@ -73,6 +74,7 @@ def revised(incident: Incident, situation: Situation, verdict: Verdict, at: Stam
         path=verdict.path,
         scores=verdict.scores,
         meant=verdict.meant,
+        waits=verdict.waits,
     )
 
 
@@ -100,8 +102,10 @@ def review(baseline: FaultClass, said: KeepReview, at: Stamp) -> Evidence:
 
 
 def closed(incident: Incident, situation: Situation, at: Stamp) -> Incident:
-    """The revision that says it is over."""
+    """The revision that says it is over; what nobody read by then is as bad as its words say."""
     wall = max(incident.opened_at, at.wall)
+    if incident.waits and incident.meant is not None:
+        incident = replace(incident, severity=incident.meant, meant=None, waits=False)
     return replace(
         incident,
         revision=incident.revision + 1,
@@ -119,6 +123,7 @@ def merged(incident: Incident, into: Incident, at: Stamp) -> Incident:
     wall = max(incident.opened_at, at.wall)
     return replace(
         incident,
+        waits=False,
         revision=incident.revision + 1,
         state="merged",
         merged_into=into.id,
@@ -147,6 +152,7 @@ def differs(incident: Incident, situation: Situation, verdict: Verdict) -> bool:
     return (
         graver(incident, verdict)
         or (verdict.harmless and verdict.severity is not incident.severity)
+        or (verdict.meant, verdict.waits) != (incident.meant, incident.waits)
         or _doublings(situation) > doublings(incident.evidence)
         or _names(incident.culprits) != _names(verdict.culprits)
         or len(_notes(incident.context, verdict.notes)) != len(incident.context)
@@ -159,7 +165,7 @@ def _doublings(situation: Situation) -> int:
 
 def graver(incident: Incident, verdict: Verdict) -> bool:
     """Whether the class changed, the severity rose, or its words are not doubted any more: told at once."""
-    believed = incident.waits and verdict.meant is None
+    believed = incident.waits and not verdict.waits
     worse = verdict.severity.rank > incident.severity.rank
     return incident.fault_class is not verdict.fault_class or worse or believed
 

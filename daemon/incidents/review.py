@@ -2,8 +2,8 @@
 
 Rules often see the consequence: a service that fails again and again, where its disk gives errors. The
 answer may name another cause and say that another open incident has the same one. Or rules take words for
-trouble that are none: then it may say so, and an error by words alone is told as a warning. It cannot close
-or hide anything, and what is about security stays so. Pure: knows no server, no clock.
+trouble that are none: then it may say so, and what words alone say is an info. It cannot close anything, nor
+lower what else speaks for, and what is about security stays so. Pure: knows no server, no clock.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ class Reviews:
         if incident.path == "baseline" and all(incident.fault_class is not one.fault for one in looks):
             return last.at + SETTLE_S
         if incident.meant is not None and _words(incident) - frozenset().union(*(one.words for one in looks)):
-            # Told as a warning for as long as its words are doubted: the new ones are to be read as well.
+            # For as long as its words are doubted the new ones are to be read as well.
             return last.at + min(SETTLE_S * len(looks), WITHIN_S)
         if len(looks) == 1 and incident.revision > last.revision and incident.path == "baseline":
             return max(last.at + SETTLE_S, incident.opened_at + AGAIN_S)

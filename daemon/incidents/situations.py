@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from daemon.incidents.context import Weighing, weak
-from daemon.messages import Evidence, Finding, Incident, Stamp, Subject
+from daemon.incidents.looks import Look
+from daemon.incidents.looks import joined as one_look
+from daemon.messages import Evidence, Finding, Incident
 from daemon.subjects import Key, key, split_pid
 from models.digest import blake2b
-from models.taxonomy import FaultClass, SubjectKind
-
-if TYPE_CHECKING:
-    from daemon.incidents.doubts import Look
+from models.taxonomy import FaultClass
 
 CONDITIONS_MAX = 48  # a situation with more kinds of trouble than this is not understood better by a 49th
 EVIDENCE_PER_CONDITION = 6  # the first ones, the strongest, the latest
@@ -196,7 +195,8 @@ class Situation:
             self.over_t = None
             self._supersede()
         self.first_t, self.first_wall = min(self.first_t, t), min(self.first_wall, began_at(finding))
-        self.stale = self.stale or news
+        unread = self.looked is not None and self.looked.harmless  # perhaps: it may be in other words
+        self.stale = self.stale or news or unread
         return news
 
     def end(self, finding: Finding, t: float) -> bool:
@@ -229,10 +229,7 @@ class Situation:
         self.stage = self.stage or other.stage
         if self.review is None:
             self.review, self.reviewed = other.review, other.reviewed or self.reviewed
-        if self.looked and other.looked and self.looked.harmless and other.looked.harmless:
-            self.looked = self.looked._replace(words=self.looked.words | other.looked.words)
-        elif self.looked is None or (other.looked is not None and not other.looked.harmless):
-            self.looked = other.looked
+        self.looked = one_look(self.looked, other.looked)
         self.first_t = min(self.first_t, other.first_t)
         self.first_wall = min(self.first_wall, other.first_wall)
         self.last_t = max(self.last_t, other.last_t)
@@ -353,48 +350,3 @@ def incident_id(boot: str, finding_id: str) -> str:
 
 
 _LETTERS = "abcdefghjkmnpqrstuvwxyz023456789"  # without i, l, o and 1, which are mistaken for each other
-
-
-def restored(incident: Incident, t: float) -> Situation:
-    """The situation behind a stored incident; its earlier findings stand in as one condition."""
-    finding = Finding(
-        id=f"{incident.id}-restored",
-        at=Stamp(incident.boot_id, 0.0, incident.evidence_at),
-        rule=RESTORED,
-        category=incident.fault_class.category,
-        severity=incident.meant or incident.severity,
-        score=incident.score,
-        subjects=[Subject(one.kind, one.name, one.score) for one in incident.culprits],
-        hints=_remembered(incident),
-        evidence=incident.evidence[:1],
-        words=incident.meant is not None,
-    )
-    stage = any(one.kind is SubjectKind.STAGE for one in incident.culprits)
-    found = Situation(incident.id, incident.boot_id, t, incident.evidence_at, t, stage)
-    found.add(finding, t)
-    found.restored_t = t
-    condition = found.conditions[condition_key(finding)]
-    condition.weak, condition.evidence = False, list(incident.evidence)
-    condition.happened = _occurrences(incident)
-    found.incident, found.ids = incident, dict.fromkeys(incident.finding_ids)
-    found.count, found.told_t, found.told_rules = incident.findings_count, t, 1
-    found.stale = incident.meant is not None
-    return found
-
-
-def _remembered(incident: Incident) -> dict[FaultClass, float]:
-    """The scores of before as hints; the class that was settled on keeps its lead."""
-    hints = {fault: score / 2.0 for fault, score in incident.scores.items()}
-    return {
-        **hints,
-        incident.fault_class: max(incident.score, incident.scores.get(incident.fault_class, 0.0)),
-    }
-
-
-def _occurrences(incident: Incident) -> int:
-    """How many log lines at distinct seconds there are: what a restart leaves of a count of crashes.
-
-    One crash may be told in many words: so many that it is a loop only where it was one before.
-    """
-    count = len({int(one.start) for one in incident.evidence if one.kind == "line"})
-    return count if incident.fault_class is FaultClass.CRASH_LOOP else min(count, OCCURRENCES_TOLD - 1)

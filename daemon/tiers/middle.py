@@ -13,12 +13,13 @@ from daemon.clock import Timeline
 from daemon.incidents import lifecycle
 from daemon.incidents.closing import REOPEN_S, Closed
 from daemon.incidents.context import Contexts, weak
-from daemon.incidents.doubts import doubtful, due_t, look, recall, tempered
+from daemon.incidents.doubts import doubtful, look, recall, tempered
 from daemon.incidents.gathering import Gathering, Label
 from daemon.incidents.grouping import blinds
 from daemon.incidents.opinions import HINT, Asking, hides, of_review
 from daemon.incidents.quiet import Quiet
-from daemon.incidents.situations import Opinion, Situation, restored
+from daemon.incidents.restoring import restored
+from daemon.incidents.situations import Opinion, Situation
 from daemon.incidents.unexplained import UNREAD, Unexplained
 from daemon.incidents.verdicts import Verdict, judge
 from daemon.messages import Event, Finding, Incident, KeepPurge, KeepReview, KeepSilence, Stamp, Tick, Upward
@@ -169,7 +170,9 @@ class MiddleTier:
             return
         if said.agrees and survivor.looked is not None and survivor.looked.harmless:
             survivor.reviewed = None  # it said otherwise
-        survivor.looked = look(survivor, harmless=said.harmless, until_t=self._t - said.age_s(self._at.wall))
+        age_s = said.age_s(self._at.wall)
+        then_t, then_wall = self._t - age_s, self._at.wall - age_s
+        survivor.looked = look(survivor, harmless=said.harmless, until_t=then_t, until_wall=then_wall)
         if not said.agrees:
             survivor.reviewed = lifecycle.review(rules.fault_class, said, self._at)
             survivor.review = None if said.harmless else of_review(rules, said)
@@ -333,9 +336,7 @@ class MiddleTier:
     def _judge(self, situation: Situation) -> Verdict:
         verdict = self._weigh(situation, situation.review or situation.opinion)
         self._gathering.set_top(situation, verdict.fault_class)
-        until_t = due_t(verdict, situation, awaited=self._awaited)
-        situation.doubt_t = until_t if until_t is not None and self._t < until_t else None
-        return tempered(verdict, situation)
+        return tempered(verdict, situation, self._t, awaited=self._awaited)
 
     def _weigh(self, situation: Situation, opinion: Opinion | None = None) -> Verdict:
         window_s = self._settings.merge_window_s
@@ -379,7 +380,7 @@ class MiddleTier:
     def _restore(self, incident: Incident) -> None:
         for finding_id in incident.finding_ids:
             self._see(finding_id)
-        situation = restored(incident, self._t)
+        situation = restored(incident, self._t, self._at.wall)
         recall(situation)
         if incident.state == "open":
             self._gathering.restore(situation, incident.fault_class)
