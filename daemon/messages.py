@@ -328,15 +328,12 @@ class KeepReview(Struct, frozen=True, tag="keep-review", omit_defaults=True):
     evidence: Annotated[list[Name], Meta(max_length=16)] = []
     harmless: bool = False
     asked_at: float = 0.0  # Unix seconds of what was read; 0: all until `at`
+    shown: Annotated[list[Name], Meta(max_length=32)] = []  # ids of the incident's evidence that was read
 
     @property
     def agrees(self) -> bool:
         """Whether it leaves the incident's class as rules have it."""
         return self.fault_class is self.baseline and not self.same_as and not self.harmless
-
-    def age_s(self, wall: float) -> float:
-        """How old what was read is at a time, in seconds."""
-        return max(0.0, wall - self.asked_at) if self.asked_at else 0.0
 
 
 class KeepPurge(Struct, frozen=True, tag="keep-purge"):

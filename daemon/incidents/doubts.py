@@ -2,7 +2,7 @@
 
 Where a served model looks at incidents, such a one is a warning, and nobody is notified of it, until it has
 looked, or has not within `WAIT_S`. Where it says that nothing is wrong, it is of severity info, as long as no
-measure and no event speak for it. Other words than were read are read in their turn; what nobody read within
+measure and no event speak for it. Words that it was not shown are read in their turn; what nobody read within
 `WAIT_S` is a warning if it is of the same kind, and else as bad as the rules say. Never doubted is what is
 about security, nor what is critical, unless nothing but the level at which a program wrote a line that no
 rule knows makes it so. Pure.
@@ -10,50 +10,77 @@ rule knows makes it so. Pure.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import inf
 
-from daemon.incidents.context import main_class
-from daemon.incidents.looks import Kind, Look, graver
-from daemon.incidents.situations import Condition, Situation
+from daemon.incidents.looks import TEXTS_MAX, Look, Unread, graver, kind_of, noted
+from daemon.incidents.situations import Situation
 from daemon.incidents.verdicts import Verdict
 from daemon.messages import REVIEWED
-from daemon.subjects import key, split_pid
+from daemon.subjects import split_pid
 from models.masking import mask
 from models.taxonomy import Category, FaultClass, Severity
 
 WAIT_S = 20.0  # for the answer: as long as until the second look, and what a small model on a processor takes
-TEXTS_MAX = 256  # that are remembered as read; of more the latest look's
 
 
-def look(situation: Situation, *, harmless: bool, until_t: float = inf, until_wall: float = inf) -> Look:
-    """Somebody has looked at it as it was then."""
-    kinds: dict[Kind, int] = {}
-    texts: set[str] = set()
-    for one in situation.strong():
-        if one.first_t <= until_t:
-            kinds[_kind(one)] = max(kinds.get(_kind(one), 0), one.finding.severity.rank)
-            texts.update(mask(piece.text) for piece in one.evidence if piece.start <= until_wall)
+def look(
+    situation: Situation, t: float, *, harmless: bool, shown: Collection[str], until_wall: float = inf
+) -> Look:
+    """Somebody was shown these pieces of evidence of it, by their ids, as it was at a Unix time."""
+    if not harmless:
+        return Look(harmless=False)
+    strong = list(situation.strong())
+    told = situation.incident.evidence if situation.incident else []
+    pieces = [piece for one in strong for piece in one.evidence]
+    read = {mask(piece.text) for piece in (*pieces, *told) if piece.id in shown}
+    kinds = {}
+    for one in strong:
+        if any(mask(piece.text) in read for piece in one.evidence):
+            later = one.finding.at.wall > until_wall  # graver than what was shown
+            rank = (
+                min(one.finding.severity.rank, Severity.WARNING.rank) if later else one.finding.severity.rank
+            )
+            kinds[kind_of(one.finding)] = max(kinds.get(kind_of(one.finding), 0), rank)
+    found = Look(harmless=True, kinds=kinds, texts=frozenset(read))
     before = situation.looked
-    if before is not None and before.harmless and harmless:
-        kinds = graver(before.kinds, kinds)
-        texts |= before.texts if len(before.texts) < TEXTS_MAX else set()
-    return Look(harmless, kinds, frozenset(texts))
+    if before is not None and before.harmless:
+        texts = found.texts | before.texts
+        left = {words: one for words, one in before.unread.items() if words[1] not in read}
+        found = Look(
+            harmless=True,
+            kinds=graver(before.kinds, kinds),
+            texts=texts if len(texts) <= TEXTS_MAX else found.texts,
+            unread=left,
+        )
+    for one in strong:
+        since_t = t if kind_of(one.finding) in found.kinds else one.first_t
+        found = noted(found, one.finding, one.evidence, since_t)
+    return found
 
 
-def recall(situation: Situation) -> None:
-    """What a restart leaves of a look: that nothing is wrong, if all of its words had been read."""
+def recall(situation: Situation, t: float, wall: float) -> None:
+    """What a restart leaves of a look: that nothing is wrong, if all of its words had been read.
+
+    What waited for its first look goes on waiting; what was read but for something new begins to.
+    """
     known = situation.incident
-    if known is None or known.meant is None or known.waits:
+    if known is None or known.meant is None:
         return
-    if any(one.ref == REVIEWED for one in known.evidence):
+    waited_s = 0.0 if known.severity is Severity.INFO else max(0.0, wall - known.opened_at)
+    situation.held_until = t + WAIT_S - waited_s
+    if not known.waits and any(one.ref == REVIEWED for one in known.evidence):
         # Which words were read of whom is gone: of all that it was about.
         told = {
             ((who.kind.value, split_pid(who.name)[0]), fault): known.meant.rank
             for who in known.culprits
             for fault in known.scores
         }
-        found = look(situation, harmless=True)
-        situation.looked = found._replace(kinds=graver(found.kinds, told))
+        told |= {kind_of(one.finding): one.finding.severity.rank for one in situation.strong()}
+        texts = frozenset(mask(one.text) for one in known.evidence)
+        # A warning it is because of words that nobody read.
+        left = {} if known.severity is Severity.INFO else {(next(iter(told)), ""): Unread(-inf, full=False)}
+        situation.looked = Look(harmless=True, kinds=told, texts=texts, unread=left)
 
 
 def tempered(verdict: Verdict, situation: Situation, t: float, *, awaited: bool) -> Verdict:
@@ -69,45 +96,42 @@ def tempered(verdict: Verdict, situation: Situation, t: float, *, awaited: bool)
 
 def _until_read(verdict: Verdict, situation: Situation, t: float) -> Verdict:
     known = situation.incident
-    told = known is not None and known.state == "open" and not known.waits
-    until_t = min((one.first_t for one in situation.strong()), default=t) + WAIT_S
-    if told or t >= until_t:
+    if known is None or known.state != "open":
+        situation.held_until = t + WAIT_S  # from when it opens
+    elif not known.waits:
+        return verdict  # somebody was told of it
+    if t >= situation.held_until:
         return verdict
-    situation.doubt_t = until_t
+    situation.doubt_t = situation.held_until
     return verdict._replace(severity=Severity.WARNING, meant=verdict.severity, waits=True)
 
 
 def _read_as_nothing(verdict: Verdict, situation: Situation, looked: Look, t: float) -> Verdict:
-    others = [
-        t if _kind(one) in looked.kinds else one.first_t  # it has become graver now
-        for one in situation.strong()
-        if looked.kinds.get(_kind(one), -1) < one.finding.severity.rank
-    ]
-    nothing = verdict._replace(severity=Severity.INFO, meant=verdict.severity, harmless=True)
-    if not others and not any(_says_more(one, looked) for one in situation.strong()):
-        situation.looked = looked._replace(unread_t=None)
-        return nothing
-    since_t = min([*others, t]) if looked.unread_t is None else looked.unread_t
-    situation.looked = looked._replace(unread_t=since_t)
-    if t < since_t + WAIT_S:
-        situation.doubt_t = since_t + WAIT_S
-        return nothing._replace(waits=True)
-    return verdict if others else verdict._replace(severity=Severity.WARNING, meant=verdict.severity)
+    unread = looked.unread.values()
+    over = [one for one in unread if t >= one.since_t + WAIT_S]
+    situation.doubt_t = min((one.since_t + WAIT_S for one in unread if one not in over), default=None)
+    if any(one.full for one in over):
+        return verdict
+    if over:
+        return verdict._replace(severity=Severity.WARNING, meant=verdict.severity)
+    waits = situation.doubt_t is not None
+    return verdict._replace(severity=Severity.INFO, meant=verdict.severity, harmless=True, waits=waits)
+
+
+def unheard(situation: Situation) -> Severity | None:
+    """How bad an incident is that ends before all of its words were read; None where they were."""
+    known, looked = situation.incident, situation.looked
+    if known is None or known.meant is None or not known.waits:
+        return None
+    full = looked is None or any(one.full for one in looked.unread.values())
+    return known.meant if full else Severity.WARNING
 
 
 def doubtful(verdict: Verdict, situation: Situation) -> bool:
     """Whether a reader may say of what the rules think that it is nothing."""
     known = verdict.fault_class is not FaultClass.UNKNOWN  # else the program's own word for its level counts
     grave = known and verdict.severity is Severity.CRITICAL
-    grave = grave or verdict.fault_class.category is Category.SECURITY
+    # What the rules take for security stays that, whatever a model calls it.
+    rules = max(verdict.scores, key=lambda one: (verdict.scores[one], one), default=verdict.fault_class)
+    grave = grave or Category.SECURITY in {verdict.fault_class.category, rules.category}
     return verdict.words and not grave and not situation.stage
-
-
-def _kind(condition: Condition) -> Kind:
-    finding = condition.finding
-    who = key(finding.subjects[0]) if finding.subjects else ("host", "")
-    return who, main_class(finding)
-
-
-def _says_more(condition: Condition, looked: Look) -> bool:
-    return any(mask(one.text) not in looked.texts for one in condition.evidence)

@@ -16,7 +16,7 @@ from daemon.incidents.unexplained import READ
 from daemon.incidents.verdicts import EFFECT_RANK, NOTES_MAX, Verdict, thing
 from daemon.messages import REVIEWED, ContextNote, Culprit, Evidence, Incident, KeepReview, Stamp
 from models.causes import rootless
-from models.taxonomy import Category, FaultClass
+from models.taxonomy import Category, FaultClass, Severity
 
 HOLD_S = 10.0  # between the end of the last condition and closing: links and services flap
 COUNT_S, COUNT_MAX_S = 60.0, 3600.0  # before mere counts are told; doubled each time, as each is a commit
@@ -101,11 +101,11 @@ def review(baseline: FaultClass, said: KeepReview, at: Stamp) -> Evidence:
     return Evidence(f"{said.incident_id}-review", "event", REVIEWED, at.wall, at.wall, text)
 
 
-def closed(incident: Incident, situation: Situation, at: Stamp) -> Incident:
-    """The revision that says it is over; what nobody read by then is as bad as its words say."""
+def closed(incident: Incident, situation: Situation, at: Stamp, unheard: Severity | None = None) -> Incident:
+    """The revision that says it is over; `unheard`: how bad it is by words that nobody read by then."""
     wall = max(incident.opened_at, at.wall)
-    if incident.waits and incident.meant is not None:
-        incident = replace(incident, severity=incident.meant, meant=None, waits=False)
+    if unheard is not None:
+        incident = replace(incident, severity=unheard, meant=None, waits=False)
     return replace(
         incident,
         revision=incident.revision + 1,
@@ -165,7 +165,7 @@ def _doublings(situation: Situation) -> int:
 
 def graver(incident: Incident, verdict: Verdict) -> bool:
     """Whether the class changed, the severity rose, or its words are not doubted any more: told at once."""
-    believed = incident.waits and not verdict.waits
+    believed = incident.waits and not verdict.waits and not verdict.harmless
     worse = verdict.severity.rank > incident.severity.rank
     return incident.fault_class is not verdict.fault_class or worse or believed
 
@@ -207,7 +207,8 @@ def over(situation: Situation, t: float, heard_t: float, close_after_s: float) -
 
 def gravity(incident: Incident) -> tuple[int, float, float, str]:
     """What orders incidents where there is no room for all of them."""
-    return (incident.severity.rank, incident.score, incident.updated_at, incident.id)
+    severity = incident.meant if incident.waits and incident.meant else incident.severity
+    return (severity.rank, incident.score, incident.updated_at, incident.id)
 
 
 def evidence(situation: Situation) -> list[Evidence]:

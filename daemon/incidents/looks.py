@@ -1,23 +1,68 @@
-"""What came of a look at an incident: a plain record, which situations carry and `doubts` makes and heeds."""
+"""What came of a look at an incident: which words somebody read as nothing, and which he was not shown.
+
+A plain record, which situations carry and keep up to date; `doubts` makes and heeds it. Pure.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from daemon.subjects import Key
+from daemon.incidents.context import main_class
+from daemon.messages import Evidence, Finding
+from daemon.subjects import Key, key
+from models.masking import mask
 from models.taxonomy import FaultClass
+
+TEXTS_MAX = 256  # that are remembered as read
+UNREAD_MAX = 32
 
 Kind = tuple[Key, FaultClass]  # of words: their writer and what they speak for
 
 
+class Unread(NamedTuple):
+    """Words that nobody was shown: since when; `full` if of another kind, or graver than what was read."""
+
+    since_t: float
+    full: bool
+
+
 class Look(NamedTuple):
-    """Whether somebody says that nothing is wrong, and of which words; how bad these are by the rules."""
+    """Whether somebody says that nothing is wrong, of which words, and what he has not read of it since."""
 
     harmless: bool
-    kinds: Mapping[Kind, int]  # ranks of severities
-    texts: frozenset[str]  # masked
-    unread_t: float | None = None  # since when there are others
+    kinds: Mapping[Kind, int] = {}  # how bad what was read is by the rules: ranks of severities
+    texts: frozenset[str] = frozenset()  # masked
+    unread: Mapping[tuple[Kind, str], Unread] = {}
+
+
+def kind_of(finding: Finding) -> Kind:
+    """Who wrote what a finding is about, and what that speaks for."""
+    return (key(finding.subjects[0]) if finding.subjects else ("host", "")), main_class(finding)
+
+
+def noted(look: Look, finding: Finding, pieces: Iterable[Evidence], t: float) -> Look:
+    """The same with what of a finding was not read."""
+    if not look.harmless:
+        return look
+    kind = kind_of(finding)
+    full = look.kinds.get(kind, -1) < finding.severity.rank
+    unread = dict(look.unread)
+    for text in (mask(one.text) for one in pieces):
+        known = unread.get((kind, text))
+        if known is None and (full or text not in look.texts):
+            _make_room(unread, full=full)
+            if len(unread) < UNREAD_MAX:
+                unread[kind, text] = Unread(t, full)
+        elif known is not None and full and not known.full:
+            unread[kind, text] = Unread(t, full)
+    return look._replace(unread=unread)
+
+
+def _make_room(unread: dict[tuple[Kind, str], Unread], *, full: bool) -> None:
+    """What counts in full takes the place of what does not."""
+    if full and len(unread) >= UNREAD_MAX:
+        unread.pop(next((words for words, one in unread.items() if not one.full), next(iter(unread))))
 
 
 def joined(one: Look | None, other: Look | None) -> Look | None:
@@ -27,12 +72,12 @@ def joined(one: Look | None, other: Look | None) -> Look | None:
             return each
     if one is None or other is None:
         return one or other
-    since = [each.unread_t for each in (one, other) if each.unread_t is not None]
+    texts = one.texts | other.texts
     return Look(
         harmless=True,
         kinds=graver(one.kinds, other.kinds),
-        texts=one.texts | other.texts,
-        unread_t=min(since, default=None),
+        texts=texts if len(texts) <= TEXTS_MAX else one.texts,
+        unread={**other.unread, **one.unread},
     )
 
 

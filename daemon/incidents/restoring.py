@@ -7,9 +7,8 @@ from daemon.messages import Finding, Incident, Stamp, Subject
 from models.taxonomy import FaultClass, SubjectKind
 
 
-def restored(incident: Incident, t: float, wall: float | None = None) -> Situation:
-    """The situation behind a stored incident; `t` and `wall` (Unix seconds) are now."""
-    since_t = t - max(0.0, (incident.evidence_at if wall is None else wall) - incident.evidence_at)
+def restored(incident: Incident, t: float) -> Situation:
+    """The situation behind a stored incident, at `t`."""
     finding = Finding(
         id=f"{incident.id}-restored",
         at=Stamp(incident.boot_id, 0.0, incident.evidence_at),
@@ -27,7 +26,7 @@ def restored(incident: Incident, t: float, wall: float | None = None) -> Situati
     found.add(finding, t)
     found.restored_t = t
     condition = found.conditions[condition_key(finding)]
-    condition.weak, condition.evidence, condition.first_t = False, list(incident.evidence), since_t
+    condition.weak, condition.evidence = False, list(incident.evidence)
     condition.happened = _occurrences(incident)
     found.incident, found.ids = incident, dict.fromkeys(incident.finding_ids)
     found.count, found.told_t, found.told_rules = incident.findings_count, t, 1

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from daemon.incidents.context import Weighing, weak
-from daemon.incidents.looks import Look
+from daemon.incidents.looks import Look, noted
 from daemon.incidents.looks import joined as one_look
 from daemon.messages import Evidence, Finding, Incident
 from daemon.subjects import Key, key, split_pid
@@ -84,6 +84,7 @@ class Condition:
     last_began: float = 0.0
     subjects: dict[Key, Blamed] = field(default_factory=dict)
     weighing: Weighing | None = None  # the least excusing one so far
+    words: bool = True  # nothing of it but what a program wrote
 
     def add(self, finding: Finding, t: float) -> bool:
         """Take one more finding; True if the condition became stronger, or came back."""
@@ -96,6 +97,7 @@ class Condition:
         stronger = self.count > 1 and _strength(finding) > _strength(self.finding)
         if stronger or self.count == 1:
             self.finding, self.weak = finding, weak(finding)
+        self.words = self.words and (finding.words or weak(finding))
         for subject in finding.subjects[:SUBJECTS_PER_FINDING]:
             self._blame(key(subject), Blamed(subject.score, subject.name, single=True))
         for one in finding.evidence[:2]:
@@ -171,6 +173,7 @@ class Situation:
     reviewed: Evidence | None = None  # says so
     looked: Look | None = None  # what came of that look
     doubt_t: float | None = None  # until when its words are doubted, if they are
+    held_until: float = 0.0  # until when it waits for its first look
     curious: bool = False  # it was told anew, and a model may know better
     asked: str = ""  # what a model was asked last
 
@@ -195,8 +198,10 @@ class Situation:
             self.over_t = None
             self._supersede()
         self.first_t, self.first_wall = min(self.first_t, t), min(self.first_wall, began_at(finding))
-        unread = self.looked is not None and self.looked.harmless  # perhaps: it may be in other words
-        self.stale = self.stale or news or unread
+        before = self.looked
+        if before is not None and not weak(finding):
+            self.looked = noted(before, finding, finding.evidence[:2], t)
+        self.stale = self.stale or news or self.looked != before
         return news
 
     def end(self, finding: Finding, t: float) -> bool:
@@ -230,6 +235,8 @@ class Situation:
         if self.review is None:
             self.review, self.reviewed = other.review, other.reviewed or self.reviewed
         self.looked = one_look(self.looked, other.looked)
+        for one in self.strong() if self.looked else ():
+            self.looked = noted(self.looked, one.finding, one.evidence, one.first_t)
         self.first_t = min(self.first_t, other.first_t)
         self.first_wall = min(self.first_wall, other.first_wall)
         self.last_t = max(self.last_t, other.last_t)
@@ -326,6 +333,7 @@ def joined(one: Condition, other: Condition) -> Condition:
     ends = [each.ended_t for each in (first, later)]
     both.ended_t = None if None in ends else max(end for end in ends if end is not None)
     both.strongest, both.last_pid, both.last_began = strongest.strongest, later.last_pid, later.last_began
+    both.words = first.words and later.words
     for each in (first, later):
         for who, blamed in each.subjects.items():
             both._blame(who, blamed)  # noqa: SLF001 - the same class, built field by field

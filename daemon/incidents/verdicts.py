@@ -122,7 +122,7 @@ def judge(
         excused=any(one.weighing.factor < 1.0 for one in weighed),
         benign=any(one.benign and scores[one] >= scores.get(fault, 0.0) for one in scores),
         path="model" if held or _read(told, strong) else "baseline",
-        words=bool(telling) and all(one.condition.finding.words for one in strong),
+        words=bool(telling) and all(one.condition.words for one in strong),
     )
 
 

@@ -13,7 +13,7 @@ from daemon.clock import Timeline
 from daemon.incidents import lifecycle
 from daemon.incidents.closing import REOPEN_S, Closed
 from daemon.incidents.context import Contexts, weak
-from daemon.incidents.doubts import doubtful, look, recall, tempered
+from daemon.incidents.doubts import doubtful, look, recall, tempered, unheard
 from daemon.incidents.gathering import Gathering, Label
 from daemon.incidents.grouping import blinds
 from daemon.incidents.opinions import HINT, Asking, hides, of_review
@@ -170,9 +170,8 @@ class MiddleTier:
             return
         if said.agrees and survivor.looked is not None and survivor.looked.harmless:
             survivor.reviewed = None  # it said otherwise
-        age_s = said.age_s(self._at.wall)
-        then_t, then_wall = self._t - age_s, self._at.wall - age_s
-        survivor.looked = look(survivor, harmless=said.harmless, until_t=then_t, until_wall=then_wall)
+        then = said.asked_at or self._at.wall
+        survivor.looked = look(survivor, self._t, harmless=said.harmless, shown=said.shown, until_wall=then)
         if not said.agrees:
             survivor.reviewed = lifecycle.review(rules.fault_class, said, self._at)
             survivor.review = None if said.harmless else of_review(rules, said)
@@ -281,7 +280,7 @@ class MiddleTier:
         if len(opened) < OPEN_MAX:
             return True
         least = min(opened, key=lifecycle.gravity)
-        if (verdict.severity.rank, verdict.score) <= lifecycle.gravity(least)[:2]:
+        if ((verdict.meant or verdict.severity).rank, verdict.score) <= lifecycle.gravity(least)[:2]:
             return False
         self.counters["evicted"] += 1
         self._close(self._gathering.situations[least.id])
@@ -313,7 +312,8 @@ class MiddleTier:
     def _close(self, situation: Situation) -> None:
         assert situation.incident is not None
         self.counters["closed"] += 1
-        self._tell(situation, lifecycle.closed(situation.incident, situation, self._at))
+        ended = lifecycle.closed(situation.incident, situation, self._at, unheard(situation))
+        self._tell(situation, ended)
         self._quiet.close(situation.incident)
         self._gathering.remove(situation)
         self._closed.add(situation, self._t)
@@ -380,8 +380,8 @@ class MiddleTier:
     def _restore(self, incident: Incident) -> None:
         for finding_id in incident.finding_ids:
             self._see(finding_id)
-        situation = restored(incident, self._t, self._at.wall)
-        recall(situation)
+        situation = restored(incident, self._t)
+        recall(situation, self._t, self._at.wall)
         if incident.state == "open":
             self._gathering.restore(situation, incident.fault_class)
         elif incident.closed_at is not None and self._at.wall - incident.closed_at <= REOPEN_S:
