@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from math import inf
 
-from daemon.incidents.looks import TEXTS_MAX, Look, Unread, graver, kind_of, noted
+from daemon.incidents.looks import TEXTS_MAX, Kind, Look, Unread, graver, kind_of, noted
 from daemon.incidents.situations import Situation
 from daemon.incidents.verdicts import Verdict
 from daemon.messages import REVIEWED
@@ -34,7 +34,7 @@ def look(
     told = situation.incident.evidence if situation.incident else []
     pieces = [piece for one in strong for piece in one.evidence]
     read = {mask(piece.text) for piece in (*pieces, *told) if piece.id in shown}
-    kinds = {}
+    kinds: dict[Kind, int] = {}
     for one in strong:
         if any(mask(piece.text) in read for piece in one.evidence):
             later = one.finding.at.wall > until_wall  # graver than what was shown

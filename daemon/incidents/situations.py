@@ -235,8 +235,9 @@ class Situation:
         if self.review is None:
             self.review, self.reviewed = other.review, other.reviewed or self.reviewed
         self.looked = one_look(self.looked, other.looked)
-        for one in self.strong() if self.looked else ():
-            self.looked = noted(self.looked, one.finding, one.evidence, one.first_t)
+        for condition in self.strong():
+            if self.looked is not None:
+                self.looked = noted(self.looked, condition.finding, condition.evidence, condition.first_t)
         self.first_t = min(self.first_t, other.first_t)
         self.first_wall = min(self.first_wall, other.first_wall)
         self.last_t = max(self.last_t, other.last_t)
