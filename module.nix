@@ -263,9 +263,9 @@ in
         default = false;
         description = ''
           Whether it is also asked what log lines mean that no rule knows, and may open incidents by them; and what the
-          cause of each incident is, and may correct what the rules say. An error by words alone is a warning until
-          then, at most 20 seconds, and stays one if the answer is that nothing is wrong. What it is shown is redacted like evidence, and
-          counts as that for {option}`services.hauswart.served.consent`.
+          cause of each incident is, and may correct what the rules say. Nobody is notified of an incident by words
+          alone before then, at most 20 seconds later, and it is of severity info if the answer is that nothing is
+          wrong. What it is shown is redacted like evidence, and counts as that for {option}`services.hauswart.served.consent`.
         '';
       };
 

@@ -244,12 +244,8 @@ class Incident(Struct, frozen=True, tag="incident"):
     quieted: Name = ""  # id of the silence that keeps it from being notified
     path: Literal["baseline", "model"] = "baseline"
     scores: Annotated[dict[FaultClass, float], Meta(max_length=33)] = {}
-    meant: Severity | None = None  # by words alone, as long as they are doubted; `severity` is what is told
-
-    @property
-    def waits(self) -> bool:
-        """Whether it rests on words that somebody is still to read: notifying waits for that."""
-        return self.state == "open" and self.meant is not None and self.severity is not Severity.INFO
+    meant: Severity | None = None  # by words alone, as long as they are doubted
+    waits: bool = False  # some of those words are still to be read: nobody is notified before
 
 
 # --- records: what the other stages and the operator ask the middle tier to keep -----------------------
@@ -332,15 +328,12 @@ class KeepReview(Struct, frozen=True, tag="keep-review", omit_defaults=True):
     evidence: Annotated[list[Name], Meta(max_length=16)] = []
     harmless: bool = False
     asked_at: float = 0.0  # Unix seconds of what was read; 0: all until `at`
+    shown: Annotated[list[Name], Meta(max_length=32)] = []  # ids of the incident's evidence that was read
 
     @property
     def agrees(self) -> bool:
         """Whether it leaves the incident's class as rules have it."""
         return self.fault_class is self.baseline and not self.same_as and not self.harmless
-
-    def age_s(self, wall: float) -> float:
-        """How old what was read is at a time, in seconds."""
-        return max(0.0, wall - self.asked_at) if self.asked_at else 0.0
 
 
 class KeepPurge(Struct, frozen=True, tag="keep-purge"):

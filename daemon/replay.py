@@ -36,7 +36,7 @@ AFTERMATH_S = 45  # of the pause after the last observation: long enough to sett
 class Heard(NamedTuple):
     """Somebody hears of an incident: in Unix seconds, and how bad it is.
 
-    Nobody does of one that is silenced, below the floor of notifications, or still to be read.
+    Nobody does of one that is silenced, of severity info (as the usual floor is), or still to be read.
     """
 
     at: float
@@ -66,7 +66,6 @@ class Replay:
         self._answers: list[tuple[float, reading.Reading]] = []  # by when they come
         self._busy_until = 0.0  # Unix seconds: it answers one question at a time
         self._patience_s = settings.top.served.timeout_s
-        self._floor = Severity(settings.notify.floor).rank
         self._told: dict[str, str] = {}  # what answers spoke of: findings' ids to classes
         self._reviews = review.Reviews()
         self._reviewed: list[tuple[float, KeepReview]] = []  # by when they come
@@ -149,7 +148,7 @@ class Replay:
             if not called or called[-1][1] is not incident.fault_class:
                 called.append((incident.updated_at, incident.fault_class))
             heard = self.heard.get(incident.id, [])
-            if not (incident.quieted or incident.waits or incident.severity.rank < self._floor):
+            if incident.state != "merged" and not incident.quieted and _is_news(incident):
                 heard = [*heard, Heard(incident.updated_at, incident.severity)]
             for one in {incident.id, incident.merged_into or incident.id} if heard else ():
                 self.heard[one] = worsened([*self.heard.get(one, []), *heard])
@@ -195,6 +194,10 @@ class Replay:
         self._busy_until = now.wall + waited_s
         at = Stamp(now.boot, now.mono + waited_s, now.wall + waited_s)
         return answer if seconds <= self._patience_s else "", at
+
+
+def _is_news(incident: Incident) -> bool:
+    return not incident.waits and incident.severity is not Severity.INFO
 
 
 def _by_second(batch: Sequence[Observation]) -> Iterator[list[Observation]]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from daemon.incidents.doubts import WAIT_S, Look
-from daemon.incidents.situations import restored
+from daemon.incidents.doubts import WAIT_S, doubtful, unheard
+from daemon.incidents.lifecycle import closed, evidence, merged
+from daemon.incidents.looks import Look, Unread
+from daemon.incidents.restoring import restored
 from daemon.messages import REVIEWED, Subject
 from daemon.replay import Replay
 from daemon.settings import Settings
+from models.masking import mask
 from models.taxonomy import FaultClass, Severity, SubjectKind
 from tests.lab.verdict import as_said
 from tests.test_middle import find
-from tests.test_review import Host, tick
+from tests.test_review import WALL, Host, tick
 
 F = FaultClass
 
@@ -22,6 +25,15 @@ def words(t, text="self-test: simulated no space left on device: PASS", unit="ap
     said = {"severity": "error", "score": 0.7, "kind": "line", "text": text} | more
     rule, hints = said.pop("rule", "known.no-space"), said.pop("hints", {"disk-full": 0.9})
     return replace(find(t, rule, f"unit:{unit}", hints, **said), words=True)
+
+
+def at(t):
+    return words(t).at
+
+
+def situation_of(replay):
+    (situation,) = replay.middle._gathering.situations.values()
+    return situation
 
 
 @pytest.fixture
@@ -59,7 +71,7 @@ def test_nobody_waits_long_for_a_look_nor_where_nobody_looks(reader):
 
 def test_words_of_which_somebody_says_that_nothing_is_wrong_are_an_info_and_say_who(reader):
     reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
-    reader.until(60.0, words(20.0), words(40.0, "self-test: simulated disk full: PASS"))
+    reader.until(60.0, words(20.0), words(40.0, "self-test: simulated no space left on device: PASS"))
     incident = reader.incident(F.DISK_FULL)
     assert (incident.severity, incident.path) == (Severity.INFO, "baseline")
     said = "large at 127.0.0.1 read this as harmless; by the rules alone it is disk-full."
@@ -106,7 +118,8 @@ def test_what_ends_while_it_is_unread_waits_no_longer(reader):
     (situation,) = reader.tier._gathering.situations.values()
     reader.tier._close(situation)
     (incident,) = reader.tier._give()
-    assert (incident.state, incident.meant, incident.waits) == ("closed", Severity.ERROR, False)
+    said = (incident.state, incident.severity, incident.meant, incident.waits)
+    assert said == ("closed", Severity.ERROR, None, False)
 
 
 def test_a_measure_takes_the_word_back_at_once(reader):
@@ -123,6 +136,71 @@ def test_other_words_are_not_covered_by_what_was_said(reader):
     assert told(reader) == "info"
     reader.until(10.0 + WAIT_S + 2.0)
     assert told(reader) == "error"
+
+
+def test_other_words_of_the_same_kind_are_to_be_read_and_unread_a_warning(reader):
+    reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
+    reader.until(12.0, words(10.0, "upload of 4711 failed: no space left on device"))
+    pending = reader.incident(F.DISK_FULL)
+    assert (told(reader), pending.waits) == ("info", True)
+    assert any("upload" in one.text for one in pending.evidence)  # so that it can be looked at
+    reader.until(10.0 + WAIT_S + 2.0)
+    assert (told(reader), reader.incident(F.DISK_FULL).waits) == ("warning", False)
+    reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
+    assert (told(reader), reader.incident(F.DISK_FULL).waits) == ("info", False)
+    reader.until(80.0, words(60.0, "upload of 4712 failed: no space left on device"))
+    assert told(reader) == "info"  # only the number is another
+    reader.until(84.0, words(82.0, "this is no test: no space left on device"))
+    reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL)
+    assert told(reader) == "error"
+
+
+def test_graver_words_than_were_read_are_as_bad_as_they_say():
+    reader = Host(awaited=True)
+    reader.until(6.0, words(2.0, severity="warning"))
+    reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
+    reader.until(52.0, words(50.0, "another one: no space left on device"))
+    assert (told(reader), reader.incident(F.DISK_FULL).meant) == ("info", Severity.ERROR)
+    reader.until(50.0 + WAIT_S + 2.0)
+    assert told(reader) == "error"
+
+
+def test_words_beside_what_nobody_wrote_are_not_doubted():
+    host = Host(awaited=True)
+    kernel = find(2.0, "line.novel", "unit:app.service", {"unknown": 0.6}, severity="error", score=0.8)
+    host.until(6.0, kernel, words(2.1))
+    (incident,) = host.kept.values()
+    assert (incident.severity, incident.waits) == (Severity.ERROR, False)
+
+
+def test_what_somebody_was_told_of_does_not_wait(reader):
+    reader.until(30.0)
+    assert (told(reader), reader.incident(F.DISK_FULL).waits) == ("error", False)
+    broke = {"rule": "known.program-broke", "hints": {"service-crash": 0.9}}
+    reader.until(36.0, words(32.0, "panic: no space left on device", **broke))
+    assert all(not one.waits for one in reader.kept.values())
+
+
+def test_a_restart_neither_prolongs_the_wait_nor_takes_unread_words_for_read(reader):
+    reader.until(18.0)
+    again = Host(reader.incident(F.DISK_FULL), awaited=True, t=18.0)
+    again.until(2.0 + WAIT_S + 2.0)
+    assert (told(again), again.incident(F.DISK_FULL).waits) == ("error", False)
+
+    reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
+    broke = {"rule": "known.program-broke", "hints": {"service-crash": 0.9}}
+    reader.until(24.0, words(20.0, "panic: no space left on device", **broke))
+    assert reader.incident(F.DISK_FULL).waits
+    again = Host(reader.incident(F.DISK_FULL), awaited=True, t=25.0)
+    again.until(25.0 + WAIT_S + 2.0)
+    assert told(again) == "error"
+
+
+def test_where_nobody_reads_any_more_nothing_is_doubted(reader):
+    reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
+    alone = Host(reader.incident(F.DISK_FULL), t=7.0)
+    alone.until(12.0, replace(words(9.0), id="again"))
+    assert (told(alone), alone.incident(F.DISK_FULL).meant) == ("error", None)
 
 
 def test_words_that_came_after_the_question_are_not_covered_by_its_answer(reader):
@@ -165,13 +243,13 @@ def test_a_restart_remembers_what_was_read_of_whomever_it_was_about():
 def test_two_that_were_read_as_nothing_stay_that_as_one(reader):
     one, other, wrong = (restored(reader.incident(F.DISK_FULL), 7.0) for _ in range(3))
     mine, theirs = ((("unit", name), F.DISK_FULL) for name in ("app.service", "other.service"))
-    one.looked, other.looked = (
-        Look(harmless=True, words=frozenset({mine})),
-        Look(harmless=True, words=frozenset({theirs})),
-    )
+    new = {(theirs, "c"): Unread(3.0, full=True)}
+    read = frozenset(mask(piece.text) for piece in reader.incident(F.DISK_FULL).evidence)
+    one.looked = Look(harmless=True, kinds={mine: 2}, texts=read)
+    other.looked = Look(harmless=True, kinds={mine: 1, theirs: 1}, texts=frozenset({"b"}), unread=new)
     one.absorb(other)
-    assert one.looked == Look(harmless=True, words=frozenset({mine, theirs}))
-    wrong.looked = Look(harmless=False, words=frozenset({theirs}))
+    assert one.looked == Look(harmless=True, kinds={mine: 2, theirs: 1}, texts=read | {"b"}, unread=new)
+    wrong.looked = Look(harmless=False)
     one.absorb(wrong)
     assert one.looked is wrong.looked
 
@@ -204,6 +282,19 @@ def test_what_is_measured_about_security_or_critical_waits_for_nobody(finding):
     assert host.review(incident, incident.fault_class, harmless=True) == []
 
 
+def test_of_what_becomes_part_of_another_one_unread_a_replay_hears_nothing():
+    replay = Replay(Settings(), {}, lambda _: ("", 0.0))
+    for item in sorted([words(2.0), *(tick(float(t)) for t in range(8))], key=lambda one: one.at.mono):
+        replay._take([item])
+    (unread,) = replay.incidents.values()
+    assert (unread.waits, replay.heard) == (True, {})
+    replay._keep([merged(unread, replace(unread, id="older"), at(9.0))])
+    assert replay.heard == {}
+    situation = situation_of(replay)
+    replay._keep([closed(unread, situation, at(9.0), unheard(situation))])
+    assert [one.severity.value for one in replay.heard[unread.id]] == ["error"]
+
+
 def test_a_replay_remembers_how_loud_an_incident_ever_was():
     for seconds, loudest in ((30.0, "error"), (0.0, "")):
         replay = Replay(Settings(), {}, lambda _, seconds=seconds: ('{"fault": "none"}', seconds))
@@ -216,3 +307,97 @@ def test_a_replay_remembers_how_loud_an_incident_ever_was():
         (said,) = as_said([incident], lambda wall: wall, replay)
         assert said.loud == (loudest == "error")  # somebody was woken up, whatever it is called since
         assert (said.told_after_s is None) == (not loudest)
+
+
+def test_only_what_was_shown_counts_as_read(reader):
+    incident = reader.incident(F.DISK_FULL)
+    reader.until(7.0, words(6.5, "upload failed: no space left on device"))  # no revision has it yet
+    assert all("upload" not in one.text for one in reader.incident(F.DISK_FULL).evidence)
+    reader.review(incident, F.DISK_FULL, harmless=True)
+    assert (told(reader), reader.incident(F.DISK_FULL).waits) == ("info", True)
+    reader.until(7.0 + WAIT_S + 2.0)
+    assert (told(reader), reader.incident(F.DISK_FULL).waits) == ("warning", False)
+
+
+def test_graver_words_after_the_question_are_not_covered_by_its_answer():
+    reader = Host(awaited=True)
+    reader.until(6.0, words(2.0, severity="warning"))
+    asked = reader.incident(F.DISK_FULL)
+    reader.until(9.0, words(8.0, severity="error"))  # in the very same words
+    reader.review(asked, F.DISK_FULL, harmless=True, asked_t=7.0)
+    assert told(reader) == "info"
+    reader.until(9.0 + WAIT_S + 2.0)
+    assert told(reader) == "error"
+
+
+def test_what_was_not_read_counts_though_other_words_took_its_place_in_the_evidence(reader):
+    def test_says(t):
+        return words(t, f"self-test {t}: simulated no space left on device: PASS")
+
+    reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
+    reader.until(9.0, words(7.0, "self-test: disk full"), test_says(8.0))
+    reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
+    assert (told(reader), reader.incident(F.DISK_FULL).waits) == ("info", False)
+    said = [words(10.0, "the books cannot be written: no space left on device")]
+    said += [test_says(11.0 + n) for n in range(9)]
+    reader.until(21.0, *said)
+    (situation,) = reader.tier._gathering.situations.values()
+    left = evidence(situation)
+    assert all("books" not in one.text for one in left)
+    reader.review(replace(reader.incident(F.DISK_FULL), evidence=left), F.DISK_FULL, harmless=True)
+    assert (told(reader), reader.incident(F.DISK_FULL).waits) == ("info", True)
+    reader.until(10.0 + WAIT_S + 2.0)
+    assert told(reader) == "warning"
+    revision = reader.incident(F.DISK_FULL).revision
+    reader.until(60.0)
+    assert reader.incident(F.DISK_FULL).revision == revision
+    again = Host(reader.incident(F.DISK_FULL), awaited=True, t=61.0)  # nobody may have been told yet
+    again.until(62.0 + WAIT_S)
+    assert told(again) == "warning"
+
+
+def test_what_opens_late_waits_like_what_opens_at_once():
+    reader = Host(awaited=True)
+    faint = {"score": 0.4, "hints": {"disk-full": 0.45}}
+    reader.until(44.0, words(2.0, **faint), words(41.0, "upload failed: no space left on device"))
+    assert reader.incident(F.DISK_FULL).waits
+    opened_t = reader.incident(F.DISK_FULL).opened_at - WALL
+    reader.until(opened_t + WAIT_S + 2.0)
+    assert told(reader) == "error"
+
+
+def test_what_nobody_wrote_counts_within_the_same_condition(reader):
+    reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
+    reader.until(12.0, replace(words(10.0), words=False, id="measured"))
+    assert told(reader) == "error"
+
+
+def test_what_ends_with_some_of_its_words_unread_is_as_bad_as_they_may_be(reader):
+    reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
+    for text, more, severity in (
+        ("upload failed: no space left on device", {}, "warning"),
+        ("panic", {"rule": "known.program-broke", "hints": {"service-crash": 0.9}}, "error"),
+    ):
+        reader.until(reader.t + 3.0, words(reader.t + 1.0, text, **more))
+        (situation,) = reader.tier._gathering.situations.values()
+        assert situation.incident.waits
+        assert unheard(situation) is Severity(severity)
+
+
+def test_what_rules_take_for_security_waits_for_nobody_whatever_a_model_calls_it(reader):
+    (situation,) = reader.tier._gathering.situations.values()
+    verdict = reader.tier._weigh(situation)
+    assert doubtful(verdict, situation)
+    assert not doubtful(verdict._replace(scores={F.AUTH_BRUTEFORCE: 0.9, F.DISK_FULL: 0.5}), situation)
+
+
+def test_an_unread_error_gets_the_place_of_a_warning(monkeypatch):
+    monkeypatch.setattr("daemon.tiers.middle.OPEN_MAX", 1)
+    host = Host(awaited=True)
+    calm = find(2.0, "fs.used.level", "mount:/srv", {"disk-full": 0.9}, severity="warning", score=0.95)
+    broke = words(9.0, "panic", "web.service", rule="known.program-broke", hints={"service-crash": 0.9})
+    host.until(14.0, calm, broke)
+    assert {one.fault_class: one.state for one in host.kept.values()} == {
+        F.DISK_FULL: "closed",
+        F.SERVICE_CRASH: "open",
+    }

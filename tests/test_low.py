@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from daemon.codec import encode, upward_decoder
 from daemon.messages import Event, Finding, Line, Sample, Snapshot, Stamp, Subject, Tick
 from daemon.settings import Low
-from daemon.tiers.conditions import CONDITIONS_MAX, Breach, Conditions
+from daemon.tiers.conditions import COMPARED_MAX, CONDITIONS_MAX, WORDINGS_MAX, Breach, Conditions
 from daemon.tiers.low import EVENTS_PER_SECOND, LowTier
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
@@ -247,6 +247,31 @@ def breach(rule, label, hint=0.7):
     return Breach(
         rule, label, Severity.WARNING, 0.7, subjects, {FaultClass.CONNECTION_FLOOD: hint}, "text", {}
     )
+
+
+def test_other_words_of_one_condition_are_reported_at_once_where_somebody_reads_them():
+    def said(text, t, **more):
+        one = breach("known.no-space", "app")._replace(text=text, words=True, **more)
+        return [found.evidence[0].text for found in conditions.hold(one, Stamp("b", t, 1e9 + t), t)]
+
+    for read in (True, False):
+        conditions = Conditions(read=read)
+        assert said("test 1: no space: PASS", 1.0) == ["test 1: no space: PASS"]
+        assert said("test 2: no space: PASS", 2.0) == []
+        assert said("cannot write: no space", 3.0) == (["cannot write: no space"] if read else [])
+        assert said("cannot write: no space", 4.0) == []
+    conditions = Conditions(read=True)
+    assert said("no space for a", 1.0)
+    other = [said(f"no space for {'abcdefghijklmnop'[n]}{'xyz' * n}", 2.0 + n) for n in range(1, 16)]
+    assert [bool(one) for one in other] == [True] * (WORDINGS_MAX - 1) + [False] * (16 - WORDINGS_MAX)
+    conditions = Conditions(read=True)
+    assert said("no space for 1", 1.0)
+    assert not any(said(f"no space for {n}", 1.5) for n in range(COMPARED_MAX + 5))
+    assert said("no space for anybody", 1.6) == []  # of a flood not everything is compared
+    assert said("no space for anybody", 2.6)
+    measured = breach("fs.level", "/srv")
+    assert conditions.hold(measured, Stamp("b", 1.0, 1e9), 1.0)
+    assert conditions.hold(measured._replace(text="more"), Stamp("b", 2.0, 1e9), 2.0) == []
 
 
 def test_one_rule_that_names_strangers_leaves_room_for_all_others():

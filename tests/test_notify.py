@@ -89,7 +89,7 @@ def test_incident_is_told_once_when_it_opens_again_when_worse_and_when_over():
 
 
 def test_an_incident_whose_words_are_still_to_be_read_waits_for_that_and_not_for_ever():
-    unread = incident(severity=Severity.WARNING, meant=Severity.ERROR)
+    unread = incident(severity=Severity.WARNING, meant=Severity.ERROR, waits=True)
     desk = Desk()
     plan = desk.plan(unread)
     assert (plan.notices, plan.look_in_s) == ([], LOOK_WAIT_S)
@@ -107,8 +107,18 @@ def test_an_incident_whose_words_are_still_to_be_read_waits_for_that_and_not_for
 
     desk = Desk()  # over before anybody read it
     assert desk.reasons(unread) == []
-    over = closed(severity=Severity.WARNING, meant=Severity.ERROR, at=T0 + 12.0)
-    assert desk.reasons(over, after=12.0) == [("i1", "closed")]
+    assert desk.reasons(closed(at=T0 + 12.0), after=12.0) == [("i1", "closed")]
+
+
+def test_whoever_was_told_of_it_hears_of_its_end_though_it_was_read_as_nothing_since():
+    for channel, acknowledged, told in (("hook", False, True), ("hook", True, False)):
+        desk = Desk((channel,))
+        assert desk.reasons(incident()) == [("i1", "opened")]
+        assert desk.reasons(incident(revision=2, severity=Severity.INFO), after=9.0) == []
+        over = closed(revision=3, severity=Severity.INFO)
+        state = State(over, acknowledged=acknowledged, deliveries=[])
+        assert desk.reasons(state, after=9.0) == ([("i1", "closed")] if told else [])
+    assert Desk().reasons(closed(severity=Severity.INFO, at=T0 + 1.0)) == []
 
 
 def test_deliveries_of_an_earlier_process_count():

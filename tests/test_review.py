@@ -57,6 +57,7 @@ class Host:
             [one.id for one in incident.evidence],
             harmless,
             asked_t and WALL + asked_t,
+            [one.id for one in incident.evidence if not asked_t or one.end <= WALL + asked_t],
         )
         told = self.tier.reviewed(said)
         self.kept |= {each.id: each for each in told}
@@ -243,7 +244,7 @@ def test_new_words_of_what_was_taken_for_nothing_are_looked_at_too_and_not_for_e
     assert reviews.due_at() is None
     looks, now = 1, WALL + 103.0
     for number in range(2, 12):
-        reviews.note(says("one", str(number), revision=1 + number))
+        reviews.note(says("one", "and " + "abcdefghijkl"[number], revision=1 + number))
         at = reviews.due_at()
         assert at is None or at == now + min(SETTLE_S * looks, WITHIN_S)
         if at is not None and reviews.due(at) is not None:
@@ -338,7 +339,7 @@ def test_another_cause_with_its_evidence_is_kept_and_that_it_agrees_or_sees_noth
     agreed = KeepReview("a", F.CRASH_LOOP, WALL + 9.0, F.CRASH_LOOP, "large", asked_at=WALL)
     assert read(disk | {"fault": "crash-loop"}).record == agreed
     assert agreed.agrees
-    assert read({"fault": "none"}).record == replace(agreed, harmless=True)
+    assert read({"fault": "none"}).record == replace(agreed, harmless=True, shown=["e1"])
     assert not replace(agreed, harmless=True).agrees
     joined = read(disk | {"fault": "crash-loop", "same_as": "I1"}).record
     assert (joined.same_as, joined.fault_class) == ("b", F.CRASH_LOOP)
@@ -448,3 +449,17 @@ def test_a_replay_asks_one_thing_at_a_time_and_waits_for_no_answer_longer_than_t
     assert min(later - earlier for earlier, later in pairwise(asked_t)) >= seconds
     seconds = Settings().top.served.timeout_s + 1.0
     assert F.DISK_FAILING not in played()
+
+
+def test_of_much_evidence_the_first_and_the_latest_wordings_are_shown():
+    texts = [f"check {n}: no space" for n in range(9)] + [
+        f"{'abcdefghijkl'[n] * 4} is full" for n in range(12)
+    ]
+    pieces = [Evidence(f"e{at}", "line", "c", WALL, WALL, text) for at, text in enumerate(texts)]
+    many = incident(evidence=pieces)
+    asked = review.question(many, [], [], WALL)
+    assert asked.shown == ["e0", "e9", "e10", "e11", "e15", "e16", "e17", "e18", "e19", "e20"]
+    few = review.question(incident(evidence=pieces[:10]), [], [], WALL)
+    assert few.shown == [f"e{n}" for n in range(10)]
+    shown = json.loads(asked.messages[1]["content"].partition("<found>")[2].rpartition("</found>")[0])
+    assert [one["line"] for one in shown["incident"]["evidence"]][-1] == "llll is full"

@@ -397,12 +397,13 @@ def test_of_what_nobody_is_told_no_right_incident_comes():
     unread = replace(said(severity="warning"), told_after_s=None)
     found = figures([verdict(unread)])
     assert (found["recall"]["value"], found["exactly_one"]["value"], found["precision"]["value"]) == (0, 0, 0)
+    assert found["noticed"]["value"] == 0
     late = figures([verdict(replace(said(opened_s=1.0), told_after_s=3.5))])
     assert (late["delay_s"]["p50"], late["told_s"]["p50"]) == (1.0, 4.5)
     alarms = figures([verdict(unread, said(), scenario="benign/mild")])["false_alarms"]
     assert (alarms["told"], alarms["incidents"]) == (1, 2)
-    early = replace(said(opened_s=-20.0), told_after_s=23.0)  # told of after the injection
-    assert heard_since(-5.0, early).opened_s == 3.0
+    early = replace(said(opened_s=-20.0), told_after_s=23.0)  # told of after the injection: that is news
+    assert (heard_since(-5.0, early).opened_s, heard_since(-5.0, early).before_s) == (3.0, None)
 
 
 def test_what_was_there_before_counts_once_it_gets_worse():

@@ -779,7 +779,7 @@ def test_document_has_the_shape_that_scripts_rely_on():
     assert document["evidence"][1]["cursor"] == "s=1;i=2"
     assert document["advice"]["origin"] == "catalogue"
     assert document["waits"] is False
-    unread = incident(severity=Severity.WARNING, meant=Severity.ERROR)
+    unread = incident(severity=Severity.WARNING, meant=Severity.ERROR, waits=True)
     assert incident_document(unread, None)["waits"] is True
     assert incident_document(msgspec.structs.replace(saved, opened_at=float("nan")), None)["advice"] is None
 

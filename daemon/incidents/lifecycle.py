@@ -16,7 +16,7 @@ from daemon.incidents.unexplained import READ
 from daemon.incidents.verdicts import EFFECT_RANK, NOTES_MAX, Verdict, thing
 from daemon.messages import REVIEWED, ContextNote, Culprit, Evidence, Incident, KeepReview, Stamp
 from models.causes import rootless
-from models.taxonomy import Category, FaultClass
+from models.taxonomy import Category, FaultClass, Severity
 
 HOLD_S = 10.0  # between the end of the last condition and closing: links and services flap
 COUNT_S, COUNT_MAX_S = 60.0, 3600.0  # before mere counts are told; doubled each time, as each is a commit
@@ -50,6 +50,7 @@ def opened(situation: Situation, verdict: Verdict, at: Stamp) -> Incident:
         path=verdict.path,
         scores=verdict.scores,
         meant=verdict.meant,
+        waits=verdict.waits,
     )
 
 
@@ -73,6 +74,7 @@ def revised(incident: Incident, situation: Situation, verdict: Verdict, at: Stam
         path=verdict.path,
         scores=verdict.scores,
         meant=verdict.meant,
+        waits=verdict.waits,
     )
 
 
@@ -99,9 +101,11 @@ def review(baseline: FaultClass, said: KeepReview, at: Stamp) -> Evidence:
     return Evidence(f"{said.incident_id}-review", "event", REVIEWED, at.wall, at.wall, text)
 
 
-def closed(incident: Incident, situation: Situation, at: Stamp) -> Incident:
-    """The revision that says it is over."""
+def closed(incident: Incident, situation: Situation, at: Stamp, unheard: Severity | None = None) -> Incident:
+    """The revision that says it is over; `unheard`: how bad it is by words that nobody read by then."""
     wall = max(incident.opened_at, at.wall)
+    if unheard is not None:
+        incident = replace(incident, severity=unheard, meant=None, waits=False)
     return replace(
         incident,
         revision=incident.revision + 1,
@@ -119,6 +123,7 @@ def merged(incident: Incident, into: Incident, at: Stamp) -> Incident:
     wall = max(incident.opened_at, at.wall)
     return replace(
         incident,
+        waits=False,
         revision=incident.revision + 1,
         state="merged",
         merged_into=into.id,
@@ -147,6 +152,7 @@ def differs(incident: Incident, situation: Situation, verdict: Verdict) -> bool:
     return (
         graver(incident, verdict)
         or (verdict.harmless and verdict.severity is not incident.severity)
+        or (verdict.meant, verdict.waits) != (incident.meant, incident.waits)
         or _doublings(situation) > doublings(incident.evidence)
         or _names(incident.culprits) != _names(verdict.culprits)
         or len(_notes(incident.context, verdict.notes)) != len(incident.context)
@@ -159,7 +165,7 @@ def _doublings(situation: Situation) -> int:
 
 def graver(incident: Incident, verdict: Verdict) -> bool:
     """Whether the class changed, the severity rose, or its words are not doubted any more: told at once."""
-    believed = incident.waits and verdict.meant is None
+    believed = incident.waits and not verdict.waits and not verdict.harmless
     worse = verdict.severity.rank > incident.severity.rank
     return incident.fault_class is not verdict.fault_class or worse or believed
 
@@ -201,7 +207,8 @@ def over(situation: Situation, t: float, heard_t: float, close_after_s: float) -
 
 def gravity(incident: Incident) -> tuple[int, float, float, str]:
     """What orders incidents where there is no room for all of them."""
-    return (incident.severity.rank, incident.score, incident.updated_at, incident.id)
+    severity = incident.meant if incident.waits and incident.meant else incident.severity
+    return (severity.rank, incident.score, incident.updated_at, incident.id)
 
 
 def evidence(situation: Situation) -> list[Evidence]:

@@ -2,8 +2,8 @@
 
 Rules often see the consequence: a service that fails again and again, where its disk gives errors. The
 answer may name another cause and say that another open incident has the same one. Or rules take words for
-trouble that are none: then it may say so, and an error by words alone is told as a warning. It cannot close
-or hide anything, and what is about security stays so. Pure: knows no server, no clock.
+trouble that are none: then it may say so, and what words alone say is an info. It cannot close anything, nor
+lower what else speaks for, and what is about security stays so. Pure: knows no server, no clock.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from daemon.incidents.opinions import hides
 from daemon.incidents.reading import (
@@ -32,6 +33,7 @@ from daemon.incidents.reading import (
 )
 from daemon.inquiries import schema_of
 from daemon.messages import REVIEWED, Culprit, Evidence, Finding, Incident, KeepReview
+from models.masking import mask
 from models.taxonomy import FaultClass, SubjectKind
 
 SETTLE_S = 3.0  # after an incident opened: what belongs to it comes within that
@@ -39,7 +41,7 @@ AGAIN_S = 20.0  # after which it is looked at once more, if more is known of it
 LOOKS_MAX = 6  # at one incident: one whose words are taken for nothing may go on in other ones
 WITHIN_S = 15.0  # new words are read: after twenty seconds they count (`daemon.incidents.doubts`)
 KEPT = 64  # incidents
-OTHERS_MAX, SHOWN_OF_OTHERS, SHOWN_OF_IT = 6, 3, 10
+OTHERS_MAX, SHOWN_OF_OTHERS, SHOWN_OF_IT, FIRST_SHOWN = 6, 3, 10, 4
 _SCHEMA_NAME = "review"
 _SYSTEM = """\
 You look once more, for its operator, at an incident that the rules of one Linux host have opened. You get as
@@ -74,6 +76,7 @@ class Question(NamedTuple):
     pieces: dict[str, Evidence]
     others: dict[str, Incident]
     at: float
+    shown: list[str]  # ids of the incident's own evidence that is shown
 
 
 class Review(NamedTuple):
@@ -164,7 +167,7 @@ class Reviews:
         if incident.path == "baseline" and all(incident.fault_class is not one.fault for one in looks):
             return last.at + SETTLE_S
         if incident.meant is not None and _words(incident) - frozenset().union(*(one.words for one in looks)):
-            # Told as a warning for as long as its words are doubted: the new ones are to be read as well.
+            # For as long as its words are doubted the new ones are to be read as well.
             return last.at + min(SETTLE_S * len(looks), WITHIN_S)
         if len(looks) == 1 and incident.revision > last.revision and incident.path == "baseline":
             return max(last.at + SETTLE_S, incident.opened_at + AGAIN_S)
@@ -172,7 +175,15 @@ class Reviews:
 
 
 def _words(incident: Incident) -> frozenset[str]:
-    return frozenset(one.text for one in incident.evidence if one.kind == "line" and one.ref != REVIEWED)
+    return frozenset(mask(one.text) for one in _shown(incident) if one.kind == "line" and one.ref != REVIEWED)
+
+
+def _shown(incident: Incident) -> list[Evidence]:
+    """What of its evidence is shown; of very much one piece of each wording, the first and the latest."""
+    if len(incident.evidence) <= SHOWN_OF_IT:
+        return list(incident.evidence)
+    found = list({mask(one.text): one for one in reversed(incident.evidence)}.values())[::-1]
+    return found if len(found) <= SHOWN_OF_IT else [*found[:FIRST_SHOWN], *found[FIRST_SHOWN - SHOWN_OF_IT :]]
 
 
 def question(
@@ -180,10 +191,11 @@ def question(
 ) -> Question:
     """What to ask about an incident; `now`: Unix seconds."""
     known: dict[str, Evidence] = {}
-    evidence = _evidence(incident, SHOWN_OF_IT, now, known)
+    shown = _shown(incident)
+    evidence = _evidence(shown, now, known)
     named = {f"I{number}": one for number, one in enumerate(list(others)[-OTHERS_MAX:], 1)}
     beside = [
-        {"id": name, **_told(one, now), "evidence": _evidence(one, SHOWN_OF_OTHERS, now, known)}
+        {"id": name, **_told(one, now), "evidence": _evidence(one.evidence[:SHOWN_OF_OTHERS], now, known)}
         for name, one in named.items()
     ]
     held = set(incident.finding_ids).union(*(one.finding_ids for one in named.values()))
@@ -202,7 +214,8 @@ def question(
         {"role": "system", "content": system},
         {"role": "user", "content": as_data(document)},
     ]
-    return Question(messages, _schema(list(known), list(named)), incident, known, named, now)
+    schema, ids = _schema(list(known), list(named)), [one.id for one in shown]
+    return Question(messages, schema, incident, known, named, now, ids)
 
 
 def read(answer: str, asked: Question, at: float, author: str) -> Review:
@@ -216,9 +229,8 @@ def read(answer: str, asked: Question, at: float, author: str) -> Review:
     cited = [asked.pieces[one] for one in dict.fromkeys(found.evidence) if one in asked.pieces][:EVIDENCE_MAX]
     other = asked.others.get(found.same_as)
     if found.fault == NONE:
-        return Review(
-            KeepReview(incident.id, baseline, at, baseline, author, harmless=True, asked_at=asked.at)
-        )
+        told = KeepReview(incident.id, baseline, at, baseline, author, harmless=True, asked_at=asked.at)
+        return Review(replace(told, shown=asked.shown))
     if wrong := _wrong(found, fault, cited, other):
         return Review(None, wrong)
     assert fault is not None
@@ -265,9 +277,9 @@ def _told(one: Incident, now: float) -> dict[str, Any]:
     return {"fault": one.fault_class.value, "severity": one.severity.value, "who": who, "ago_s": ago_s}
 
 
-def _evidence(one: Incident, count: int, now: float, known: dict[str, Evidence]) -> list[dict[str, Any]]:
+def _evidence(pieces: Iterable[Evidence], now: float, known: dict[str, Evidence]) -> list[dict[str, Any]]:
     found = []
-    for evidence in one.evidence[:count]:
+    for evidence in pieces:
         name = f"E{len(known) + 1}"
         known[name] = evidence
         text = " ".join(evidence.text.split())[:SHOWN_CHARS]

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from daemon.incidents.context import Weighing, weak
-from daemon.messages import Evidence, Finding, Incident, Stamp, Subject
+from daemon.incidents.looks import Look, noted
+from daemon.incidents.looks import joined as one_look
+from daemon.messages import Evidence, Finding, Incident
 from daemon.subjects import Key, key, split_pid
 from models.digest import blake2b
-from models.taxonomy import FaultClass, SubjectKind
-
-if TYPE_CHECKING:
-    from daemon.incidents.doubts import Look
+from models.taxonomy import FaultClass
 
 CONDITIONS_MAX = 48  # a situation with more kinds of trouble than this is not understood better by a 49th
 EVIDENCE_PER_CONDITION = 6  # the first ones, the strongest, the latest
@@ -85,6 +84,7 @@ class Condition:
     last_began: float = 0.0
     subjects: dict[Key, Blamed] = field(default_factory=dict)
     weighing: Weighing | None = None  # the least excusing one so far
+    words: bool = True  # nothing of it but what a program wrote
 
     def add(self, finding: Finding, t: float) -> bool:
         """Take one more finding; True if the condition became stronger, or came back."""
@@ -97,6 +97,7 @@ class Condition:
         stronger = self.count > 1 and _strength(finding) > _strength(self.finding)
         if stronger or self.count == 1:
             self.finding, self.weak = finding, weak(finding)
+        self.words = self.words and (finding.words or weak(finding))
         for subject in finding.subjects[:SUBJECTS_PER_FINDING]:
             self._blame(key(subject), Blamed(subject.score, subject.name, single=True))
         for one in finding.evidence[:2]:
@@ -172,6 +173,7 @@ class Situation:
     reviewed: Evidence | None = None  # says so
     looked: Look | None = None  # what came of that look
     doubt_t: float | None = None  # until when its words are doubted, if they are
+    held_until: float = 0.0  # until when it waits for its first look
     curious: bool = False  # it was told anew, and a model may know better
     asked: str = ""  # what a model was asked last
 
@@ -196,7 +198,10 @@ class Situation:
             self.over_t = None
             self._supersede()
         self.first_t, self.first_wall = min(self.first_t, t), min(self.first_wall, began_at(finding))
-        self.stale = self.stale or news
+        before = self.looked
+        if before is not None and not weak(finding):
+            self.looked = noted(before, finding, finding.evidence[:2], t)
+        self.stale = self.stale or news or self.looked != before
         return news
 
     def end(self, finding: Finding, t: float) -> bool:
@@ -229,10 +234,10 @@ class Situation:
         self.stage = self.stage or other.stage
         if self.review is None:
             self.review, self.reviewed = other.review, other.reviewed or self.reviewed
-        if self.looked and other.looked and self.looked.harmless and other.looked.harmless:
-            self.looked = self.looked._replace(words=self.looked.words | other.looked.words)
-        elif self.looked is None or (other.looked is not None and not other.looked.harmless):
-            self.looked = other.looked
+        self.looked = one_look(self.looked, other.looked)
+        for condition in self.strong():
+            if self.looked is not None:
+                self.looked = noted(self.looked, condition.finding, condition.evidence, condition.first_t)
         self.first_t = min(self.first_t, other.first_t)
         self.first_wall = min(self.first_wall, other.first_wall)
         self.last_t = max(self.last_t, other.last_t)
@@ -329,6 +334,7 @@ def joined(one: Condition, other: Condition) -> Condition:
     ends = [each.ended_t for each in (first, later)]
     both.ended_t = None if None in ends else max(end for end in ends if end is not None)
     both.strongest, both.last_pid, both.last_began = strongest.strongest, later.last_pid, later.last_began
+    both.words = first.words and later.words
     for each in (first, later):
         for who, blamed in each.subjects.items():
             both._blame(who, blamed)  # noqa: SLF001 - the same class, built field by field
@@ -353,48 +359,3 @@ def incident_id(boot: str, finding_id: str) -> str:
 
 
 _LETTERS = "abcdefghjkmnpqrstuvwxyz023456789"  # without i, l, o and 1, which are mistaken for each other
-
-
-def restored(incident: Incident, t: float) -> Situation:
-    """The situation behind a stored incident; its earlier findings stand in as one condition."""
-    finding = Finding(
-        id=f"{incident.id}-restored",
-        at=Stamp(incident.boot_id, 0.0, incident.evidence_at),
-        rule=RESTORED,
-        category=incident.fault_class.category,
-        severity=incident.meant or incident.severity,
-        score=incident.score,
-        subjects=[Subject(one.kind, one.name, one.score) for one in incident.culprits],
-        hints=_remembered(incident),
-        evidence=incident.evidence[:1],
-        words=incident.meant is not None,
-    )
-    stage = any(one.kind is SubjectKind.STAGE for one in incident.culprits)
-    found = Situation(incident.id, incident.boot_id, t, incident.evidence_at, t, stage)
-    found.add(finding, t)
-    found.restored_t = t
-    condition = found.conditions[condition_key(finding)]
-    condition.weak, condition.evidence = False, list(incident.evidence)
-    condition.happened = _occurrences(incident)
-    found.incident, found.ids = incident, dict.fromkeys(incident.finding_ids)
-    found.count, found.told_t, found.told_rules = incident.findings_count, t, 1
-    found.stale = incident.meant is not None
-    return found
-
-
-def _remembered(incident: Incident) -> dict[FaultClass, float]:
-    """The scores of before as hints; the class that was settled on keeps its lead."""
-    hints = {fault: score / 2.0 for fault, score in incident.scores.items()}
-    return {
-        **hints,
-        incident.fault_class: max(incident.score, incident.scores.get(incident.fault_class, 0.0)),
-    }
-
-
-def _occurrences(incident: Incident) -> int:
-    """How many log lines at distinct seconds there are: what a restart leaves of a count of crashes.
-
-    One crash may be told in many words: so many that it is a loop only where it was one before.
-    """
-    count = len({int(one.start) for one in incident.evidence if one.kind == "line"})
-    return count if incident.fault_class is FaultClass.CRASH_LOOP else min(count, OCCURRENCES_TOLD - 1)

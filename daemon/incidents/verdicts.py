@@ -84,6 +84,7 @@ class Verdict(NamedTuple):
     words: bool = False  # nothing but what programs wrote says how bad it is
     harmless: bool = False  # somebody read those words, and says that nothing is wrong
     meant: Severity | None = None  # by those words, as long as they are doubted
+    waits: bool = False  # some of them are still to be read
 
 
 class _Weighed(NamedTuple):
@@ -121,7 +122,7 @@ def judge(
         excused=any(one.weighing.factor < 1.0 for one in weighed),
         benign=any(one.benign and scores[one] >= scores.get(fault, 0.0) for one in scores),
         path="model" if held or _read(told, strong) else "baseline",
-        words=bool(telling) and all(one.condition.finding.words for one in telling),
+        words=bool(telling) and all(one.condition.words for one in strong),
     )
 
 

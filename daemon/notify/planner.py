@@ -130,8 +130,10 @@ class Planner:
         incident = state.incident
         reasons = {channel: self._reason(state, channel, wall) for channel in self._channels}
         hushed = incident.state == "merged" or incident.quieted or state.acknowledged
-        if hushed or incident.severity.rank < self._floor or quieting(silences, incident, wall):
-            told = {name for name in self._firing if self._said(state, name)}
+        hushed = hushed or quieting(silences, incident, wall)
+        if hushed or incident.severity.rank < self._floor:
+            # Whoever was told of it when it was thought worse hears of its end.
+            told = {name for name in (self._firing if hushed else reasons) if self._said(state, name)}
             reasons = {name: one for name, one in reasons.items() if name in told and one == "closed"}
         due = [reason for reason in reasons.values() if reason]
         if not due:

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 from daemon.messages import Evidence, Finding, Stamp, Subject
 from daemon.tiers.habits import Bursts
 from models.digest import blake2b
+from models.masking import mask
 from models.taxonomy import Category, FaultClass, Severity
 
 REPEAT_S = 30.0  # the findings' convention (PROTOCOL.md)
@@ -21,6 +22,8 @@ MISSES = 0.25  # unless they are more than a quarter of those above it
 GROWN = 2.0  # times the size that was told last
 SPEAKS = 0.3  # a line that hints at less is an oddity; nobody should be shown it as the reason
 CONDITIONS_MAX = 1024  # a host has a few at a time; hostile names must not grow this without end
+WORDINGS_MAX = 8  # of one condition, where somebody reads them
+COMPARED_MAX = 20  # a second, of one condition: a flood mostly repeats itself
 RULE_SHARE = 8  # of the latter half one rule has an eighth of all, so that what names strangers leaves room
 
 
@@ -69,6 +72,8 @@ def finding_id(rule: str, subject: str, at: Stamp, salt: str = "") -> str:
 class _Condition:
     __slots__ = (
         "breach",
+        "compared",
+        "compared_t",
         "held_t",
         "held_wall",
         "misses",
@@ -78,6 +83,7 @@ class _Condition:
         "since_t",
         "since_wall",
         "strong",
+        "wordings",
     )
 
     def __init__(self, breach: Breach, t: float, wall: float) -> None:
@@ -89,6 +95,8 @@ class _Condition:
         self.misses = 0
         self.reported: Severity | None = None
         self.reported_t = t
+        self.wordings: set[str] = set()  # masked
+        self.compared, self.compared_t = 0, t
 
 
 def _is_weak(breach: Breach) -> bool:
@@ -96,10 +104,13 @@ def _is_weak(breach: Breach) -> bool:
 
 
 class Conditions:
-    """The conditions that hold now, by rule and label."""
+    """The conditions that hold now, by rule and label.
 
-    def __init__(self, limit: int = CONDITIONS_MAX) -> None:
-        self._limit = limit
+    `read`: somebody reads what programs write, so that other words of one condition are reported, too.
+    """
+
+    def __init__(self, limit: int = CONDITIONS_MAX, *, read: bool = False) -> None:
+        self._limit, self._is_read = limit, read
         self._held: dict[tuple[str, str], _Condition] = {}
         self._rules: Counter[str] = Counter()  # how many of them hinted at something, by rule
         self.dropped = 0  # conditions not tracked because of the limit
@@ -220,6 +231,8 @@ class Conditions:
 
     def _report(self, condition: _Condition, breach: Breach, at: Stamp, t: float) -> Finding:
         condition.breach, condition.reported, condition.reported_t = breach, breach.severity, t
+        if self._is_read and breach.words and len(condition.wordings) < WORDINGS_MAX:
+            condition.wordings.add(mask(breach.text))
         return _finding(condition, breach, at)
 
     def _continue(self, condition: _Condition, breach: Breach, at: Stamp, t: float) -> list[Finding]:
@@ -231,10 +244,20 @@ class Conditions:
         breach = breach._replace(subjects=_stay(before, breach.subjects))
         now = breach.subjects[0]
         moved = (before.kind, before.name) != (now.kind, now.name)
-        if not (worse or due or grown or (moved and before.name == "")):
+        told = worse or due or grown or (moved and before.name == "")
+        if not (told or self._otherwise(condition, breach, t)):
             return []
         over = [_finding(condition, condition.breach, at, ended=True)] if moved else []
         return [*over, self._report(condition, breach, at, t)]
+
+    def _otherwise(self, condition: _Condition, breach: Breach, t: float) -> bool:
+        """Whether a program says it in words that were not reported."""
+        if not (self._is_read and breach.words) or len(condition.wordings) >= WORDINGS_MAX:
+            return False
+        if t - condition.compared_t >= 1.0:
+            condition.compared, condition.compared_t = 0, t
+        condition.compared += 1
+        return condition.compared <= COMPARED_MAX and mask(breach.text) not in condition.wordings
 
 
 def _stay(before: Subject, subjects: Sequence[Subject]) -> list[Subject]:

@@ -53,7 +53,7 @@ class LineJudge:
         self._settings = settings
         self._unread = Unread() if unread else None
         self._catalogue = load()
-        self._conditions = Conditions()
+        self._conditions = Conditions(read=unread)
         self._writers = Writers()
         places = Places({} if values is None else values)
         self._meanings = Meanings(self._conditions, places, self._writers)

@@ -13,12 +13,13 @@ from daemon.clock import Timeline
 from daemon.incidents import lifecycle
 from daemon.incidents.closing import REOPEN_S, Closed
 from daemon.incidents.context import Contexts, weak
-from daemon.incidents.doubts import doubtful, due_t, look, recall, tempered
+from daemon.incidents.doubts import doubtful, look, recall, tempered, unheard
 from daemon.incidents.gathering import Gathering, Label
 from daemon.incidents.grouping import blinds
 from daemon.incidents.opinions import HINT, Asking, hides, of_review
 from daemon.incidents.quiet import Quiet
-from daemon.incidents.situations import Opinion, Situation, restored
+from daemon.incidents.restoring import restored
+from daemon.incidents.situations import Opinion, Situation
 from daemon.incidents.unexplained import UNREAD, Unexplained
 from daemon.incidents.verdicts import Verdict, judge
 from daemon.messages import Event, Finding, Incident, KeepPurge, KeepReview, KeepSilence, Stamp, Tick, Upward
@@ -169,7 +170,8 @@ class MiddleTier:
             return
         if said.agrees and survivor.looked is not None and survivor.looked.harmless:
             survivor.reviewed = None  # it said otherwise
-        survivor.looked = look(survivor, harmless=said.harmless, until_t=self._t - said.age_s(self._at.wall))
+        then = said.asked_at or self._at.wall
+        survivor.looked = look(survivor, self._t, harmless=said.harmless, shown=said.shown, until_wall=then)
         if not said.agrees:
             survivor.reviewed = lifecycle.review(rules.fault_class, said, self._at)
             survivor.review = None if said.harmless else of_review(rules, said)
@@ -278,7 +280,7 @@ class MiddleTier:
         if len(opened) < OPEN_MAX:
             return True
         least = min(opened, key=lifecycle.gravity)
-        if (verdict.severity.rank, verdict.score) <= lifecycle.gravity(least)[:2]:
+        if ((verdict.meant or verdict.severity).rank, verdict.score) <= lifecycle.gravity(least)[:2]:
             return False
         self.counters["evicted"] += 1
         self._close(self._gathering.situations[least.id])
@@ -310,7 +312,8 @@ class MiddleTier:
     def _close(self, situation: Situation) -> None:
         assert situation.incident is not None
         self.counters["closed"] += 1
-        self._tell(situation, lifecycle.closed(situation.incident, situation, self._at))
+        ended = lifecycle.closed(situation.incident, situation, self._at, unheard(situation))
+        self._tell(situation, ended)
         self._quiet.close(situation.incident)
         self._gathering.remove(situation)
         self._closed.add(situation, self._t)
@@ -333,9 +336,7 @@ class MiddleTier:
     def _judge(self, situation: Situation) -> Verdict:
         verdict = self._weigh(situation, situation.review or situation.opinion)
         self._gathering.set_top(situation, verdict.fault_class)
-        until_t = due_t(verdict, situation, awaited=self._awaited)
-        situation.doubt_t = until_t if until_t is not None and self._t < until_t else None
-        return tempered(verdict, situation)
+        return tempered(verdict, situation, self._t, awaited=self._awaited)
 
     def _weigh(self, situation: Situation, opinion: Opinion | None = None) -> Verdict:
         window_s = self._settings.merge_window_s
@@ -380,7 +381,7 @@ class MiddleTier:
         for finding_id in incident.finding_ids:
             self._see(finding_id)
         situation = restored(incident, self._t)
-        recall(situation)
+        recall(situation, self._t, self._at.wall)
         if incident.state == "open":
             self._gathering.restore(situation, incident.fault_class)
         elif incident.closed_at is not None and self._at.wall - incident.closed_at <= REOPEN_S:

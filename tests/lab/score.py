@@ -14,11 +14,11 @@ and as a false alarm, and is never a right one either; the other one is as loud 
 | recall | share of faults with an incident of a right class, opened and notified of until the window's end |
 | noticed | the same, if a right culprit in the first place is enough |
 | class accuracy | recalled, of those that were noticed |
-| precision | right incidents, of all opened from the injection to the window's end, benign runs included |
+| precision | right incidents, of all opened (notified of or not) in the window, benign runs included |
 | culprit in 1, in 3 | a right culprit in the first, in the first three places, of the recalled |
 | severity | a right severity, of the recalled |
 | exactly one | the right incident and no other, of all faults |
-| told | seconds from the effect until somebody is notified of it: words may have to be read first |
+| told | seconds from the effect until notifying begins: words may have to be read first |
 | delay | seconds from the effect, by the lab's own probe, to the right incident, on the observations' time |
 | named | seconds from the effect until the right incident has a right class for good |
 | incidents | how many were opened in a fault's window, those too that became part of another one |

@@ -126,7 +126,7 @@ class Verdict:
 
     @property
     def told(self) -> list[Said]:
-        """All that somebody heard of in the window, also what became part of another incident."""
+        """All that was said in the window, whether notified or not, also what became part of another one."""
         return [*self.during, *self.absorbed]
 
     @property
@@ -144,7 +144,8 @@ class Verdict:
     @property
     def noticed(self) -> bool:
         """Whether any incident is right or blames a right culprit first."""
-        return any(self.is_right(one) or self.blames(one, 1) for one in self.during)
+        told = [one for one in self.during if one.told_after_s is not None]
+        return any(self.is_right(one) or self.blames(one, 1) for one in told)
 
     @property
     def exactly_one(self) -> bool:
@@ -250,7 +251,8 @@ def _beyond(
     moments = Moments(run["times"])
     ended, end = moments.of("ended"), moments.of("lingered")
     told = _told(_replay(folder, moments, models, "lingered"), live, moments, end)
-    kept = [one for one in told if one.opened_s > ended and not of_others(one, run, label)]
+    new = [one for one in told if one.opened_s > ended or (one.told_s or 0.0) > ended]
+    kept = [one for one in new if not of_others(one, run, label)]
     return {"later": kept, "lingered_s": end}
 
 
@@ -355,8 +357,9 @@ def heard_since(began_s: float, said: Said) -> Said | None:
     """
     if said.opened_s >= began_s:
         return said
-    told = [] if said.told_s is None else [said.told_s]
-    at = next((at for at in (*told, *said.worse_s) if at >= began_s), None)
+    if said.told_s is not None and said.told_s >= began_s:  # opened right before, and still to be read then
+        return replace(said, opened_s=said.told_s, told_after_s=0.0)
+    at = next((at for at in said.worse_s if at >= began_s), None)
     return None if at is None else replace(said, opened_s=at, before_s=said.opened_s, told_after_s=0.0)
 
 

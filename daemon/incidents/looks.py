@@ -1,0 +1,86 @@
+"""What came of a look at an incident: which words somebody read as nothing, and which he was not shown.
+
+A plain record, which situations carry and keep up to date; `doubts` makes and heeds it. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from daemon.incidents.context import main_class
+from daemon.messages import Evidence, Finding
+from daemon.subjects import Key, key
+from models.masking import mask
+from models.taxonomy import FaultClass
+
+TEXTS_MAX = 256  # that are remembered as read
+UNREAD_MAX = 32
+
+Kind = tuple[Key, FaultClass]  # of words: their writer and what they speak for
+
+
+class Unread(NamedTuple):
+    """Words that nobody was shown: since when; `full` if of another kind, or graver than what was read."""
+
+    since_t: float
+    full: bool
+
+
+class Look(NamedTuple):
+    """Whether somebody says that nothing is wrong, of which words, and what he has not read of it since."""
+
+    harmless: bool
+    kinds: Mapping[Kind, int] = {}  # how bad what was read is by the rules: ranks of severities
+    texts: frozenset[str] = frozenset()  # masked
+    unread: Mapping[tuple[Kind, str], Unread] = {}
+
+
+def kind_of(finding: Finding) -> Kind:
+    """Who wrote what a finding is about, and what that speaks for."""
+    return (key(finding.subjects[0]) if finding.subjects else ("host", "")), main_class(finding)
+
+
+def noted(look: Look, finding: Finding, pieces: Iterable[Evidence], t: float) -> Look:
+    """The same with what of a finding was not read."""
+    if not look.harmless:
+        return look
+    kind = kind_of(finding)
+    full = look.kinds.get(kind, -1) < finding.severity.rank
+    unread = dict(look.unread)
+    for text in (mask(one.text) for one in pieces):
+        known = unread.get((kind, text))
+        if known is None and (full or text not in look.texts):
+            _make_room(unread, full=full)
+            if len(unread) < UNREAD_MAX:
+                unread[kind, text] = Unread(t, full)
+        elif known is not None and full and not known.full:
+            unread[kind, text] = Unread(t, full)
+    return look._replace(unread=unread)
+
+
+def _make_room(unread: dict[tuple[Kind, str], Unread], *, full: bool) -> None:
+    """What counts in full takes the place of what does not."""
+    if full and len(unread) >= UNREAD_MAX:
+        unread.pop(next((words for words, one in unread.items() if not one.full), next(iter(unread))))
+
+
+def joined(one: Look | None, other: Look | None) -> Look | None:
+    """What is known of two that became one: what was read of either as nothing, unless something is wrong."""
+    for each in (one, other):
+        if each is not None and not each.harmless:
+            return each
+    if one is None or other is None:
+        return one or other
+    texts = one.texts | other.texts
+    return Look(
+        harmless=True,
+        kinds=graver(one.kinds, other.kinds),
+        texts=texts if len(texts) <= TEXTS_MAX else one.texts,
+        unread={**other.unread, **one.unread},
+    )
+
+
+def graver(one: Mapping[Kind, int], other: Mapping[Kind, int]) -> dict[Kind, int]:
+    """Of each kind the graver of two severities' ranks."""
+    return {kind: max(one.get(kind, 0), other.get(kind, 0)) for kind in {**one, **other}}
