@@ -12,6 +12,7 @@ from daemon.growth import doublings
 from daemon.incidents import lifecycle
 from daemon.incidents.context import Contexts
 from daemon.incidents.grouping import affinity, view_of_finding
+from daemon.incidents.restoring import restored
 from daemon.incidents.situations import (
     CONDITIONS_MAX,
     EVIDENCE_PER_CONDITION,
@@ -21,7 +22,6 @@ from daemon.incidents.situations import (
     Situation,
     family,
     incident_id,
-    restored,
 )
 from daemon.incidents.verdicts import Verdict, judge
 from daemon.messages import Culprit, Evidence, Finding, Incident, Stamp, Subject
