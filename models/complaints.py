@@ -43,9 +43,7 @@ def complaint(text: str) -> Complaint:
     """What a line complains about; up to a third of a millisecond, so ask once for each kind of line."""
     said_of = _vocabulary()
     words = frozenset(_WORDS.findall(text[:TEXT_MAX].lower()))
-    levelled = not said_of.levels.isdisjoint(words) or (text[:1] in _KLOG and text[1:5].isdigit())
-    said = said_of.level.search(text, 0, HEAD_MAX) if levelled else None
-    priority = _PRIORITIES.get(said.lastgroup or "", UNSAID) if said else UNSAID
+    priority = _priority(text, words)
     topics = [topic for topic in said_of.topics if not topic.words.isdisjoint(words)]
     text = text[:TEXT_MAX]
     if priority > UNSAID:
@@ -53,6 +51,18 @@ def complaint(text: str) -> Complaint:
     fault = next((topic.fault for topic in topics if topic.pattern.search(text)), None)
     calm = bool(said_of.calm.search(text))
     return Complaint(None if calm else fault, priority, calm)
+
+
+def priority_of(text: str) -> int:
+    """The syslog priority that a line gives itself, 6 if none."""
+    return _priority(text, frozenset(_WORDS.findall(text[:HEAD_MAX].lower())))
+
+
+def _priority(text: str, words: frozenset[str]) -> int:
+    said_of = _vocabulary()
+    levelled = not said_of.levels.isdisjoint(words) or (text[:1] in _KLOG and text[1:5].isdigit())
+    said = said_of.level.search(text, 0, HEAD_MAX) if levelled else None
+    return _PRIORITIES.get(said.lastgroup or "", UNSAID) if said else UNSAID
 
 
 def status(text: str) -> int:

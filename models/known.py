@@ -15,8 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from models.complaints import priority_of
 from models.taxonomy import Category, FaultClass, Severity, SubjectKind
 
+_ERROR = 3  # syslog's
 _FOLDER = Path(__file__).parent / "known"  # importlib.resources would cost 0.4 MB
 _LETTERS = re.compile(r"[A-Za-z]+")
 _UNIT = re.compile(r"\.(?:service|scope|socket|mount|swap|timer|target|device|path|automount)$")
@@ -85,6 +87,16 @@ class Message(NamedTuple):
         if not self.hints:
             return Category.UNKNOWN
         return max(self.hints, key=lambda fault: self.hints[fault]).category
+
+    def said(self, priority: int, text: str) -> Severity:
+        """How bad it is in a line of this syslog priority.
+
+        What any program may write is a warning, unless it says itself that it is an error: it may be data.
+        """
+        anybody = not (self.writer or self.writers) and self.category is not Category.SECURITY
+        if not anybody or self.severity.rank <= Severity.WARNING.rank or priority <= _ERROR:
+            return self.severity
+        return self.severity if priority_of(text) <= _ERROR else Severity.WARNING
 
     @property
     def pattern(self) -> re.Pattern[str]:

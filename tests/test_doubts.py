@@ -155,6 +155,19 @@ def test_other_words_of_the_same_kind_are_to_be_read_and_unread_a_warning(reader
     assert told(reader) == "error"
 
 
+def test_a_writer_of_whom_three_looks_say_nothing_is_a_warning_at_most(reader):
+    for number in range(3):
+        reader.until(reader.t + 3.0, words(reader.t + 1.0, f"{'abc'[number] * 5}: no space left on device"))
+        reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
+        assert told(reader) == "info"
+    broke = {"rule": "known.program-broke", "hints": {"service-crash": 0.9}}
+    reader.until(reader.t + WAIT_S + 4.0, words(reader.t + 1.0, "panic: no space left on device", **broke))
+    assert told(reader) == "warning"
+    other = words(reader.t + 1.0, "panic: no space", "web.service", rule="known.no-space")
+    reader.until(reader.t + WAIT_S + 4.0, other)
+    assert any(one.severity is Severity.ERROR for one in reader.kept.values())
+
+
 def test_graver_words_than_were_read_are_as_bad_as_they_say():
     reader = Host(awaited=True)
     reader.until(6.0, words(2.0, severity="warning"))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from models.alertness import line_score, speaks_for, word_weight
 from models.known import Catalogue, load, own_words, read, unit_of_cgroup
 from models.masking import mask
-from models.taxonomy import FaultClass, SubjectKind
+from models.taxonomy import Category, FaultClass, Severity, SubjectKind
 
 MESSAGES = load().messages
 each = pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.slug)
@@ -70,6 +70,21 @@ def test_hints_and_severity_agree_with_the_score(message):
     assert 0.0 <= message.score <= 1.0
     if message.score >= 0.5:
         assert max(message.hints.values()) > 0.3, "what opens an incident must say of which class"
+
+
+def test_what_any_program_may_write_is_a_warning_unless_it_calls_it_an_error():
+    anybody, one, kernel = (load().by_slug[slug] for slug in ("no-space", "firewall-flood", "oom-kill"))
+    assert not anybody.writer
+    assert not anybody.writers
+    plain = "check 12: a full store answers No space left on device"
+    assert anybody.said(6, plain) is Severity.WARNING
+    for priority, text in ((3, plain), (6, f"ERROR: {plain}"), (6, f"level=error msg={plain!r}")):
+        assert anybody.said(priority, text) is anybody.severity is Severity.ERROR
+    assert anybody.said(6, f"WARNING: {plain}") is Severity.WARNING
+    assert one.said(6, one.example) is one.severity
+    assert kernel.said(6, kernel.example) is kernel.severity
+    guess = next(m for m in load().messages if m.category is Category.SECURITY and not m.writers)
+    assert guess.said(6, guess.example) is guess.severity
 
 
 def kinds(slug):

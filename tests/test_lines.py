@@ -435,6 +435,7 @@ RESTARTED = "w.service: Scheduled restart job, restart counter is at {}."
     ("lives_s", "ends", "loops"),
     [
         (7.0, "w.service: Deactivated successfully.", False),  # its work is done, and there is more
+        (2.5, "w.service: Deactivated successfully.", False),
         (0.3, "w.service: Deactivated successfully.", True),
         (7.0, "w.service: Failed with result 'timeout'.", True),
     ],

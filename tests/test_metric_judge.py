@@ -610,6 +610,11 @@ def test_fork_storm_blames_the_parent_within_seconds(host):
     assert "spawner[900]" in named
     last = host.take("proc.total.level")[-1][1].evidence[0].values
     assert (last["children_count"], last["pid"]) == (300.0, 900.0)
+    grades = [f.severity.value for _, f in host.take("proc.total.level")]
+    assert (grades[0], grades[-1]) == (
+        "warning",
+        "error",
+    )  # a server's clients that all come at once are fewer
 
 
 def test_hundreds_of_processes_at_one_stroke_are_a_storm_and_some_tens_are_not(host):

@@ -3,9 +3,9 @@
 Where a served model looks at incidents, such a one is a warning, and nobody is notified of it, until it has
 looked, or has not within `WAIT_S`. Where it says that nothing is wrong, it is of severity info, as long as no
 measure and no event speak for it. Words that it was not shown are read in their turn; what nobody read within
-`WAIT_S` is a warning if it is of the same kind, and else as bad as the rules say. Never doubted is what is
-about security, nor what is critical, unless nothing but the level at which a program wrote a line that no
-rule knows makes it so. Pure.
+`WAIT_S` is a warning if it is of the same kind, or of a writer of whom three looks said that nothing is
+wrong, and else as bad as the rules say. Never doubted is what is about security, nor what is critical, unless
+nothing but the level at which a program wrote a line that no rule knows makes it so. Pure.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def look(
                 min(one.finding.severity.rank, Severity.WARNING.rank) if later else one.finding.severity.rank
             )
             kinds[kind_of(one.finding)] = max(kinds.get(kind_of(one.finding), 0), rank)
-    found = Look(harmless=True, kinds=kinds, texts=frozenset(read))
+    writers = dict.fromkeys((who for who, _ in kinds), 1)
+    found = Look(harmless=True, kinds=kinds, texts=frozenset(read), writers=writers)
     before = situation.looked
     if before is not None and before.harmless:
         texts = found.texts | before.texts
@@ -52,6 +53,7 @@ def look(
             kinds=graver(before.kinds, kinds),
             texts=texts if len(texts) <= TEXTS_MAX else found.texts,
             unread=left,
+            writers={**before.writers, **{who: before.writers.get(who, 0) + 1 for who in writers}},
         )
     for one in strong:
         since_t = t if kind_of(one.finding) in found.kinds else one.first_t

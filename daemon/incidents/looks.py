@@ -16,6 +16,7 @@ from models.taxonomy import FaultClass
 
 TEXTS_MAX = 256  # that are remembered as read
 UNREAD_MAX = 32
+OFTEN = 3  # looks that say that nothing is wrong: what this writer says is data
 
 Kind = tuple[Key, FaultClass]  # of words: their writer and what they speak for
 
@@ -34,6 +35,7 @@ class Look(NamedTuple):
     kinds: Mapping[Kind, int] = {}  # how bad what was read is by the rules: ranks of severities
     texts: frozenset[str] = frozenset()  # masked
     unread: Mapping[tuple[Kind, str], Unread] = {}
+    writers: Mapping[Key, int] = {}  # in how many looks nothing was wrong with what they wrote
 
 
 def kind_of(finding: Finding) -> Kind:
@@ -46,7 +48,7 @@ def noted(look: Look, finding: Finding, pieces: Iterable[Evidence], t: float) ->
     if not look.harmless:
         return look
     kind = kind_of(finding)
-    full = look.kinds.get(kind, -1) < finding.severity.rank
+    full = look.kinds.get(kind, -1) < finding.severity.rank and look.writers.get(kind[0], 0) < OFTEN
     unread = dict(look.unread)
     for text in (mask(one.text) for one in pieces):
         known = unread.get((kind, text))
@@ -78,6 +80,7 @@ def joined(one: Look | None, other: Look | None) -> Look | None:
         kinds=graver(one.kinds, other.kinds),
         texts=texts if len(texts) <= TEXTS_MAX else one.texts,
         unread={**other.unread, **one.unread},
+        writers={**other.writers, **one.writers},
     )
 
 

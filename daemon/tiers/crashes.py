@@ -16,7 +16,7 @@ from models.taxonomy import FaultClass, Severity, SubjectKind
 WINDOW_S = 600.0
 LOOP = 3
 WITNESSES_S = 5.0  # between the first and the last line about one crash; a dump takes its time
-CLEAN_S = 8.0  # for so many restarts of what ends without an error: it lives for less than four seconds
+CLEAN_S = 4.0  # for so many restarts of what ends without an error: it lives for less than two seconds
 PROGRAMS_MAX = 512
 ENDLESS, ENDLESS_S = 20, 10.0  # starts: no timer asks for so many, a path that stays ready does
 RULE = "known.crash-loop"

@@ -56,7 +56,7 @@ class LineJudge:
         self._conditions = Conditions(read=unread)
         self._writers = Writers()
         places = Places({} if values is None else values)
-        self._meanings = Meanings(self._conditions, places, self._writers)
+        self._meanings = Meanings(self._conditions, places, self._writers, read=unread)
         self._complaints = Complaints(self._meanings.symptoms)
         self._miner = Miner(settings.templates_max, on_merge=_share_opinion)
         self._beats: dict[int, Template] = {}

@@ -58,9 +58,9 @@ _HINTS = frozenset({"login-unknown-user", "login-key-refused", "login-probe", "l
 class Meanings:
     """Turns lines that the catalogue knows into findings; keeps what has to be added up."""
 
-    def __init__(self, conditions: Conditions, places: Places, writers: Writers) -> None:
+    def __init__(self, conditions: Conditions, places: Places, writers: Writers, *, read: bool) -> None:
         self.events: list[Event] = []
-        self._conditions = conditions
+        self._conditions, self._is_read = conditions, read  # by somebody, before an operator is told
         self._places = places
         self._writers = writers
         self._logins = Logins()
@@ -180,7 +180,7 @@ class Meanings:
         return Breach(
             rule=rule,
             label=label,
-            severity=message.severity,
+            severity=message.severity if self._is_read else message.said(line.priority, line.text),
             score=round(trust * message.score, 3),
             subjects=subjects,
             hints=hints,

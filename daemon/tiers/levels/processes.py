@@ -15,6 +15,7 @@ CHURN = "proc.forks.level"
 LIMIT = "proc.limit.level"
 
 GROWTH = 100.0  # processes within 10 s; a pod or a pool of workers starts with some tens
+GRAVE = 3.0  # times as many: a server's clients that all come at once are fewer
 GROWTH_A_CORE = 6.0  # a parallel build runs about four a job (make, sh, driver, compiler)
 # What piles up more slowly takes longer to believe: jobs that never end, started several times a second.
 STEADY_S, STEADY_TIMES, STEADY_PACE = 30.0, 1.5, 8.0
@@ -51,7 +52,9 @@ def storm(view: View, label: str, total: float) -> Breach | None:
         if not (sudden or steady) or grown < least / 2:  # what was stopped comes back
             return None
     share = view.get("proc.limit")
+    grave = grown >= GRAVE * max(GROWTH, GROWTH_A_CORE * view.cores) or share >= 0.5
     severity, score = (Severity.CRITICAL, 0.95) if share >= 0.9 else (Severity.ERROR, 0.85)
+    severity = severity if grave else Severity.WARNING
     subjects, said, children = suspects(view)
     text = f"The number of processes rose from about {usual:.0f} to {total:.0f}"
     forks = view.get("proc.forks")
