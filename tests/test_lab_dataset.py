@@ -162,17 +162,25 @@ def test_cut_file_is_said(runs, tmp_path):
 
 
 RECORDED = Path(dataset.__file__).with_name("recorded")
-SETS = {"tenth": 40, "eleventh": 41, "twelfth": 39}  # runs
+SETS = {"tenth": 40, "eleventh": 41, "twelfth": 39, "thirteenth": 39}  # runs
 # By the figures of the day on which they were mended; a change that costs one of them is a step back.
 FOUND = {
     "tenth": {"recall": 0.80, "exactly_one": 0.76, "quiet": 14 / 15},
     "eleventh": {"recall": 0.88, "exactly_one": 0.80, "quiet": 14 / 16},
     "twelfth": {"recall": 20 / 23, "exactly_one": 18 / 23, "quiet": 1.0},
+    "thirteenth": {"recall": 16 / 23, "exactly_one": 14 / 23, "quiet": 15 / 16},
 }
+# Live advice about an earlier class, to which no other had come when the recording ended; in two languages.
+STALE = {"thirteenth": 2}
 READ = {
     "tenth": ["zones-not-fetched-any-more", "mast-renames-the-harbour", "network-of-a-pod-never-goes"],
     "eleventh": ["kiosk-asks-the-bus", "greylist-stands-after-a-reload"],
     "twelfth": ["port-set-by-hand"],
+    "thirteenth": [
+        "buyers-names-at-the-proxy",
+        "locked-into-folders-they-may-write",
+        "school-server-burns-in",
+    ],
 }
 
 
@@ -201,7 +209,7 @@ def test_rules_and_models_find_in_them_no_less_than_they_did(name, capsys):
     for figure, least in FOUND[name].items():
         assert found[figure]["value"] >= least, figure
     assert found["replay"]["same_twice"] == SETS[name]
-    assert found["advice"]["violations"] == 0
+    assert found["advice"]["violations"] == STALE.get(name, 0)
 
 
 @pytest.mark.parametrize("name", SETS)
