@@ -34,6 +34,14 @@ _PRIORITIES = {"crit": 2, "err": 3, "warn": 4, "calm": 7}
 _KLOG = frozenset("EFIW")
 _FILE = Path(__file__).with_name("complaints.toml")
 _WORDS = re.compile(r"[a-z]+")
+# Marks of an error that could be nothing else; the rest is what a line with one must hold.
+_MARKED = re.compile(
+    r"^(?:E: |<[0-3]>)|\(EE\)|\[E \d|[/\[ ](?:ERROR|FATAL|CRITICAL)[/\]]"
+    r"|[Ll]evel\"?[=:]\"?(?:error|fatal|crit)"
+)
+_HEADS = ("E: ", "<0>", "<1>", "<2>", "<3>")
+_WITHIN = ("(EE)", "[E ", "ERROR", "FATAL", "CRITICAL", "evel=", 'evel":', "evel:")
+_GRAVE = ("err", "crit", "fatal", "panic", "alert", "emerg", "severe")
 _ACCESS = re.compile(
     r'" (?P<status>[1-5]\d\d) (?:\d|-)|\s-?\d+/-?\d+/-?\d+/-?\d+/\+?\d+ (?P<proxied>[1-5]\d\d) \+?\d'
 )
@@ -54,8 +62,14 @@ def complaint(text: str) -> Complaint:
 
 
 def priority_of(text: str) -> int:
-    """The syslog priority that a line gives itself, 6 if none."""
-    return _priority(text, frozenset(_WORDS.findall(text[:HEAD_MAX].lower())))
+    """The syslog priority that a line gives itself, 6 if none; some microseconds."""
+    marked = text.startswith(_HEADS) or any(mark in text for mark in _WITHIN)
+    if marked and _MARKED.search(text, 0, TEXT_MAX):
+        return 3
+    head = text[:HEAD_MAX].lower()
+    if not (marked or any(word in head for word in _GRAVE) or (text[:1] in _KLOG and text[1:5].isdigit())):
+        return UNSAID
+    return _priority(text, frozenset(_WORDS.findall(head)))
 
 
 def _priority(text: str, words: frozenset[str]) -> int:

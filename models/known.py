@@ -19,6 +19,7 @@ from models.complaints import priority_of
 from models.taxonomy import Category, FaultClass, Severity, SubjectKind
 
 _ERROR = 3  # syslog's
+_SURE = 0.8  # of words that nobody would write but who has done it
 _FOLDER = Path(__file__).parent / "known"  # importlib.resources would cost 0.4 MB
 _LETTERS = re.compile(r"[A-Za-z]+")
 _UNIT = re.compile(r"\.(?:service|scope|socket|mount|swap|timer|target|device|path|automount)$")
@@ -93,8 +94,8 @@ class Message(NamedTuple):
 
         What any program may write is a warning, unless it says itself that it is an error: it may be data.
         """
-        anybody = not (self.writer or self.writers) and self.category is not Category.SECURITY
-        if not anybody or self.severity.rank <= Severity.WARNING.rank or priority <= _ERROR:
+        sure = bool(self.writer or self.writers) or self.score >= _SURE or priority <= _ERROR
+        if sure or self.severity.rank <= Severity.WARNING.rank or self.category is Category.SECURITY:
             return self.severity
         return self.severity if priority_of(text) <= _ERROR else Severity.WARNING
 

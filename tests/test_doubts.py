@@ -414,3 +414,37 @@ def test_an_unread_error_gets_the_place_of_a_warning(monkeypatch):
         F.DISK_FULL: "closed",
         F.SERVICE_CRASH: "open",
     }
+
+
+def test_a_flood_of_new_words_does_not_keep_itself_from_counting(reader):
+    reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
+    broke = {"rule": "known.program-broke", "hints": {"service-crash": 0.9}}
+    letters = "abcdefghij"
+    flood = [
+        words(10.0 + n / 2.0, f"panic {letters[n // 10] * 4} {letters[n % 10] * 5}", **broke)
+        for n in range(80)
+    ]
+    reader.until(10.0 + WAIT_S + 4.0, *flood[:50])
+    assert told(reader) == "error"
+
+
+def test_two_that_write_about_one_place_are_two_writers():
+    def about(t, unit):
+        found = words(t, "cannot write /srv/x: No space left on device", unit)
+        return replace(found, subjects=[Subject(SubjectKind.MOUNT, "/srv", 1.0), *found.subjects])
+
+    host = Host(awaited=True)
+    host.until(6.0, about(2.0, "self-test.service"))
+    host.review(host.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
+    assert told(host) == "info"
+    host.until(10.0 + WAIT_S + 4.0, replace(about(10.0, "db.service"), id="other"))
+    assert told(host) == "error"
+
+
+def test_graver_words_of_a_writer_who_says_nothing_are_still_a_warning():
+    reader = Host(awaited=True)
+    reader.until(6.0, words(2.0, severity="warning"))
+    for _ in range(3):
+        reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
+    reader.until(10.0 + WAIT_S + 4.0, words(9.0, severity="error"))
+    assert told(reader) == "warning"

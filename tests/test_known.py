@@ -81,6 +81,17 @@ def test_what_any_program_may_write_is_a_warning_unless_it_calls_it_an_error():
     for priority, text in ((3, plain), (6, f"ERROR: {plain}"), (6, f"level=error msg={plain!r}")):
         assert anybody.said(priority, text) is anybody.severity is Severity.ERROR
     assert anybody.said(6, f"WARNING: {plain}") is Severity.WARNING
+    for mark in (
+        "[2026: ERROR/MainProcess]",
+        "[Server thread/FATAL]:",
+        "E:",
+        "[E 2026-11-29]",
+        "(EE)",
+        "<3>",
+    ):
+        assert anybody.said(6, f"{mark} {plain}") is Severity.ERROR, mark
+    assert anybody.said(6, f'{{"msg":"{plain * 4}","level":"error"}}') is Severity.ERROR
+    assert anybody.said(6, f"a level of error: {plain}") is Severity.WARNING
     assert one.said(6, one.example) is one.severity
     assert kernel.said(6, kernel.example) is kernel.severity
     guess = next(m for m in load().messages if m.category is Category.SECURITY and not m.writers)

@@ -12,11 +12,13 @@ from daemon.incidents.context import main_class
 from daemon.messages import Evidence, Finding
 from daemon.subjects import Key, key
 from models.masking import mask
-from models.taxonomy import FaultClass
+from models.taxonomy import FaultClass, SubjectKind
 
 TEXTS_MAX = 256  # that are remembered as read
 UNREAD_MAX = 32
 OFTEN = 3  # looks that say that nothing is wrong: what this writer says is data
+
+_WRITERS = frozenset({SubjectKind.UNIT, SubjectKind.PROCESS})
 
 Kind = tuple[Key, FaultClass]  # of words: their writer and what they speak for
 
@@ -39,32 +41,38 @@ class Look(NamedTuple):
 
 
 def kind_of(finding: Finding) -> Kind:
-    """Who wrote what a finding is about, and what that speaks for."""
-    return (key(finding.subjects[0]) if finding.subjects else ("host", "")), main_class(finding)
+    """Who wrote what a finding is about, and what that speaks for: mounts and files are written about."""
+    wrote = next((one for one in finding.subjects if one.kind in _WRITERS), None)
+    who = wrote or (finding.subjects[0] if finding.subjects else None)
+    return (("host", "") if who is None else key(who)), main_class(finding)
 
 
 def noted(look: Look, finding: Finding, pieces: Iterable[Evidence], t: float) -> Look:
     """The same with what of a finding was not read."""
-    if not look.harmless:
+    if not (look.harmless and finding.words):
         return look
     kind = kind_of(finding)
-    full = look.kinds.get(kind, -1) < finding.severity.rank and look.writers.get(kind[0], 0) < OFTEN
+    graver = look.kinds.get(kind, -1) < finding.severity.rank
+    full = graver and look.writers.get(kind[0], 0) < OFTEN
     unread = dict(look.unread)
     for text in (mask(one.text) for one in pieces):
         known = unread.get((kind, text))
-        if known is None and (full or text not in look.texts):
-            _make_room(unread, full=full)
-            if len(unread) < UNREAD_MAX:
-                unread[kind, text] = Unread(t, full)
-        elif known is not None and full and not known.full:
-            unread[kind, text] = Unread(t, full)
+        if (known is None and (graver or text not in look.texts)) or (known and full and not known.full):
+            _put(unread, (kind, text), Unread(t, full))
     return look._replace(unread=unread)
 
 
-def _make_room(unread: dict[tuple[Kind, str], Unread], *, full: bool) -> None:
-    """What counts in full takes the place of what does not."""
-    if full and len(unread) >= UNREAD_MAX:
-        unread.pop(next((words for words, one in unread.items() if not one.full), next(iter(unread))))
+def _put(unread: dict[tuple[Kind, str], Unread], words: tuple[Kind, str], one: Unread) -> None:
+    """Add words; where there is no room, those that count in full take the place of those that do not.
+
+    They take over since when that is unread: a flood of new words must not keep itself from ever counting.
+    """
+    if words not in unread and len(unread) >= UNREAD_MAX:
+        if not one.full:
+            return
+        gone = unread.pop(next((each for each, was in unread.items() if not was.full), next(iter(unread))))
+        one = Unread(min(one.since_t, gone.since_t), full=True) if gone.full else one
+    unread[words] = one
 
 
 def joined(one: Look | None, other: Look | None) -> Look | None:
@@ -75,11 +83,13 @@ def joined(one: Look | None, other: Look | None) -> Look | None:
     if one is None or other is None:
         return one or other
     texts = one.texts | other.texts
+    both = {**other.unread, **one.unread}
+    first = sorted(both, key=lambda words: (not both[words].full, both[words].since_t))[:UNREAD_MAX]
     return Look(
         harmless=True,
         kinds=graver(one.kinds, other.kinds),
         texts=texts if len(texts) <= TEXTS_MAX else one.texts,
-        unread={**other.unread, **one.unread},
+        unread={words: both[words] for words in first},
         writers={**other.writers, **one.writers},
     )
 

@@ -120,7 +120,7 @@ class Reviews:
 
     def note(self, incident: Incident) -> None:
         """An incident as it is now."""
-        if incident.opened_at < self._since and incident.id not in self._looked:
+        if incident.opened_at < self._since and incident.id not in self._looked and not incident.waits:
             self._remember(incident, incident.updated_at)
         if incident.state != "open" or any(one.kind is SubjectKind.STAGE for one in incident.culprits):
             self._open.pop(incident.id, None)

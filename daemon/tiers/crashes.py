@@ -16,7 +16,7 @@ from models.taxonomy import FaultClass, Severity, SubjectKind
 WINDOW_S = 600.0
 LOOP = 3
 WITNESSES_S = 5.0  # between the first and the last line about one crash; a dump takes its time
-CLEAN_S = 4.0  # for so many restarts of what ends without an error: it lives for less than two seconds
+CLEAN_S = 4.0  # for so many restarts of what ends without an error: every two seconds, pauses included
 PROGRAMS_MAX = 512
 ENDLESS, ENDLESS_S = 20, 10.0  # starts: no timer asks for so many, a path that stays ready does
 RULE = "known.crash-loop"
@@ -51,7 +51,7 @@ class Crashes:
     def restarted(self, subject: Subject, label: str, restarts: int, t: float) -> Breach | None:
         """The service manager restarts it once more; a service may also exit cleanly over and over.
 
-        One that never fails and lives for some seconds each time has done its work, and is to do more.
+        One that never fails and is started anew after some seconds has done its work, and is to do more.
         """
         times = self._recent(f"restart {label}", t)
         times.append(t)
