@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from math import inf
 
-from daemon.incidents.looks import TEXTS_MAX, Kind, Look, Unread, graver, kind_of, noted
+from daemon.incidents.looks import Kind, Look, Unread, joined, kind_of, noted
 from daemon.incidents.situations import Situation
 from daemon.incidents.verdicts import Verdict
 from daemon.messages import REVIEWED
@@ -46,15 +46,10 @@ def look(
     found = Look(harmless=True, kinds=kinds, texts=frozenset(read), writers=writers)
     before = situation.looked
     if before is not None and before.harmless:
-        texts = found.texts | before.texts
         left = {words: one for words, one in before.unread.items() if words[1] not in read}
-        found = Look(
-            harmless=True,
-            kinds=graver(before.kinds, kinds),
-            texts=texts if len(texts) <= TEXTS_MAX else found.texts,
-            unread=left,
-            writers={**before.writers, **{who: before.writers.get(who, 0) + 1 for who in writers}},
-        )
+        counts = {who: before.writers.get(who, 0) + 1 for who in writers}
+        both = joined(found, before._replace(unread=left)) or found
+        found = both._replace(writers={**before.writers, **counts})
     for one in strong:
         since_t = t if kind_of(one.finding) in found.kinds else one.first_t
         found = noted(found, one.finding, one.evidence, since_t)
