@@ -152,9 +152,10 @@ def _saturation(view: View, label: str, busy: float, sustain_s: float) -> Breach
         subjects, lead = _crowd(view)
     since_t = view.t - view.conditions.held_s(SATURATED, label, view.t)
     batch = lead is not None and lead.name in BATCH_TOOLS
-    if view.snapshot and (not subjects or crowded or view.snapshot_t <= since_t):
+    churning = view.get("proc.forks") >= SHORT_LIVED  # no snapshot shows what such short ones use together
+    if view.snapshot and not (lead and churning) and (not subjects or crowded or view.snapshot_t <= since_t):
         sustain_s = max(sustain_s, UNKNOWN_S)  # it is from before: the next one shows who it is
-    elif sustain_s == LATE_S and lead and not batch and not _on_purpose(lead):
+    elif sustain_s == LATE_S and lead and not batch and not _on_purpose(view, lead):
         bursts = view.conditions.bursts
         sustain_s = bursts.sustain_s(SATURATED, view.t, soon_s=SOON_S, late_s=LATE_S)
     outside = not subjects and (stalled or 0.0) >= WAITING and _taken_outside(view, busy)
@@ -193,9 +194,10 @@ def _taken_outside(view: View, busy: float) -> bool:
     return seen < SEEN_SHARE * busy * view.cores and view.get("proc.forks") < SHORT_LIVED
 
 
-def _on_purpose(process: Process) -> bool:
+def _on_purpose(view: View, process: Process) -> bool:
     """Whether somebody has just begun this: a service that starts, what is done at a terminal, a reload."""
-    begun = service(process.unit) and process.age_s < STARTING_S
+    oldest_s = max((one.age_s for one in view.processes() if alike(one, process)), default=process.age_s)
+    begun = service(process.unit) and oldest_s < STARTING_S
     return begun or in_session(process) or process.pid == 1
 
 
