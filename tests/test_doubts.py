@@ -448,3 +448,69 @@ def test_graver_words_of_a_writer_who_says_nothing_are_still_a_warning():
         reader.review(reader.incident(F.DISK_FULL), F.DISK_FULL, harmless=True)
     reader.until(10.0 + WAIT_S + 4.0, words(9.0, severity="error"))
     assert told(reader) == "warning"
+
+
+def restarts(t, unit="drill.service", **more):
+    said = {"severity": "error", "kind": "event", "text": f"{unit} was restarted 4 times within 11 s"} | more
+    rule, hints = said.pop("rule", "unit.restarts"), said.pop("hints", {"crash-loop": 0.9})
+    return find(t, rule, f"unit:{unit}", hints, **said)
+
+
+def test_what_is_measured_but_may_be_meant_waits_for_the_look_and_is_told_as_a_warning_at_least():
+    for harmless, said in ((False, "error"), (True, "warning")):
+        host = Host(awaited=True)
+        host.until(6.0, restarts(2.0))
+        assert (told(host, F.CRASH_LOOP), host.incident(F.CRASH_LOOP).waits) == ("warning", True)
+        host.review(host.incident(F.CRASH_LOOP), F.CRASH_LOOP, harmless=harmless)
+        host.until(60.0, restarts(20.0))
+        assert (told(host, F.CRASH_LOOP), host.incident(F.CRASH_LOOP).waits) == (said, False)
+    unread = Host(awaited=True)
+    unread.until(2.0 + WAIT_S + 2.0, restarts(2.0))
+    assert (told(unread, F.CRASH_LOOP), unread.incident(F.CRASH_LOOP).waits) == ("error", False)
+    unread.review(unread.incident(F.CRASH_LOOP), F.CRASH_LOOP, harmless=True)
+    assert told(unread, F.CRASH_LOOP) == "warning"
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        restarts(10.0, rule="unit.failed", hints={"service-crash": 0.9}, text="drill.service has failed"),
+        restarts(10.0, rule="unit.gone", severity="critical", text="drill.service is given up"),
+        find(10.0, "fs.used.level", ["mount:/srv", "unit:drill.service"], {"disk-full": 0.9}, "error"),
+    ],
+)
+def test_what_else_is_measured_is_not_covered_by_what_was_said(later):
+    host = Host(awaited=True)
+    host.until(6.0, restarts(2.0))
+    host.review(host.incident(F.CRASH_LOOP), F.CRASH_LOOP, harmless=True)
+    host.until(14.0, later)
+    assert max(one.severity.rank for one in host.kept.values()) >= Severity.ERROR.rank
+
+
+@pytest.mark.parametrize("fault", ["disk-full", "device-lost", "memory-exhaustion", "fd-exhaustion"])
+def test_what_nobody_means_waits_for_nobody(fault):
+    host = Host(awaited=True)
+    host.until(6.0, restarts(2.0, hints={fault: 0.9}))
+    (incident,) = host.kept.values()
+    assert (incident.severity, incident.waits) == (Severity.ERROR, False)
+    assert host.review(incident, incident.fault_class, harmless=True) == []
+
+
+def test_a_restart_does_not_make_a_drill_an_error():
+    host = Host(awaited=True)
+    host.until(6.0, restarts(2.0))
+    host.review(host.incident(F.CRASH_LOOP), F.CRASH_LOOP, harmless=True)
+    again = Host(host.incident(F.CRASH_LOOP), awaited=True, t=7.0)
+    again.until(60.0)
+    assert told(again, F.CRASH_LOOP) == "warning"
+    unread = Host(awaited=True)
+    unread.until(6.0, restarts(2.0))
+    again = Host(unread.incident(F.CRASH_LOOP), awaited=True, t=7.0)
+    again.until(9.0)
+    assert (told(again, F.CRASH_LOOP), again.incident(F.CRASH_LOOP).waits) == ("warning", True)
+    read = Host(unread.incident(F.CRASH_LOOP), awaited=True, t=7.0)
+    read.until(9.0)
+    read.review(read.incident(F.CRASH_LOOP), F.CRASH_LOOP, harmless=True)
+    assert told(read, F.CRASH_LOOP) == "warning"
+    again.until(2.0 + WAIT_S + 3.0)
+    assert told(again, F.CRASH_LOOP) == "error"

@@ -1,11 +1,15 @@
-"""An incident by words alone: what programs write may be data, a test or a plan, which a reader can tell.
+"""What a reader may call nothing: words that are data, a test or a plan, and what people do on purpose.
 
 Where a served model looks at incidents, such a one is a warning, and nobody is notified of it, until it has
 looked, or has not within `WAIT_S`. Where it says that nothing is wrong, it is of severity info, as long as no
 measure and no event speak for it. Words that it was not shown are read in their turn; what nobody read within
 `WAIT_S` is a warning if it is of the same kind, or of a writer of whom three looks said that nothing is
 wrong, and else as bad as the rules say. Never doubted is what is about security, nor what is critical, unless
-nothing but the level at which a program wrote a line that no rule knows makes it so. Pure.
+nothing but the level at which a program wrote a line that no rule knows makes it so.
+
+What measures and events call an error, but people do on purpose, too (a drill that ends a service again and
+again, a load test), waits in the same way. Read as nothing it stays a warning, for as long as nothing else
+is measured. Pure.
 """
 
 from __future__ import annotations
@@ -21,6 +25,20 @@ from daemon.subjects import split_pid
 from models.masking import mask
 from models.taxonomy import Category, FaultClass, Severity
 
+_F = FaultClass
+# Services that end and load that comes may be somebody's doing; a full disk or a lost device is never meant.
+ON_PURPOSE = frozenset(
+    {
+        _F.SERVICE_CRASH,
+        _F.CRASH_LOOP,
+        _F.SERVICE_HUNG,
+        _F.DEPENDENCY_FAILED,
+        _F.PROCESS_STORM,
+        _F.CPU_SATURATION,
+        _F.IO_SATURATION,
+        _F.CONNECTION_FLOOD,
+    }
+)
 WAIT_S = 20.0  # for the answer: as long as until the second look, and what a small model on a processor takes
 
 
@@ -104,6 +122,8 @@ def _until_read(verdict: Verdict, situation: Situation, t: float) -> Verdict:
 
 
 def _read_as_nothing(verdict: Verdict, situation: Situation, looked: Look, t: float) -> Verdict:
+    if not verdict.words and not _covered(situation, looked):
+        return verdict
     unread = looked.unread.values()
     over = [one for one in unread if t >= one.since_t + WAIT_S]
     situation.doubt_t = min((one.since_t + WAIT_S for one in unread if one not in over), default=None)
@@ -112,7 +132,14 @@ def _read_as_nothing(verdict: Verdict, situation: Situation, looked: Look, t: fl
     if over:
         return verdict._replace(severity=Severity.WARNING, meant=verdict.severity)
     waits = situation.doubt_t is not None
-    return verdict._replace(severity=Severity.INFO, meant=verdict.severity, harmless=True, waits=waits)
+    severity = Severity.INFO if verdict.words else Severity.WARNING
+    return verdict._replace(severity=severity, meant=verdict.severity, harmless=True, waits=waits)
+
+
+def _covered(situation: Situation, looked: Look) -> bool:
+    """Whether all that was measured was shown, and was as bad by then."""
+    measured = (one.finding for one in situation.strong() if not one.words)
+    return all(looked.kinds.get(kind_of(one), -1) >= one.severity.rank for one in measured)
 
 
 def unheard(situation: Situation) -> Severity | None:
@@ -131,4 +158,5 @@ def doubtful(verdict: Verdict, situation: Situation) -> bool:
     # What the rules take for security stays that, whatever a model calls it.
     rules = max(verdict.scores, key=lambda one: (verdict.scores[one], one), default=verdict.fault_class)
     grave = grave or Category.SECURITY in {verdict.fault_class.category, rules.category}
-    return verdict.words and not grave and not situation.stage
+    purpose = verdict.severity is Severity.ERROR and ON_PURPOSE.issuperset({verdict.fault_class, rules})
+    return (verdict.words or purpose) and not grave and not situation.stage

@@ -2,8 +2,9 @@
 
 Rules often see the consequence: a service that fails again and again, where its disk gives errors. The
 answer may name another cause and say that another open incident has the same one. Or rules take words for
-trouble that are none: then it may say so, and what words alone say is an info. It cannot close anything, nor
-lower what else speaks for, and what is about security stays so. Pure: knows no server, no clock.
+trouble that are none: then it may say so, and what words alone say is an info; what is measured, but may be
+somebody's doing, a warning (`daemon.incidents.doubts`). It cannot close anything, and what is about security
+stays so. Pure: knows no server, no clock.
 """
 
 from __future__ import annotations
