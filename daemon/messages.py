@@ -244,8 +244,8 @@ class Incident(Struct, frozen=True, tag="incident"):
     quieted: Name = ""  # id of the silence that keeps it from being notified
     path: Literal["baseline", "model"] = "baseline"
     scores: Annotated[dict[FaultClass, float], Meta(max_length=33)] = {}
-    meant: Severity | None = None  # by words alone, as long as they are doubted
-    waits: bool = False  # some of those words are still to be read: nobody is notified before
+    meant: Severity | None = None  # by the rules, as long as they are doubted
+    waits: bool = False  # it is still to be read, or some of its words: nobody is notified before
 
 
 # --- records: what the other stages and the operator ask the middle tier to keep -----------------------
@@ -314,7 +314,7 @@ class KeepReview(Struct, frozen=True, tag="keep-review", omit_defaults=True):
     """What somebody who read an incident says is its cause, and which other open one has the same.
 
     `baseline` is the class that it had when it was asked about; with another one the review is of no use.
-    With the same class and nothing else it agrees; `harmless`: nothing is wrong, and only words sound so.
+    With the same class and nothing else it agrees; `harmless`: nothing is wrong, it only sounds or looks so.
     `evidence` are the ids of what shows the cause. It is kept with the incident's next revision.
     """
 

@@ -139,7 +139,7 @@ def test_an_incident_is_looked_at_once_more_and_says_who_read_it(tmp_path):
             append(log, "upload of report.pdf failed: No space left on device\n" * 3)
             assert wait_until(lambda: found.found("disk-full", ""), 20)
             (before,) = found.incidents()
-            assert "its words are being read" in found.command("show", before.id).stdout
+            assert "it is being read" in found.command("show", before.id).stdout
             assert notices(before.id) == []
             assert wait_until(lambda: found.found("inode-exhaustion", ""), 20)
             assert wait_until(lambda: notices(before.id), 10)

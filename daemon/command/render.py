@@ -137,7 +137,7 @@ def _facts(incident: Incident, now: float) -> Text:
     text = f"{incident.fault_class}, {incident.state}, {span}"
     lines = [text, f"culprit: {culprits}" if culprits else "no culprit"]
     lines += [one.text for one in incident.evidence if one.ref == REVIEWED]
-    lines += ["its words are being read; nobody is notified before"] if incident.waits else []
+    lines += ["it is being read; nobody is notified before"] if incident.waits else []
     return Text("\n".join(lines), style="dim")
 
 

@@ -82,8 +82,8 @@ class Verdict(NamedTuple):
     benign: bool  # what speaks most is that the host did it on purpose
     path: Literal["baseline", "model"] = "baseline"  # who named the fault class or the first culprit
     words: bool = False  # nothing but what programs wrote says how bad it is
-    harmless: bool = False  # somebody read those words, and says that nothing is wrong
-    meant: Severity | None = None  # by those words, as long as they are doubted
+    harmless: bool = False  # somebody read it, and says that nothing is wrong
+    meant: Severity | None = None  # by the rules, as long as they are doubted
     waits: bool = False  # some of them are still to be read
 
 
