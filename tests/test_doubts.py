@@ -14,7 +14,7 @@ from daemon.replay import Replay
 from daemon.settings import Settings
 from models.masking import mask
 from models.taxonomy import FaultClass, Severity, SubjectKind
-from tests.lab.verdict import as_said
+from tests.lab.said import as_said
 from tests.test_middle import find
 from tests.test_review import WALL, Host, tick
 

@@ -18,8 +18,9 @@ from tests.lab.answers import Alert
 from tests.lab.comparison import HAUSWART, compare, names_culprit, raised
 from tests.lab.peers import INTERVAL_S, NAMES, beside, chosen, netdata_settings
 from tests.lab.rules import read_rules
+from tests.lab.said import heard_since
 from tests.lab.scenario import find, runs
-from tests.lab.verdict import Peer, heard_since, judge
+from tests.lab.verdict import Peer, judge
 
 ANSWERS = Path(__file__).parent / "fixtures" / "lab-peers"
 

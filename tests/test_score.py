@@ -20,9 +20,10 @@ from tests.fixtures import lab_runs
 from tests.fixtures.lab_runs import said, verdict
 from tests.lab import days, report, tables
 from tests.lab.age import aged
+from tests.lab.said import heard_since, of_others
 from tests.lab.scenario import Run, find
 from tests.lab.score import Coverage, by_class, figures, interval, percentile, poisson_upper
-from tests.lab.verdict import LONG_S, heard_since, is_drowned, judge, of_others
+from tests.lab.verdict import LONG_S, is_drowned, judge
 
 
 def value(verdicts, name):

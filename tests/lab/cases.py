@@ -35,8 +35,8 @@ from daemon.store.segments import SegmentReader, segment_paths
 from daemon.subjects import key
 from models.taxonomy import FaultClass, Severity, SubjectKind
 from tests.lab.moments import Moments
+from tests.lab.said import as_said, of_others
 from tests.lab.scenario import Run, Scenario
-from tests.lab.verdict import as_said, of_others
 from training.rows import write_parquet
 from training.sources.cases import Case
 from training.sources.degraded import WAYS, as_seen

@@ -33,9 +33,10 @@ from statistics import median
 from typing import Any
 
 from tests.lab.answers import INFO, Alert
+from tests.lab.said import AMBIENT_CORES, LOAD, Said
 from tests.lab.scenario import names
 from tests.lab.score import mean, poisson_upper, share, times
-from tests.lab.verdict import AMBIENT_CORES, LOAD, Said, Verdict
+from tests.lab.verdict import Verdict
 
 HAUSWART = "hauswart"
 OWN_WINDOW = "own"

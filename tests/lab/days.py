@@ -18,8 +18,8 @@ from daemon.replay import Ask, Replay
 from daemon.settings import Settings
 from daemon.status import ModelTier
 from daemon.store.segments import SegmentReader, segment_paths
+from tests.lab.said import Said, as_said
 from tests.lab.score import DAY_S, poisson_upper
-from tests.lab.verdict import Said, as_said
 
 HOLE_S = 30.0  # between two samples: the daemon did not run
 

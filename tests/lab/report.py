@@ -6,6 +6,7 @@ import html
 from collections.abc import Sequence
 
 from tests.lab.comparison import compare
+from tests.lab.said import Said
 from tests.lab.score import Coverage, by_class, figures
 from tests.lab.tables import (
     COLUMNS,
@@ -19,7 +20,7 @@ from tests.lab.tables import (
     watcher_notes,
     watcher_rows,
 )
-from tests.lab.verdict import Said, Verdict
+from tests.lab.verdict import Verdict
 
 _WIDTH, _LEFT, _ROW = 720, 10, 18
 _MOST = 10  # alerts of a peer that are written out
