@@ -104,6 +104,21 @@ def test_a_process_that_is_gone_is_called_what_it_said():
     assert line_of(entry(**gone | {"SYSLOG_IDENTIFIER": "kernel"}), AT).identifier == ""
 
 
+@pytest.mark.parametrize(
+    ("changed", "unit"),
+    [
+        ({}, "absent.service"),
+        ({"_UID": "1000"}, ""),  # anybody may say so
+        ({"_PID": "1"}, ""),  # speaks about it
+        ({"_COMM": "logger"}, ""),  # journald looked, and found it in no unit
+        ({"_SYSTEMD_UNIT": "real.service"}, "real.service"),
+    ],
+)
+def test_a_child_of_the_service_manager_that_is_gone_is_of_the_unit_that_it_said(changed, unit):
+    gone = {"MESSAGE": "no such program", "_UID": "0", "_PID": "815", "UNIT": "absent.service"}
+    assert line_of(entry(**gone | changed), AT).unit == unit
+
+
 def test_nobody_but_the_kernel_is_called_kernel():
     fields = {"MESSAGE": "m", "_UID": "0", "_COMM": "logger", "SYSLOG_IDENTIFIER": "kernel"}
     assert line_of(entry(**fields), AT).identifier == "logger"

@@ -1,7 +1,8 @@
 """One journal entry, as the raw reader gives it, to one Line; knows the fields' trust, not where entries lie.
 
 systemd.journal-fields(7): only fields that begin with an underscore were set by journald itself. Everything
-else was said by the sender and counts here only if the sender was root (uid 0) or, for `UNIT=`, pid 1.
+else was said by the sender and counts here only if the sender was root (uid 0) or, for `UNIT=`, pid 1; or root's
+where the sender was gone before journald could look: systemd's children say what they could not start, and end.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def line_of(entry: Entry, at: Stamp, cursor: str = "", clean_text: Clean = clean
         source="journal",
         text=text,
         priority=_PRIORITIES.get(_first(entry.get("PRIORITY", b"6")), _DEFAULT_PRIORITY),
-        unit=_name(entry.get("_SYSTEMD_UNIT")),
+        unit=_name(entry.get("_SYSTEMD_UNIT") or (_left_unit(entry) if uid == 0 and pid > 1 else None)),
         subject_unit=_subject_unit(entry) if pid == 1 and uid == 0 else "",
         identifier="kernel" if kernel and trusted else _identifier(entry, root=uid == 0 or kernel),
         pid=pid,
@@ -133,6 +134,11 @@ def _identifier(entry: Entry, *, root: bool) -> str:
     """
     name = entry.get("SYSLOG_IDENTIFIER") if root or "_COMM" not in entry else None
     return _name(name if name and name != b"kernel" else entry.get("_COMM"))
+
+
+def _left_unit(entry: Entry) -> Any:
+    """The unit that a sender named of whom journald knows no more than the number."""
+    return None if "_COMM" in entry else entry.get("UNIT")
 
 
 def _subject_unit(entry: Entry) -> str:
