@@ -12,7 +12,7 @@ import pytest
 from daemon.message_ids import MessageId
 from daemon.settings import Settings
 from tests.lab import days, quiet
-from tests.lab.machine import STAGES, machine, missing
+from tests.lab.machine import STAGES, machine, missing, skipping
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -24,6 +24,22 @@ LOOK_S = 2.0  # between two looks, which must cost little: a guest that is kept 
 STARTS_S = 240.0  # patience for a stage; starting Python and its packages takes the better part of a minute
 SETTLE_S = 15.0  # after it was seen: would a second one follow?
 GREEDY = "import time\nkept = []\nwhile True:\n    kept.append(b'x' * (4 << 20))\n    time.sleep(0.05)\n"
+# An application with a clock of its own, which makes reports at the same time each night; no timer tells.
+REPORTS = """import multiprocessing, time
+at = time.monotonic() + {first_s}
+while True:
+    time.sleep(max(0.0, at - time.monotonic()))
+    print("reports of the day", flush=True)
+    end = time.monotonic() + {lasts_s}
+    def work():
+        while time.monotonic() < end:
+            pass
+    jobs = [multiprocessing.Process(target=work) for _ in range(3)]
+    [one.start() for one in jobs]
+    [one.join() for one in jobs]
+    at += 86400
+"""
+DAY_S = 86400
 # The guest's own clock, which no jump of the date moves.
 UPTIME = "cut -d' ' -f1 /proc/uptime"
 
@@ -345,3 +361,37 @@ def test_a_quiet_hour_is_recorded_in_less_than_an_hour(tmp_path):
     assert found.watched_s > 0.4 * 3600
     assert found.said == []
     assert took_s < 0.5 * 3600
+
+
+@pytest.mark.timeout(5400)
+def test_a_nightly_job_is_not_notified_after_its_third_night(tmp_path):
+    """Four nights of a host on which hauswart runs around the hour of the job: by day it is stopped."""
+    first_s, lasts_s, before_s, after_s = 1500, 60, 600, 900
+    with skipping(tmp_path / "machine") as box:
+        box.push(REPORTS.format(first_s=first_s, lasts_s=lasts_s).encode(), "/root/reports.py")
+        box.run("systemd-run --quiet --unit=reports python3 /root/reports.py", timeout_s=quiet.ANSWER_S)
+        begun = float(box.run(UPTIME, timeout_s=quiet.ANSWER_S))
+
+        def sleep_until(seconds):
+            left = int(begun + seconds - float(box.run(UPTIME, timeout_s=quiet.ANSWER_S)))
+            box.run(f"sleep {max(0, left)}", timeout_s=max(0, left) + quiet.ANSWER_S)
+
+        def reported():
+            found = [
+                json.loads(line)
+                for line in box.run("hauswart incidents --all --json", timeout_s=quiet.ANSWER_S).splitlines()
+            ]
+            found = [one for one in found if "reports" in one["culprits"][0]["name"]]
+            return sorted(found, key=lambda one: one["opened_at"])
+
+        for night in range(4):
+            sleep_until(night * DAY_S + first_s - before_s)
+            box.run("systemctl start hauswart.target", timeout_s=quiet.ANSWER_S)
+            sleep_until(night * DAY_S + first_s + lasts_s + after_s)
+            box.run("systemctl stop hauswart.target", timeout_s=quiet.ANSWER_S)
+            assert len(reported()) == night + 1, reported()
+        silenced = box.run("hauswart silence list", timeout_s=quiet.ANSWER_S)
+        found = reported()
+    assert [bool(one["quieted"]) for one in found] == [False, False, False, True], found
+    assert {one["state"] for one in found} == {"closed"}, found
+    assert "it came at this time on 3 days" in silenced
