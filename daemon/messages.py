@@ -141,6 +141,7 @@ class Subject(Struct, frozen=True, array_like=True):
 
 
 REVIEWED = "incident.reviewed"  # the `ref` of what an incident's evidence says of who read it
+REOPENED = "incident.reopened"  # and that it came back
 
 
 class Evidence(Struct, frozen=True, omit_defaults=True):

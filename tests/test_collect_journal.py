@@ -112,10 +112,13 @@ def test_a_process_that_is_gone_is_called_what_it_said():
         ({"_PID": "1"}, ""),  # speaks about it
         ({"_COMM": "logger"}, ""),  # journald looked, and found it in no unit
         ({"_SYSTEMD_UNIT": "real.service"}, "real.service"),
+        ({"SYSLOG_IDENTIFIER": "systemd-executor"}, "absent.service"),
+        ({"SYSLOG_IDENTIFIER": "root"}, ""),
     ],
 )
 def test_a_child_of_the_service_manager_that_is_gone_is_of_the_unit_that_it_said(changed, unit):
     gone = {"MESSAGE": "no such program", "_UID": "0", "_PID": "815", "UNIT": "absent.service"}
+    gone["SYSLOG_IDENTIFIER"] = "(nstalled)"
     assert line_of(entry(**gone | changed), AT).unit == unit
 
 

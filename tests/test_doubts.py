@@ -476,6 +476,7 @@ def test_what_is_measured_but_may_be_meant_waits_for_the_look_and_is_told_as_a_w
     [
         restarts(10.0, rule="unit.failed", hints={"service-crash": 0.9}, text="drill.service has failed"),
         restarts(10.0, rule="unit.gone", severity="critical", text="drill.service is given up"),
+        restarts(10.0, rule="unit.given-up", text="drill.service is given up"),  # of the same kind
         find(10.0, "fs.used.level", ["mount:/srv", "unit:drill.service"], {"disk-full": 0.9}, "error"),
     ],
 )
@@ -514,3 +515,29 @@ def test_a_restart_does_not_make_a_drill_an_error():
     assert told(read, F.CRASH_LOOP) == "warning"
     again.until(2.0 + WAIT_S + 3.0)
     assert told(again, F.CRASH_LOOP) == "error"
+
+
+@pytest.mark.parametrize("fault", ["disk-full", "device-lost", "memory-exhaustion", "fd-exhaustion"])
+def test_what_nobody_means_waits_for_nobody_beside_what_may_be_meant_either(fault):
+    host = Host(awaited=True)
+    other = find(2.1, "z.level", "unit:drill.service", {fault: 0.75}, "error", score=0.6)
+    host.until(6.0, restarts(2.0), other)
+    assert all(not one.waits for one in host.kept.values())
+    assert host.incident(F.CRASH_LOOP).severity is Severity.ERROR
+
+
+def test_what_comes_back_and_was_told_as_an_error_does_not_wait_again():
+    host = Host(awaited=True)
+    host.until(50.0, restarts(2.0), restarts(30.0, ended=True))
+    assert [one.state for one in host.kept.values()] == ["closed"]
+    host.until(60.0, restarts(52.0))
+    assert (told(host, F.CRASH_LOOP), host.incident(F.CRASH_LOOP).waits) == ("error", False)
+
+
+def test_a_stronger_word_for_the_same_while_the_answer_is_under_way_is_covered():
+    host = Host(awaited=True)
+    host.until(6.0, restarts(2.0))
+    asked = host.incident(F.CRASH_LOOP)
+    host.until(9.0, restarts(8.0, score=0.9))
+    host.review(asked, F.CRASH_LOOP, harmless=True, asked_t=6.0)
+    assert told(host, F.CRASH_LOOP) == "warning"

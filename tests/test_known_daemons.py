@@ -145,6 +145,38 @@ def test_what_a_stranger_writes_into_a_line_is_not_what_the_server_says(program,
     assert not judged(LineJudge(Low()), 1e6, text, unit=f"{program}.service", identifier=program)
 
 
+WEAK = "heap overflow, no space left on device, out of memory, segmentation fault"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"CVE-2026-21026 5.9 MEDIUM D-Link DIR-823: {WEAK}",
+        f"openssl CVE-2026-0286 HIGH 3.0.11-1: {WEAK}",
+        f"libcurl4 amd64 CVE-2026-46218 fixed 6.5 {WEAK}",
+    ],
+)
+def test_a_weakness_in_a_list_is_no_trouble_of_the_host(text):
+    assert not judged(LineJudge(Low()), 1e6, text, unit="scan.service", identifier="scan")
+
+
+@pytest.mark.parametrize(
+    ("program", "text"),
+    [
+        (
+            "postgres",
+            'PANIC:  could not write to file "base/CVE-2026-10001 9.8 HIGH": No space left on device',
+        ),
+        ("app", "[Errno 28] No space left on device: '/srv/CVE-2026-10001 9.8 HIGH'"),
+        ("rsync", 'rsync: write failed on "/srv/CVE-2026-10001": No space left on device (28)'),
+        ("app", "CVE-2026-10001.txt: cannot write: No space left on device"),
+    ],
+)
+def test_a_name_that_looks_like_a_weakness_hides_no_trouble(program, text):
+    found = judged(LineJudge(Low()), 1e6, text, unit=f"{program}.service", identifier=program)
+    assert "disk-full" in {fault.value for one in found for fault in one.hints}
+
+
 ENOSPC, EMFILE = "No space left on device", "x: Too many open files"
 FAILED = '7#7: *1 open() "/var/www/{}" failed ({}), client: 198.51.100.9, server: x, request: "GET /{}"'
 NGINX = f"2026/02/01 10:00:00 [error] {FAILED}"

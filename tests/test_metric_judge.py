@@ -268,6 +268,46 @@ def test_saturation_is_believed_at_once_unless_somebody_has_just_begun_something
     assert host.take("cpu.busy.level")[0][0] == within_s
 
 
+@pytest.mark.parametrize(
+    ("others", "within_s"),
+    [
+        ([("main", 9999.0)], 7),  # cron, or who runs others' jobs, has begun one
+        ([("worker", 9999.0)], 3),  # it is one more of its kind
+        ([("main", 9999.0), ("worker", 4.0), ("worker", 3.0)], 3),  # they serve whoever asks
+        ([("worker", 4.0), ("worker", 3.0)], 7),  # the whole service has just begun
+    ],
+)
+def test_what_a_service_has_begun_is_told_from_what_serves_its_users(host, others, within_s):
+    host.processes.append(process(4711, "worker", cpu=1.9, age=4.0, unit="web.service"))
+    host.processes += [
+        process(4712 + n, name, cpu=0.0, age=age_s, unit="web.service")
+        for n, (name, age_s) in enumerate(others)
+    ]
+    host.run(20, saturate)
+    assert host.take("cpu.busy.level")[0][0] == within_s
+
+
+def test_short_lived_processes_that_no_snapshot_shows_whole_are_told_sooner(host):
+    few = [process(4700 + n, "convert", cpu=0.15, age=0.1, unit="shop.service") for n in range(3)]
+    few = [replace(one, state="R") for one in few]
+    for forks, within_s in ((2.0, 17), (300.0, 7)):
+        host.processes = few
+        host.findings.clear()
+        host.run(
+            40, lambda values, _, forks=forks: (saturate(values, _), values.update({"proc.forks": forks}))
+        )
+        assert host.take("cpu.busy.level")[0][0] == within_s
+        host.run(60)
+
+
+def test_who_was_busy_before_short_lived_processes_came_is_not_blamed_for_them(host):
+    host.processes.append(process(500, "postgres", cpu=0.6, unit="db.service"))
+    host.run(1)
+    host.findings.clear()
+    host.run(8, lambda values, _: (saturate(values, _), values.update({"proc.forks": 60.0})), jump=False)
+    assert host.take("cpu.busy.level") == []
+
+
 def test_where_bursts_are_usual_they_must_last_before_they_are_news(host):
     host.processes.append(process(4711, "worker", cpu=1.9, unit="web.service"))
     burst = partial(host.run, 30, lambda values, step: saturate(values, step) if step <= 4 else None)

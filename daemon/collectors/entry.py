@@ -1,8 +1,8 @@
 """One journal entry, as the raw reader gives it, to one Line; knows the fields' trust, not where entries lie.
 
 systemd.journal-fields(7): only fields that begin with an underscore were set by journald itself. Everything
-else was said by the sender and counts here only if the sender was root (uid 0) or, for `UNIT=`, pid 1; or root's
-where the sender was gone before journald could look: systemd's children say what they could not start, and end.
+else was said by the sender and counts here only if the sender was root (uid 0) or, for `UNIT=`, pid 1; or a
+child of systemd's that was gone before journald could look: it says what it could not start, and ends.
 """
 
 from __future__ import annotations
@@ -137,8 +137,13 @@ def _identifier(entry: Entry, *, root: bool) -> str:
 
 
 def _left_unit(entry: Entry) -> Any:
-    """The unit that a sender named of whom journald knows no more than the number."""
-    return None if "_COMM" in entry else entry.get("UNIT")
+    """The unit that a child of the service manager named, of whom journald knows no more than the number.
+
+    It is called `(program)` until it becomes that, from systemd 254 on `systemd-executor`.
+    """
+    name = _first(entry.get("SYSLOG_IDENTIFIER", b""))
+    child = name.startswith(b"(") or name == b"systemd-executor"
+    return entry.get("UNIT") if child and "_COMM" not in entry else None
 
 
 def _subject_unit(entry: Entry) -> str:

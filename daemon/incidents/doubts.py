@@ -17,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from math import inf
 
+from daemon.incidents.context import main_class
 from daemon.incidents.looks import Kind, Look, Unread, joined, kind_of, noted
-from daemon.incidents.situations import Situation
+from daemon.incidents.situations import ConditionKey, Situation, condition_key
 from daemon.incidents.verdicts import Verdict
 from daemon.messages import REVIEWED
 from daemon.subjects import split_pid
@@ -53,15 +54,18 @@ def look(
     pieces = [piece for one in strong for piece in one.evidence]
     read = {mask(piece.text) for piece in (*pieces, *told) if piece.id in shown}
     kinds: dict[Kind, int] = {}
+    measured: dict[ConditionKey, int] = {}
     for one in strong:
         if any(mask(piece.text) in read for piece in one.evidence):
+            if not one.words:
+                measured[condition_key(one.finding)] = one.finding.severity.rank
             later = one.finding.at.wall > until_wall  # graver than what was shown
             rank = (
                 min(one.finding.severity.rank, Severity.WARNING.rank) if later else one.finding.severity.rank
             )
             kinds[kind_of(one.finding)] = max(kinds.get(kind_of(one.finding), 0), rank)
     writers = dict.fromkeys((who for who, _ in kinds), 1)
-    found = Look(harmless=True, kinds=kinds, texts=frozenset(read), writers=writers)
+    found = Look(harmless=True, kinds=kinds, texts=frozenset(read), writers=writers, measured=measured)
     before = situation.looked
     if before is not None and before.harmless:
         left = {words: one for words, one in before.unread.items() if words[1] not in read}
@@ -90,12 +94,15 @@ def recall(situation: Situation, t: float, wall: float) -> None:
             ((who.kind.value, split_pid(who.name)[0]), fault): known.meant.rank
             for who in known.culprits
             for fault in known.scores
+            if known.severity is Severity.INFO or fault not in ON_PURPOSE or fault is known.fault_class
         }
-        told |= {kind_of(one.finding): one.finding.severity.rank for one in situation.strong()}
+        strong = list(situation.strong())
+        told |= {kind_of(one.finding): one.finding.severity.rank for one in strong}
+        measured = {condition_key(one.finding): one.finding.severity.rank for one in strong if not one.words}
         texts = frozenset(mask(one.text) for one in known.evidence)
         # A warning it is because of words that nobody read.
         left = {} if known.severity is Severity.INFO else {(next(iter(told)), ""): Unread(-inf, full=False)}
-        situation.looked = Look(harmless=True, kinds=told, texts=texts, unread=left)
+        situation.looked = Look(harmless=True, kinds=told, texts=texts, unread=left, measured=measured)
 
 
 def tempered(verdict: Verdict, situation: Situation, t: float, *, awaited: bool) -> Verdict:
@@ -111,6 +118,8 @@ def tempered(verdict: Verdict, situation: Situation, t: float, *, awaited: bool)
 
 def _until_read(verdict: Verdict, situation: Situation, t: float) -> Verdict:
     known = situation.incident
+    if known is not None and known.state != "open" and known.severity.rank > Severity.WARNING.rank:
+        return verdict  # it comes back, and somebody was told how bad it is
     if known is None or known.state != "open":
         situation.held_until = t + WAIT_S  # from when it opens
     elif not known.waits:
@@ -139,7 +148,7 @@ def _read_as_nothing(verdict: Verdict, situation: Situation, looked: Look, t: fl
 def _covered(situation: Situation, looked: Look) -> bool:
     """Whether all that was measured was shown, and was as bad by then."""
     measured = (one.finding for one in situation.strong() if not one.words)
-    return all(looked.kinds.get(kind_of(one), -1) >= one.severity.rank for one in measured)
+    return all(looked.measured.get(condition_key(one), -1) >= one.severity.rank for one in measured)
 
 
 def unheard(situation: Situation) -> Severity | None:
@@ -158,5 +167,10 @@ def doubtful(verdict: Verdict, situation: Situation) -> bool:
     # What the rules take for security stays that, whatever a model calls it.
     rules = max(verdict.scores, key=lambda one: (verdict.scores[one], one), default=verdict.fault_class)
     grave = grave or Category.SECURITY in {verdict.fault_class.category, rules.category}
-    purpose = verdict.severity is Severity.ERROR and ON_PURPOSE.issuperset({verdict.fault_class, rules})
-    return (verdict.words or purpose) and not grave and not situation.stage
+    if grave or situation.stage:
+        return False
+    return verdict.words or (
+        verdict.severity is Severity.ERROR
+        and ON_PURPOSE.issuperset({verdict.fault_class, rules})
+        and all(main_class(one.finding) in ON_PURPOSE for one in situation.strong() if not one.words)
+    )

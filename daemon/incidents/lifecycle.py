@@ -14,7 +14,7 @@ from daemon.growth import doublings
 from daemon.incidents.situations import Condition, Situation
 from daemon.incidents.unexplained import READ
 from daemon.incidents.verdicts import EFFECT_RANK, NOTES_MAX, Verdict, thing
-from daemon.messages import REVIEWED, ContextNote, Culprit, Evidence, Incident, KeepReview, Stamp
+from daemon.messages import REOPENED, REVIEWED, ContextNote, Culprit, Evidence, Incident, KeepReview, Stamp
 from models.causes import rootless
 from models.taxonomy import Category, FaultClass, Severity
 
@@ -84,7 +84,7 @@ def reopened(incident: Incident, situation: Situation, verdict: Verdict, at: Sta
     situation.back = Evidence(
         id=f"{incident.id}-back{times}",
         kind="event",
-        ref="incident.reopened",
+        ref=REOPENED,
         start=at.wall,
         end=at.wall,
         text="It came back after it had ended" + ("." if times == 1 else f", {times} times."),

@@ -38,6 +38,7 @@ class Look(NamedTuple):
     texts: frozenset[str] = frozenset()  # masked
     unread: Mapping[tuple[Kind, str], Unread] = {}
     writers: Mapping[Key, int] = {}  # in how many looks nothing was wrong with what they wrote
+    measured: Mapping[tuple[str, Key], int] = {}  # what was shown, and nobody wrote: rules, of whom, how bad
 
 
 def kind_of(finding: Finding) -> Kind:
@@ -84,6 +85,7 @@ def joined(one: Look | None, other: Look | None) -> Look | None:
         return one or other
     texts = one.texts | other.texts
     both = {**other.unread, **one.unread}
+    measured = {**other.measured, **one.measured}
     first = sorted(both, key=lambda words: (not both[words].full, both[words].since_t))[:UNREAD_MAX]
     return Look(
         harmless=True,
@@ -91,6 +93,7 @@ def joined(one: Look | None, other: Look | None) -> Look | None:
         texts=texts if len(texts) <= TEXTS_MAX else one.texts,
         unread={words: both[words] for words in first},
         writers={**other.writers, **one.writers},
+        measured={each: max(one.measured.get(each, 0), other.measured.get(each, 0)) for each in measured},
     )
 
 

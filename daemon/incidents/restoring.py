@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from daemon.incidents.doubts import ON_PURPOSE
 from daemon.incidents.situations import OCCURRENCES_TOLD, RESTORED, Situation, condition_key
-from daemon.messages import REVIEWED, Finding, Incident, Stamp, Subject
-from models.taxonomy import FaultClass, SubjectKind
+from daemon.messages import REOPENED, REVIEWED, Finding, Incident, Stamp, Subject
+from models.taxonomy import FaultClass, Severity, SubjectKind
 
 
 def restored(incident: Incident, t: float) -> Situation:
@@ -46,8 +46,9 @@ def _remembered(incident: Incident) -> dict[FaultClass, float]:
 
 def _measured(incident: Incident) -> bool:
     """Whether more than words speaks for one that is doubted, as far as its evidence tells."""
-    told = (one for one in incident.evidence if one.ref not in {REVIEWED, "incident.reopened"})
-    return incident.fault_class in ON_PURPOSE and any(one.kind != "line" for one in told)
+    told = (one for one in incident.evidence if one.ref not in {REVIEWED, REOPENED})
+    purpose = incident.fault_class in ON_PURPOSE and incident.severity is not Severity.INFO
+    return purpose and any(one.kind != "line" for one in told)
 
 
 def _occurrences(incident: Incident) -> int:

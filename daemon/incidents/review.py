@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
+from daemon.incidents.doubts import ON_PURPOSE
 from daemon.incidents.opinions import hides
 from daemon.incidents.reading import (
     EVIDENCE_MAX,
@@ -33,7 +34,7 @@ from daemon.incidents.reading import (
     piece,
 )
 from daemon.inquiries import schema_of
-from daemon.messages import REVIEWED, Culprit, Evidence, Finding, Incident, KeepReview
+from daemon.messages import REOPENED, REVIEWED, Culprit, Evidence, Finding, Incident, KeepReview
 from models.masking import mask
 from models.taxonomy import FaultClass, SubjectKind
 
@@ -176,7 +177,10 @@ class Reviews:
 
 
 def _words(incident: Incident) -> frozenset[str]:
-    return frozenset(mask(one.text) for one in _shown(incident) if one.kind == "line" and one.ref != REVIEWED)
+    """What is new of it if it is not among these: words, and what was measured where that may be meant."""
+    measured = incident.fault_class in ON_PURPOSE
+    told = (one for one in _shown(incident) if one.ref not in {REVIEWED, REOPENED})
+    return frozenset(mask(one.text) for one in told if measured or one.kind == "line")
 
 
 def _shown(incident: Incident) -> list[Evidence]:

@@ -191,5 +191,7 @@ class Planner:
     def _hand_out(self, notice: Notice) -> None:
         incident = notice.incident
         said = Said(incident.revision, incident.severity.rank, incident.state != "open")
+        if said.closed:
+            self._seen.pop(incident.id, None)  # if it comes back, it is waited for anew
         for channel in notice.channels:
             self._handed[incident.id, channel] = said

@@ -163,7 +163,7 @@ def role_of(line: Line) -> str:
     if line.pid == 1 and line.uid in (0, -1):
         return MANAGER
     # The process that is to become a unit's program is called `(program)` until then (systemd's exec_child).
-    # A program may call itself so, too: such a line speaks for its own unit only.
+    # A program may call itself so, too: such a line speaks for its own unit only, or it was root and is gone.
     return CHILD if line.unit and line.identifier.startswith("(") else ""
 
 

@@ -153,7 +153,8 @@ def _saturation(view: View, label: str, busy: float, sustain_s: float) -> Breach
     since_t = view.t - view.conditions.held_s(SATURATED, label, view.t)
     batch = lead is not None and lead.name in BATCH_TOOLS
     churning = view.get("proc.forks") >= SHORT_LIVED  # no snapshot shows what such short ones use together
-    if view.snapshot and not (lead and churning) and (not subjects or crowded or view.snapshot_t <= since_t):
+    unsure = view.snapshot_t <= since_t or not subjects or (crowded and not churning)
+    if view.snapshot and unsure:
         sustain_s = max(sustain_s, UNKNOWN_S)  # it is from before: the next one shows who it is
     elif sustain_s == LATE_S and lead and not batch and not _on_purpose(view, lead):
         bursts = view.conditions.bursts
@@ -196,9 +197,13 @@ def _taken_outside(view: View, busy: float) -> bool:
 
 def _on_purpose(view: View, process: Process) -> bool:
     """Whether somebody has just begun this: a service that starts, what is done at a terminal, a reload."""
-    oldest_s = max((one.age_s for one in view.processes() if alike(one, process)), default=process.age_s)
-    begun = service(process.unit) and oldest_s < STARTING_S
-    return begun or in_session(process) or process.pid == 1
+    if in_session(process) or process.pid == 1:
+        return True
+    beside = [one for one in view.processes() if alike(one, process) and one.name == process.name]
+    # Many that do the same serve those who ask; what a service begins itself (cron, a runner) stands alone.
+    serving = len(beside) > view.cores or any(one.age_s >= STARTING_S for one in beside)
+    oldest_s = max((one.age_s for one in view.processes() if alike(one, process)), default=0.0)
+    return service(process.unit) and not (serving and oldest_s >= STARTING_S) and process.age_s < STARTING_S
 
 
 def cpu_blame(view: View, least_cores: float = 0.25) -> tuple[list[Subject], Process | None]:
