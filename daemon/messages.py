@@ -247,6 +247,7 @@ class Incident(Struct, frozen=True, tag="incident"):
     scores: Annotated[dict[FaultClass, float], Meta(max_length=33)] = {}
     meant: Severity | None = None  # by the rules, as long as they are doubted
     waits: bool = False  # it is still to be read, or some of its words: nobody is notified before
+    measured: bool = False  # more than what programs wrote speaks for it
 
 
 # --- records: what the other stages and the operator ask the middle tier to keep -----------------------

@@ -1,4 +1,4 @@
-"""Incidents by words alone: how long nobody is notified of them, and what takes that back."""
+"""Incidents by words alone or that may be meant: how long nobody is notified, and what takes that back."""
 
 from __future__ import annotations
 
@@ -497,15 +497,18 @@ def test_what_nobody_means_waits_for_nobody(fault):
     assert host.review(incident, incident.fault_class, harmless=True) == []
 
 
-def test_a_restart_does_not_make_a_drill_an_error():
+@pytest.mark.parametrize("kind", ["event", "line"])  # the service manager's own lines are no words
+def test_a_restart_makes_a_drill_neither_an_error_nor_nothing(kind):
     host = Host(awaited=True)
-    host.until(6.0, restarts(2.0))
+    host.until(6.0, restarts(2.0, kind=kind))
     host.review(host.incident(F.CRASH_LOOP), F.CRASH_LOOP, harmless=True)
     again = Host(host.incident(F.CRASH_LOOP), awaited=True, t=7.0)
-    again.until(60.0)
+    again.until(60.0, restarts(20.0), restarts(40.0))
     assert told(again, F.CRASH_LOOP) == "warning"
+    again.until(70.0, restarts(62.0, rule="unit.given-up", text="drill.service is given up"))
+    assert told(again, F.CRASH_LOOP) == "error"
     unread = Host(awaited=True)
-    unread.until(6.0, restarts(2.0))
+    unread.until(6.0, restarts(2.0, kind=kind))
     again = Host(unread.incident(F.CRASH_LOOP), awaited=True, t=7.0)
     again.until(9.0)
     assert (told(again, F.CRASH_LOOP), again.incident(F.CRASH_LOOP).waits) == ("warning", True)
@@ -541,3 +544,37 @@ def test_a_stronger_word_for_the_same_while_the_answer_is_under_way_is_covered()
     host.until(9.0, restarts(8.0, score=0.9))
     host.review(asked, F.CRASH_LOOP, harmless=True, asked_t=6.0)
     assert told(host, F.CRASH_LOOP) == "warning"
+
+
+def test_an_answer_about_a_warning_does_not_lower_the_error_that_came_after_the_question():
+    host = Host(awaited=True)
+    host.until(6.0, restarts(2.0, severity="warning"))
+    asked = host.incident(F.CRASH_LOOP)
+    host.until(9.0, restarts(8.0))
+    assert told(host, F.CRASH_LOOP) == "error"
+    host.review(asked, F.CRASH_LOOP, harmless=True, asked_t=6.0)
+    host.until(20.0)
+    assert told(host, F.CRASH_LOOP) == "error"
+
+
+def test_another_instance_of_a_unit_is_not_covered_by_what_was_said_of_the_first():
+    host = Host(awaited=True)
+    host.until(6.0, restarts(2.0, unit="job@drill.service"))
+    asked = host.incident(F.CRASH_LOOP)
+    later = restarts(8.0, unit="job@payroll.service")
+    tied = [*later.subjects, *restarts(8.0, unit="job@drill.service").subjects]
+    host.until(9.0, replace(later, subjects=tied))
+    host.review(asked, F.CRASH_LOOP, harmless=True, asked_t=6.0)
+    host.until(20.0)
+    assert max(one.severity.rank for one in host.kept.values()) == Severity.ERROR.rank
+
+
+def test_words_that_were_read_stay_read_over_a_restart_though_their_count_made_a_loop_of_them():
+    said = {"rule": "known.panic", "hints": {"service-crash": 0.9}, "score": 0.9}
+    host = Host(awaited=True)
+    host.until(9.0, *(words(2.0 + n, "panic in test", **said) for n in range(4)))
+    (loop,) = host.kept.values()
+    host.review(loop, loop.fault_class, harmless=True)
+    again = Host(*host.kept.values(), awaited=True, t=10.0)
+    again.until(40.0, words(12.0, "panic in test", **said))
+    assert {one.severity.value for one in again.kept.values()} == {"info"}

@@ -152,8 +152,8 @@ WEAK = "heap overflow, no space left on device, out of memory, segmentation faul
     "text",
     [
         f"CVE-2026-21026 5.9 MEDIUM D-Link DIR-823: {WEAK}",
-        f"openssl CVE-2026-0286 HIGH 3.0.11-1: {WEAK}",
-        f"libcurl4 amd64 CVE-2026-46218 fixed 6.5 {WEAK}",
+        f"CVE-2026-0286 HIGH openssl 3.0.11-1: {WEAK}",
+        f"CVE-2026-46218 libcurl4 (remotely exploitable, high urgency): {WEAK}",
     ],
 )
 def test_a_weakness_in_a_list_is_no_trouble_of_the_host(text):
@@ -170,6 +170,8 @@ def test_a_weakness_in_a_list_is_no_trouble_of_the_host(text):
         ("app", "[Errno 28] No space left on device: '/srv/CVE-2026-10001 9.8 HIGH'"),
         ("rsync", 'rsync: write failed on "/srv/CVE-2026-10001": No space left on device (28)'),
         ("app", "CVE-2026-10001.txt: cannot write: No space left on device"),
+        ("copy", "copy CVE-2026-10001 high: write failed: No space left on device"),
+        ("mirror", "ERROR mirror CVE-2026-10001 2.1 MB of 4.0 MB: No space left on device"),
     ],
 )
 def test_a_name_that_looks_like_a_weakness_hides_no_trouble(program, text):

@@ -192,12 +192,13 @@ def test_unit_that_the_text_does_not_name_comes_from_the_trusted_field(host):
     assert (finding.subjects[0].kind, finding.subjects[0].name) == (SubjectKind.UNIT, "worker.service")
 
 
-def test_program_that_cannot_be_started_is_a_configuration_error_of_its_unit_only(host):
+@pytest.mark.parametrize("child", ["(app)", "systemd-executor"])
+def test_program_that_cannot_be_started_is_a_configuration_error_of_its_unit_only(host, child):
     text = "app.service: Failed at step EXEC spawning /usr/local/bin/app: No such file or directory"
-    [finding] = host.hear(text, identifier="(app)", uid=0, priority=3)
+    [finding] = host.hear(text, identifier=child, uid=0, priority=3)
     assert (finding.rule, finding.subjects[0].name) == ("known.unit-exec", "app.service")
     assert max(finding.hints, key=finding.hints.get) is FaultClass.CONFIG_ERROR
-    assert not host.hear(text.replace("app.service", "other.service"), identifier="(app)", uid=0)
+    assert not host.hear(text.replace("app.service", "other.service"), identifier=child, uid=0)
 
 
 def test_failed_dependency_is_tied_to_what_failed_just_before(host):

@@ -269,19 +269,21 @@ def test_saturation_is_believed_at_once_unless_somebody_has_just_begun_something
 
 
 @pytest.mark.parametrize(
-    ("others", "within_s"),
+    ("name", "others", "within_s"),
     [
-        ([("main", 9999.0)], 7),  # cron, or who runs others' jobs, has begun one
-        ([("worker", 9999.0)], 3),  # it is one more of its kind
-        ([("main", 9999.0), ("worker", 4.0), ("worker", 3.0)], 3),  # they serve whoever asks
-        ([("worker", 4.0), ("worker", 3.0)], 7),  # the whole service has just begun
+        ("backup.sh", [("cron", 9999.0, 1)], 7),  # cron, or who runs others' jobs, has begun one
+        ("python3", [("python3", 9999.0, 1)], 7),  # a runner that is a script itself
+        ("python3", [("cron", 9999.0, 1), ("python3", 4.0, 31), ("python3", 3.0, 32)], 7),  # three jobs
+        ("exim4", [("exim4", 9999.0, 1)], 3),  # it is one more of its kind
+        ("imap", [("dovecot", 9999.0, 1), ("imap", 4.0, 30), ("imap", 3.0, 30)], 3),  # they serve who asks
+        ("imap", [("imap", 4.0, 30), ("imap", 3.0, 30)], 7),  # the whole service has just begun
     ],
 )
-def test_what_a_service_has_begun_is_told_from_what_serves_its_users(host, others, within_s):
-    host.processes.append(process(4711, "worker", cpu=1.9, age=4.0, unit="web.service"))
+def test_what_a_service_has_begun_is_told_from_what_serves_its_users(host, name, others, within_s):
+    host.processes.append(process(4711, name, cpu=1.9, age=4.0, unit="web.service", ppid=30))
     host.processes += [
-        process(4712 + n, name, cpu=0.0, age=age_s, unit="web.service")
-        for n, (name, age_s) in enumerate(others)
+        process(4712 + n, other, cpu=0.0, age=age_s, unit="web.service", ppid=ppid)
+        for n, (other, age_s, ppid) in enumerate(others)
     ]
     host.run(20, saturate)
     assert host.take("cpu.busy.level")[0][0] == within_s
@@ -290,8 +292,9 @@ def test_what_a_service_has_begun_is_told_from_what_serves_its_users(host, other
 def test_short_lived_processes_that_no_snapshot_shows_whole_are_told_sooner(host):
     few = [process(4700 + n, "convert", cpu=0.15, age=0.1, unit="shop.service") for n in range(3)]
     few = [replace(one, state="R") for one in few]
-    for forks, within_s in ((2.0, 17), (300.0, 7)):
-        host.processes = few
+    old = [replace(one, age_s=9999.0) for one in few]
+    for crowd, forks, within_s in ((few, 2.0, 17), (few, 300.0, 7), (old, 300.0, 17)):
+        host.processes = crowd
         host.findings.clear()
         host.run(
             40, lambda values, _, forks=forks: (saturate(values, _), values.update({"proc.forks": forks}))

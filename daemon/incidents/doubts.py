@@ -19,9 +19,9 @@ from math import inf
 
 from daemon.incidents.context import main_class
 from daemon.incidents.looks import Kind, Look, Unread, joined, kind_of, noted
-from daemon.incidents.situations import ConditionKey, Situation, condition_key
+from daemon.incidents.situations import RESTORED, ConditionKey, Situation, condition_key
 from daemon.incidents.verdicts import Verdict
-from daemon.messages import REVIEWED
+from daemon.messages import REOPENED, REVIEWED
 from daemon.subjects import split_pid
 from models.masking import mask
 from models.taxonomy import Category, FaultClass, Severity
@@ -57,13 +57,17 @@ def look(
     measured: dict[ConditionKey, int] = {}
     for one in strong:
         if any(mask(piece.text) in read for piece in one.evidence):
-            if not one.words:
-                measured[condition_key(one.finding)] = one.finding.severity.rank
             later = one.finding.at.wall > until_wall  # graver than what was shown
             rank = (
                 min(one.finding.severity.rank, Severity.WARNING.rank) if later else one.finding.severity.rank
             )
             kinds[kind_of(one.finding)] = max(kinds.get(kind_of(one.finding), 0), rank)
+    for one in strong:
+        # A number is no word that is known again by its form: what was measured is what was shown itself.
+        if not one.words and any(piece.id in shown for piece in one.evidence):
+            rank = one.finding.severity.rank
+            least = rank if one.risen_wall <= until_wall else min(rank, Severity.WARNING.rank)
+            measured[condition_key(one.finding)] = least
     writers = dict.fromkeys((who for who, _ in kinds), 1)
     found = Look(harmless=True, kinds=kinds, texts=frozenset(read), writers=writers, measured=measured)
     before = situation.looked
@@ -86,7 +90,8 @@ def recall(situation: Situation, t: float, wall: float) -> None:
     known = situation.incident
     if known is None or known.meant is None:
         return
-    waited_s = 0.0 if known.severity is Severity.INFO else max(0.0, wall - known.opened_at)
+    since = max([known.opened_at, *(one.start for one in known.evidence if one.ref == REOPENED)])
+    waited_s = 0.0 if known.severity is Severity.INFO else max(0.0, wall - since)
     situation.held_until = t + WAIT_S - waited_s
     if not known.waits and any(one.ref == REVIEWED for one in known.evidence):
         # Which words were read of whom is gone: of all that it was about.
@@ -94,7 +99,7 @@ def recall(situation: Situation, t: float, wall: float) -> None:
             ((who.kind.value, split_pid(who.name)[0]), fault): known.meant.rank
             for who in known.culprits
             for fault in known.scores
-            if known.severity is Severity.INFO or fault not in ON_PURPOSE or fault is known.fault_class
+            if not known.measured or fault is known.fault_class
         }
         strong = list(situation.strong())
         told |= {kind_of(one.finding): one.finding.severity.rank for one in strong}
@@ -146,9 +151,14 @@ def _read_as_nothing(verdict: Verdict, situation: Situation, looked: Look, t: fl
 
 
 def _covered(situation: Situation, looked: Look) -> bool:
-    """Whether all that was measured was shown, and was as bad by then."""
-    measured = (one.finding for one in situation.strong() if not one.words)
-    return all(looked.measured.get(condition_key(one), -1) >= one.severity.rank for one in measured)
+    """Whether all that was measured was shown, and was as bad by then; a restart leaves its texts alone."""
+    before = max((rank for (rule, _), rank in looked.measured.items() if rule == RESTORED), default=-1)
+    return all(
+        looked.measured.get(condition_key(one.finding), -1) >= one.finding.severity.rank
+        or (before >= one.finding.severity.rank and any(mask(p.text) in looked.texts for p in one.evidence))
+        for one in situation.strong()
+        if not one.words
+    )
 
 
 def unheard(situation: Situation) -> Severity | None:

@@ -51,6 +51,7 @@ def opened(situation: Situation, verdict: Verdict, at: Stamp) -> Incident:
         scores=verdict.scores,
         meant=verdict.meant,
         waits=verdict.waits,
+        measured=not verdict.words,
     )
 
 
@@ -75,6 +76,7 @@ def revised(incident: Incident, situation: Situation, verdict: Verdict, at: Stam
         scores=verdict.scores,
         meant=verdict.meant,
         waits=verdict.waits,
+        measured=not verdict.words,
     )
 
 
@@ -164,7 +166,7 @@ def _doublings(situation: Situation) -> int:
 
 
 def graver(incident: Incident, verdict: Verdict) -> bool:
-    """Whether the class changed, the severity rose, or its words are not doubted any more: told at once."""
+    """Whether the class changed, the severity rose, or it is not doubted any more: told at once."""
     believed = incident.waits and not verdict.waits and not verdict.harmless
     worse = verdict.severity.rank > incident.severity.rank
     return incident.fault_class is not verdict.fault_class or worse or believed

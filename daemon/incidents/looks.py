@@ -1,4 +1,4 @@
-"""What came of a look at an incident: which words somebody read as nothing, and which he was not shown.
+"""What came of a look at an incident: what somebody read as nothing, and which words he was not shown.
 
 A plain record, which situations carry and keep up to date; `doubts` makes and heeds it. Pure.
 """

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from daemon.incidents.doubts import ON_PURPOSE
 from daemon.incidents.situations import OCCURRENCES_TOLD, RESTORED, Situation, condition_key
-from daemon.messages import REOPENED, REVIEWED, Finding, Incident, Stamp, Subject
-from models.taxonomy import FaultClass, Severity, SubjectKind
+from daemon.messages import Finding, Incident, Stamp, Subject
+from models.taxonomy import FaultClass, SubjectKind
 
 
 def restored(incident: Incident, t: float) -> Situation:
@@ -20,7 +19,7 @@ def restored(incident: Incident, t: float) -> Situation:
         subjects=[Subject(one.kind, one.name, one.score) for one in incident.culprits],
         hints=_remembered(incident),
         evidence=incident.evidence[:1],
-        words=incident.meant is not None and not _measured(incident),
+        words=incident.meant is not None and not incident.measured,
     )
     stage = any(one.kind is SubjectKind.STAGE for one in incident.culprits)
     found = Situation(incident.id, incident.boot_id, t, incident.evidence_at, t, stage)
@@ -42,13 +41,6 @@ def _remembered(incident: Incident) -> dict[FaultClass, float]:
         **hints,
         incident.fault_class: max(incident.score, incident.scores.get(incident.fault_class, 0.0)),
     }
-
-
-def _measured(incident: Incident) -> bool:
-    """Whether more than words speaks for one that is doubted, as far as its evidence tells."""
-    told = (one for one in incident.evidence if one.ref not in {REVIEWED, REOPENED})
-    purpose = incident.fault_class in ON_PURPOSE and incident.severity is not Severity.INFO
-    return purpose and any(one.kind != "line" for one in told)
 
 
 def _occurrences(incident: Incident) -> int:

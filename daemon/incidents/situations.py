@@ -85,6 +85,7 @@ class Condition:
     subjects: dict[Key, Blamed] = field(default_factory=dict)
     weighing: Weighing | None = None  # the least excusing one so far
     words: bool = True  # nothing of it but what a program wrote
+    risen_wall: float = 0.0  # since when it is as bad as that
 
     def add(self, finding: Finding, t: float) -> bool:
         """Take one more finding; True if the condition became stronger, or came back."""
@@ -95,6 +96,8 @@ class Condition:
         if len(self.active) < ACTIVE_MAX:
             self.active.add(name)
         stronger = self.count > 1 and _strength(finding) > _strength(self.finding)
+        if self.count == 1 or (stronger and finding.severity.rank > self.finding.severity.rank):
+            self.risen_wall = finding.at.wall
         if stronger or self.count == 1:
             self.finding, self.weak = finding, weak(finding)
         self.words = self.words and (finding.words or weak(finding))
@@ -172,7 +175,7 @@ class Situation:
     review: Opinion | None = None  # what somebody said who read it, which goes before that
     reviewed: Evidence | None = None  # says so
     looked: Look | None = None  # what came of that look
-    doubt_t: float | None = None  # until when its words are doubted, if they are
+    doubt_t: float | None = None  # until when it is doubted, if it is
     held_until: float = 0.0  # until when it waits for its first look
     curious: bool = False  # it was told anew, and a model may know better
     asked: str = ""  # what a model was asked last

@@ -1,6 +1,6 @@
 """Decides who is told what and when: pure, on the times it is given.
 
-Each channel hears of an incident when it opens (once its words were read, where somebody reads), again when
+Each channel hears of an incident when it opens (once it was read, where it waits for that), again when
 its severity rises, when it is over, and once more when it comes back. What is beyond the hourly limit goes
 into a digest. Knows neither how channels are reached nor where deliveries are.
 """

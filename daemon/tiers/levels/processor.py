@@ -41,6 +41,8 @@ WAITING = 0.3  # of the time, by PSI
 SEEN_SHARE, SHORT_LIVED = 0.2, 50.0  # of the busy time; processes started a second
 UNKNOWN_S = 16.0  # one snapshot interval of 10 s longer than where somebody is known
 
+_INTERPRETERS = ("sh", "bash", "dash", "python", "perl", "ruby", "node", "java", "php")
+
 # Programs whose purpose is to take a core for minutes and then to end. Nobody gains by borrowing such a name:
 # after BATCH_S they are judged like any other.
 BATCH_TOOLS = frozenset(
@@ -152,7 +154,8 @@ def _saturation(view: View, label: str, busy: float, sustain_s: float) -> Breach
         subjects, lead = _crowd(view)
     since_t = view.t - view.conditions.held_s(SATURATED, label, view.t)
     batch = lead is not None and lead.name in BATCH_TOOLS
-    churning = view.get("proc.forks") >= SHORT_LIVED  # no snapshot shows what such short ones use together
+    # No snapshot shows what short-lived ones use together.
+    churning = view.get("proc.forks") >= SHORT_LIVED and lead is not None and lead.age_s < AT_START_S
     unsure = view.snapshot_t <= since_t or not subjects or (crowded and not churning)
     if view.snapshot and unsure:
         sustain_s = max(sustain_s, UNKNOWN_S)  # it is from before: the next one shows who it is
@@ -199,11 +202,15 @@ def _on_purpose(view: View, process: Process) -> bool:
     """Whether somebody has just begun this: a service that starts, what is done at a terminal, a reload."""
     if in_session(process) or process.pid == 1:
         return True
-    beside = [one for one in view.processes() if alike(one, process) and one.name == process.name]
-    # Many that do the same serve those who ask; what a service begins itself (cron, a runner) stands alone.
-    serving = len(beside) > view.cores or any(one.age_s >= STARTING_S for one in beside)
+    if not service(process.unit) or process.age_s >= STARTING_S:
+        return False
+    kin = [one for one in view.processes() if alike(one, process) and one.name == process.name]
+    # Many children of one parent, or of the same program as it, serve those who ask; what cron or a runner
+    # begins has a name of its own, or an interpreter's, which tells nothing.
+    many = sum(one.ppid == process.ppid for one in kin) > view.cores
+    forked = any(one.age_s >= STARTING_S for one in kin) and not process.name.startswith(_INTERPRETERS)
     oldest_s = max((one.age_s for one in view.processes() if alike(one, process)), default=0.0)
-    return service(process.unit) and not (serving and oldest_s >= STARTING_S) and process.age_s < STARTING_S
+    return oldest_s < STARTING_S or not (many or forked)
 
 
 def cpu_blame(view: View, least_cores: float = 0.25) -> tuple[list[Subject], Process | None]:
