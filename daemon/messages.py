@@ -277,9 +277,9 @@ class KeepFeedback(Struct, frozen=True, tag="keep-feedback"):
 class KeepSilence(Struct, frozen=True, tag="keep-silence"):
     """Do not notify about what matches, inside a window; empty fields match everything.
 
-    `recurring` is "" (from `start` to `end`, Unix seconds) or a weekly rule
-    `Mon,Tue 02:00-04:00` in local time. Findings of `templates` about the same subject support other
-    evidence, but open no incident.
+    `recurring` is "" (from `start` to `end`, Unix seconds) or a rule of days (`Mon,Tue`, `Mon-Fri`, `daily`,
+    `weekdays`, `weekends`) and times (`02:00-04:00`), local. Findings of `templates` about the same subject
+    support other evidence, but open no incident.
     """
 
     id: Name
@@ -307,7 +307,7 @@ class KeepDelivery(Struct, frozen=True, tag="keep-delivery"):
 
 
 class KeepFinding(Struct, frozen=True, tag="keep-finding"):
-    """A finding that did not come through the low tier: stage health, seen by the sender."""
+    """A finding that did not come through the low tier: stage health, or what a served model read."""
 
     finding: Finding
 

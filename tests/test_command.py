@@ -255,6 +255,8 @@ def test_purge_of_everything_takes_retrainings_candidates_too(state):
     version.mkdir(parents=True)
     (version / "model.onnx").write_bytes(b"model")
     version.with_suffix(".json").write_text('{"changed": [{"text": "a line of this host"}]}')
+    assert run(state, "purge", "--all", "--before", "30d", "--yes") == 0
+    assert (version / "model.onnx").exists()  # that is not all
     assert run(state, "purge", "--all", "--yes") == 0
     assert [*(state / "candidates").rglob("*")] == [state / "candidates/low"]
 

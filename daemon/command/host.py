@@ -58,7 +58,7 @@ def purge(
         FaultClass | None, typer.Option("--class", help="Only incidents of this class.")
     ] = None,
     telemetry: Annotated[bool, typer.Option("--telemetry", help="Telemetry instead of incidents.")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="All incidents and all telemetry.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All of it, silences too.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Asks before it erases; what is erased is gone."""
@@ -85,7 +85,7 @@ def purge(
             count = reader.count(limit, fault_class or "")
         session.keep(KeepPurge(user=operator(), at=now, before=limit, fault_class=fault_class or ""))
         sys.stdout.write(f"erased {count} incidents\n")
-    if everything:
+    if everything and limit is None:  # they have no age
         _say("copies of a damaged store", purge_copies(session.store_path))
         _say("files of retraining's candidates", purge_candidates(session.settings.state))
     if everything or telemetry:

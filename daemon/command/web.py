@@ -21,7 +21,7 @@ def web(
     context: typer.Context,
     *,
     listen: Annotated[
-        str, typer.Option(help="127.0.0.1:PORT or unix:/PATH; default [web] listen, port 8470.")
+        str, typer.Option(help="127.0.0.1:PORT or unix:/PATH; default web.listen, port 8470.")
     ] = "",
     read_only: Annotated[bool, typer.Option("--read-only", help="Show, but take no answer.")] = False,
 ) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from daemon.messages import Finding, Sample, Snapshot
 from daemon.settings import Low
 from daemon.tiers.conditions import Breach, Conditions
-from daemon.tiers.levels import network, processes, processor, shifts, stuck
+from daemon.tiers.levels import hogs, network, processes, shifts, stuck
 from daemon.tiers.levels.table import NOTHING, WATCHES, Rule, Watch
 from daemon.tiers.view import View
 from models.baselines import FLOORS, Baseline
@@ -54,7 +54,7 @@ class MetricJudge:
         self._usual: dict[str, Baseline] = {}  # the same objects and the counts of snapshots, for the view
         self._counts: dict[str, Baseline] = {}
         self._view.usual = self._usual
-        self._hogs = processor.Hogs()
+        self._hogs = hogs.Hogs()
         self._together = shifts.Together()
         self._sampled_t: dict[str, float] = {}
         self._noted_t = 0.0

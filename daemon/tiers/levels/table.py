@@ -7,7 +7,7 @@ from math import inf
 from typing import NamedTuple
 
 from daemon.tiers.conditions import Breach
-from daemon.tiers.levels import hardware, memory, network, packets, processes, processor, storage
+from daemon.tiers.levels import hardware, hogs, memory, network, packets, processes, processor, storage
 from daemon.tiers.view import View
 
 Rule = Callable[[View, str, float], Breach | None]
@@ -33,7 +33,7 @@ def _below(low: float, *rules: tuple[str, Rule]) -> Watch:
 WATCHES: dict[str, Watch] = {
     "cpu.busy": _above(0.89, (processor.SATURATED, processor.saturated)),
     "cpu.steal": _above(0.19, ("cpu.steal.level", processor.stolen)),
-    "unit.cpu": _above(0.69, (processor.UNIT_HOG, processor.unit_hog)),
+    "unit.cpu": _above(0.69, (hogs.UNIT_HOG, hogs.unit_hog)),
     "unit.throttled": _above(0.49, ("unit.throttled.level", processor.throttled)),
     "mem.available": _below(0.5, (memory.LOW, memory.low), (memory.FORECAST, memory.forecast)),
     "psi.memory.full": _above(0.04, (memory.STALLED, memory.stalled)),
