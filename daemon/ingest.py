@@ -23,7 +23,7 @@ _WINDOW_BYTES = 4 * _WINDOW  # UTF-8 has at most four bytes a character
 # Braille pattern; variation selectors are a range.
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0\u2800")
 _FOREIGN = re.compile(r"[^\x20-\x7e]+")
-_NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+_NAMED = {"\n": r"\n", "\r": r"\r", "\t": " "}  # a tab parts words, as many loggers have it after a level
 
 
 def clean(raw: bytes | str) -> tuple[str, bool]:

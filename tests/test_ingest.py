@@ -154,7 +154,8 @@ def test_every_rule_has_an_example():
     [
         (b"a\xffb\xc3", "a\\xffb\\xc3"),
         ("a\x1b[31mred\x1b]0;title\x07", "a\\x1b[31mred\\x1b]0;title\\x07"),
-        ("one\ntwo\r\n\tthree", "one\\ntwo\\r\\n\\tthree"),
+        ("one\ntwo\r\n\tthree", "one\\ntwo\\r\\n three"),
+        ("info\tFailed authentication", "info Failed authentication"),
         ("evil\u202etxt.exe", "evil\\u202etxt.exe"),
         ("zero\u200bwidth\ufeff", "zero\\u200bwidth\\ufeff"),
         ("hidden\ufe0f\U000e0101\u3164", "hidden\\ufe0f\\U000e0101\\u3164"),

@@ -52,7 +52,9 @@ def storm(view: View, label: str, total: float) -> Breach | None:
         if not (sudden or steady) or grown < least / 2:  # what was stopped comes back
             return None
     share = view.get("proc.limit")
-    grave = grown >= GRAVE * max(GROWTH, GROWTH_A_CORE * view.cores) or share >= 0.5
+    # Many that were started at once and stay are somebody's doing more often than those that go on coming.
+    comes = course.rise(2.5) >= max(10.0, 0.15 * course.rise(10.0))
+    grave = (comes and grown >= GRAVE * max(GROWTH, GROWTH_A_CORE * view.cores)) or share >= 0.5
     severity, score = (Severity.CRITICAL, 0.95) if share >= 0.9 else (Severity.ERROR, 0.85)
     severity = severity if grave else Severity.WARNING
     subjects, said, children = suspects(view)
