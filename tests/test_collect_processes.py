@@ -259,4 +259,5 @@ def test_many_threads_and_what_is_stuck_are_in_the_snapshot_though_they_use_noth
         return Seen(pid, stat, 0, -1, 0.0, 0.0, 10.0)
 
     seen = [one(1, b"S", 1), one(2, b"S", 900), one(3, b"T", 1), one(4, b"D", 1), one(5, b"S", 8)]
-    assert {process.pid for process in choose(seen, [])} == {2, 3, 4}
+    seen.append(one(6, b"t", 1))
+    assert {process.pid for process in choose(seen, [])} == {2, 3, 4, 6}

@@ -774,6 +774,13 @@ def test_service_that_waits_in_the_kernel_for_two_snapshots_hangs(host):
     assert stand(host, "D", "app.service", 20) == ["process.waiting.level"]
 
 
+def test_service_that_a_debugger_holds_for_two_snapshots_hangs_and_one_that_is_only_watched_does_not(host):
+    assert stand(host, "t", "app.service", 60, cpu=0.02) == []
+    assert stand(host, "t", "app.service", 9) == []
+    assert stand(host, "t", "app.service", 12) == ["process.traced.level"]
+    assert leading(host.take("process.traced.level")[0][1]) is FaultClass.SERVICE_HUNG
+
+
 @pytest.mark.parametrize("unit", ["session-3.scope", "user@1000.service", "docker-0815.scope", ""])
 def test_jobs_that_people_stop_are_theirs(host, unit):
     assert stand(host, "T", unit, 60) == []

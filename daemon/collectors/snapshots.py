@@ -26,7 +26,7 @@ _JUMPS_MAX = 4.0  # jumps in a row that get a snapshot at once; then one for eve
 _JUMP_REFILL_S = 15.0
 _TOP = 10
 _MANY_THREADS = 64  # a pool of workers has about as many as there are processors
-_STUCK = (b"D", b"T")  # waiting for the kernel, or stopped: they do nothing, so no ranking shows them
+_STUCK = (b"D", b"T", b"t")  # waiting for the kernel, stopped, held by a debugger: no ranking shows them
 _MIN_CHILDREN = 3
 _KERNEL_THREAD = 0x00200000
 
