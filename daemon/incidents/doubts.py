@@ -14,14 +14,14 @@ is measured. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from math import inf
 
 from daemon.incidents.context import main_class
 from daemon.incidents.looks import Kind, Look, Unread, joined, kind_of, noted
-from daemon.incidents.situations import RESTORED, ConditionKey, Situation, condition_key
+from daemon.incidents.situations import RESTORED, Condition, Situation, condition_key
 from daemon.incidents.verdicts import Verdict
-from daemon.messages import REOPENED, REVIEWED
+from daemon.messages import REOPENED, REVIEWED, Finding
 from daemon.subjects import split_pid
 from models.masking import mask
 from models.taxonomy import Category, FaultClass, Severity
@@ -53,21 +53,13 @@ def look(
     told = situation.incident.evidence if situation.incident else []
     pieces = [piece for one in strong for piece in one.evidence]
     read = {mask(piece.text) for piece in (*pieces, *told) if piece.id in shown}
-    kinds: dict[Kind, int] = {}
-    measured: dict[ConditionKey, int] = {}
-    for one in strong:
-        if any(mask(piece.text) in read for piece in one.evidence):
-            later = one.finding.at.wall > until_wall  # graver than what was shown
-            rank = (
-                min(one.finding.severity.rank, Severity.WARNING.rank) if later else one.finding.severity.rank
-            )
-            kinds[kind_of(one.finding)] = max(kinds.get(kind_of(one.finding), 0), rank)
-    for one in strong:
+    kinds = _kinds(strong, read, until_wall)
+    measured = {
+        condition_key(one.finding): _shown_rank(one.finding, one.risen_wall, until_wall)
+        for one in strong
         # A number is no word that is known again by its form: what was measured is what was shown itself.
-        if not one.words and any(piece.id in shown for piece in one.evidence):
-            rank = one.finding.severity.rank
-            least = rank if one.risen_wall <= until_wall else min(rank, Severity.WARNING.rank)
-            measured[condition_key(one.finding)] = least
+        if not one.words and any(piece.id in shown for piece in one.evidence)
+    }
     writers = dict.fromkeys((who for who, _ in kinds), 1)
     found = Look(harmless=True, kinds=kinds, texts=frozenset(read), writers=writers, measured=measured)
     before = situation.looked
@@ -80,6 +72,21 @@ def look(
         since_t = t if kind_of(one.finding) in found.kinds else one.first_t
         found = noted(found, one.finding, one.evidence, since_t)
     return found
+
+
+def _kinds(strong: Iterable[Condition], read: Collection[str], until_wall: float) -> dict[Kind, int]:
+    kinds: dict[Kind, int] = {}
+    for one in strong:
+        if any(mask(piece.text) in read for piece in one.evidence):
+            kind, rank = kind_of(one.finding), _shown_rank(one.finding, one.finding.at.wall, until_wall)
+            kinds[kind] = max(kinds.get(kind, 0), rank)
+    return kinds
+
+
+def _shown_rank(finding: Finding, since_wall: float, until_wall: float) -> int:
+    """How bad it was when it was shown: what came later may be graver than that."""
+    rank = finding.severity.rank
+    return rank if since_wall <= until_wall else min(rank, Severity.WARNING.rank)
 
 
 def recall(situation: Situation, t: float, wall: float) -> None:
