@@ -274,7 +274,9 @@ def test_saturation_is_believed_at_once_unless_somebody_has_just_begun_something
         ("backup.sh", [("cron", 9999.0, 1)], 7),  # cron, or who runs others' jobs, has begun one
         ("python3", [("python3", 9999.0, 1)], 7),  # a runner that is a script itself
         ("python3", [("cron", 9999.0, 1), ("python3", 4.0, 31), ("python3", 3.0, 32)], 7),  # three jobs
+        ("python3.11", [("python3.11", 9999.0, 1)], 7),
         ("exim4", [("exim4", 9999.0, 1)], 3),  # it is one more of its kind
+        ("shop-server", [("shop-server", 9999.0, 1)], 3),  # no shell
         ("imap", [("dovecot", 9999.0, 1), ("imap", 4.0, 30), ("imap", 3.0, 30)], 3),  # they serve who asks
         ("imap", [("imap", 4.0, 30), ("imap", 3.0, 30)], 7),  # the whole service has just begun
     ],

@@ -165,7 +165,8 @@ def role_of(line: Line) -> str:
     # The process that is to become a unit's program is called `(program)` until then (systemd's exec_child).
     # A program may call itself so, too: such a line speaks for its own unit only, or it was root and is gone.
     # From systemd 254 on it is `systemd-executor`.
-    return CHILD if line.unit and line.identifier.startswith(("(", "systemd-executor")) else ""
+    child = line.identifier.startswith("(") or line.identifier == "systemd-executor"
+    return CHILD if line.unit and child else ""
 
 
 def privileged(line: Line) -> bool:

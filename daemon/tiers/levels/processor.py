@@ -32,7 +32,7 @@ WAITING = 0.3  # of the time, by PSI
 SEEN_SHARE, SHORT_LIVED = 0.2, 50.0  # of the busy time; processes started a second
 UNKNOWN_S = 16.0  # one snapshot interval of 10 s longer than where somebody is known
 
-_INTERPRETERS = ("sh", "bash", "dash", "python", "perl", "ruby", "node", "java", "php")
+_INTERPRETERS = frozenset({"sh", "bash", "dash", "python", "perl", "ruby", "node", "java", "php"})
 
 # Programs whose purpose is to take a core for minutes and then to end. Nobody gains by borrowing such a name:
 # after BATCH_S they are judged like any other.
@@ -199,7 +199,8 @@ def _on_purpose(view: View, process: Process) -> bool:
     # Many children of one parent, or of the same program as it, serve those who ask; what cron or a runner
     # begins has a name of its own, or an interpreter's, which tells nothing.
     many = sum(one.ppid == process.ppid for one in kin) > view.cores
-    forked = any(one.age_s >= STARTING_S for one in kin) and not process.name.startswith(_INTERPRETERS)
+    script = process.name.rstrip("0123456789.") in _INTERPRETERS
+    forked = any(one.age_s >= STARTING_S for one in kin) and not script
     oldest_s = max((one.age_s for one in view.processes() if alike(one, process)), default=0.0)
     return oldest_s < STARTING_S or not (many or forked)
 
