@@ -103,11 +103,11 @@ def disk_full(*ids):
 def test_what_is_new_is_asked_about_once_after_a_moment_and_not_too_often(findings):
     kept = Unexplained()
     kept.note(findings[0], 10.0)
-    assert kept.due(10.5, ())[0] == []
-    assert kept.due(11.0, ())[0] == findings[:1]
-    kept.note(findings[1], 11.2)
-    assert kept.due(13.0, ())[0] == []
-    assert kept.due(14.0, ())[0] == findings  # with what was found before
+    assert kept.due(10.3, ())[0] == []
+    assert kept.due(10.5, ())[0] == findings[:1]
+    kept.note(findings[1], 10.7)
+    assert kept.due(12.3, ())[0] == []
+    assert kept.due(12.5, ())[0] == findings  # with what was found before
     assert kept.due(20.0, ())[0] == []
     kept.note(found(3, "more"), 21.0)
     assert kept.due(25.0, [disk_full("f3")]) == ([], {"f3": "disk-full"})  # an incident explains it

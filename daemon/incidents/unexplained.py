@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # the top stage needs little of this module, and nothing of t
     from daemon.incidents.situations import Situation
 
 SHOWN_S = 60.0  # of what was found; what is older explains nothing
-SETTLE_S = 1.0  # before what is new is asked about
-APART_S = 3.0  # between two times of asking
+SETTLE_S = 0.4  # before what is new is asked about
+APART_S = 1.9  # between two times of asking: a little less than two seconds, for ticks are not exact
 RECENT_MAX = 96
 ASKED_MAX = 1024
 READ = "read."  # rules of what somebody read here begin so
