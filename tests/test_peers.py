@@ -15,7 +15,7 @@ from tests.fixtures import lab_runs
 from tests.fixtures.lab_runs import WALL, said, verdict
 from tests.lab import answers, commands, container, report, tables
 from tests.lab.answers import Alert
-from tests.lab.comparison import HAUSWART, compare, names_culprit, raised
+from tests.lab.comparison import ERRORS_ONLY, HAUSWART, compare, names_culprit, raised
 from tests.lab.peers import INTERVAL_S, NAMES, beside, chosen, netdata_settings
 from tests.lab.rules import read_rules
 from tests.lab.said import heard_since
@@ -261,6 +261,17 @@ def test_hauswarts_alert_is_when_it_notifies_and_counts_whatever_it_is_called_si
     assert raised(accompanied(waited), HAUSWART, 3.9) == []
     calmed = replace(said(severity="info"), loudest="error")
     assert len(raised(accompanied(calmed), HAUSWART, 30.0)) == 1
+
+
+def test_who_wants_errors_only_hears_of_them_when_they_are_that():
+    grew = replace(said(opened_s=1.0), loud_s=6.0)
+    mild = replace(said(opened_s=2.0, severity="warning"), merged=True)
+    one = accompanied(grew, absorbed=[mild])
+    assert [each.at_s for each in raised(one, ERRORS_ONLY, 30.0)] == [6.0]
+    assert raised(one, ERRORS_ONLY, 5.9) == []
+    loud = accompanied(said(severity="warning"), scenario="benign/loud")
+    found = {who: each["false_alarms"]["alerts"] for who, each in compare([loud])["watchers"].items()}
+    assert (found[HAUSWART], found[ERRORS_ONLY]) == (1, 0)
 
 
 def test_what_stood_before_and_got_worse_is_nobodys_alert():

@@ -2,9 +2,11 @@
 
 The same rules for all. An alert is a peer's alert, or an incident that hauswart notifies somebody of, first
 raised from the injection on; warnings count, what stood before (also if it got worse since) or was never more
-than info does not. What is said of load while others keep the machine busy is nobody's merit or fault
-(`verdict.py`), except in a run that is about load. Times are what each says itself: hauswart's when it
-notifies, on the observations' time in the replay, the others' when their check was made.
+than info does not. Hauswart is there twice: as it comes, and with `notify.floor = "error"`, where only what
+is worse than a warning counts, from when it is that. What is said of load while others keep the machine busy
+is nobody's merit or fault (`verdict.py`), except in a run that is about load. Times are what each says
+itself: hauswart's when it notifies, on the observations' time in the replay, the others' when their check was
+made.
 
 | figure | what it is |
 | --- | --- |
@@ -39,6 +41,8 @@ from tests.lab.score import mean, poisson_upper, share, times
 from tests.lab.verdict import Verdict
 
 HAUSWART = "hauswart"
+ERRORS_ONLY = "hauswart, errors only"
+_OURS = (HAUSWART, ERRORS_ONLY)
 OWN_WINDOW = "own"
 WINDOWS_S = (120.0, 300.0)
 _SLACK_S = 1.0  # the clock is read after the waiting
@@ -61,7 +65,7 @@ class Raised:
 def compare(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """The figures of everybody over the runs that others watched, too; as JSON."""
     runs = [one for one in verdicts if one.accompanied]
-    found = {HAUSWART: _figures(HAUSWART, runs)} if runs else {}
+    found = {name: _figures(name, runs) for name in _OURS} if runs else {}
     for name in sorted({name for one in runs for name in one.peers}):
         theirs = [one for one in runs if name in one.peers]
         found[name] = _figures(name, theirs)
@@ -83,10 +87,11 @@ def compare(verdicts: Sequence[Verdict]) -> dict[str, Any]:
 def raised(verdict: Verdict, who: str, until_s: float) -> list[Raised]:
     """What counts of what somebody said, in the order of time."""
     began = verdict.span_s[0]
-    if who == HAUSWART:
+    if who in _OURS:
         new = [one for one in (*verdict.told, *verdict.later) if one.before_s is None]
-        told = [(one.told_s, one) for one in new if one.told_s is not None]
-        counted = sorted((at, n, one) for n, (at, one) in enumerate(told) if began <= at <= until_s)
+        heard = [(one.told_s if who == HAUSWART else one.loud_s, one) for one in new]
+        told = [(at, n, one) for n, (at, one) in enumerate(heard) if at is not None]
+        counted = sorted(each for each in told if began <= each[0] <= until_s)
         return [_of_hauswart(verdict, one, at) for at, _, one in counted]
     alerts = [one for one in verdict.peers[who].alerts if one.severity != INFO]
     fresh = [one for one in alerts if began < one.at + one.grain_s and one.at <= until_s]
@@ -131,7 +136,7 @@ def _figures(who: str, runs: Sequence[Verdict]) -> dict[str, Any]:
         long = [one for one in faults if one.lingered_s >= seconds - _SLACK_S]
         if long:
             windows[f"{seconds:.0f} s"] = _window(who, long, seconds)
-    own = [one.peers[who] for one in runs] if who != HAUSWART else []
+    own = [one.peers[who] for one in runs] if who not in _OURS else []
     costs = {
         name: median(values)
         if (values := [v for one in own if (v := getattr(one, name)) is not None])
@@ -139,7 +144,7 @@ def _figures(who: str, runs: Sequence[Verdict]) -> dict[str, Any]:
         for name in ("cpu_s", "pss_bytes")
     }
     return {
-        "names_class": who == HAUSWART,
+        "names_class": who in _OURS,
         "versions": sorted({one.version for one in own}),
         "runs": len(runs),
         "windows": windows,

@@ -38,6 +38,7 @@ class Said:
     before_s: float | None = None  # when it opened, if that was before the injection and it got worse since
     merged: bool = False  # it became part of another one
     told_after_s: float | None = 0.0  # from its opening until somebody is told of it; None if nobody is
+    loud_s: float | None = None  # when somebody is told first that it is worse than a warning, where known
 
     @property
     def told_s(self) -> float | None:
@@ -47,7 +48,7 @@ class Said:
     @property
     def loud(self) -> bool:
         """At any time worse than a warning: somebody is woken up."""
-        return Severity(self.loudest or self.severity).rank > Severity.WARNING.rank
+        return _loud(Severity(self.loudest or self.severity))
 
     @property
     def about_itself(self) -> bool:
@@ -84,9 +85,16 @@ def as_said(
             tuple((round(since(at), 3), called.value) for at, called in named.get(one.id, [])),
             merged=one.state == "merged",
             told_after_s=_told_after(one, replay),
+            loud_s=next(
+                (round(since(each.at), 3) for each in heard.get(one.id, []) if _loud(each.severity)), None
+            ),
         )
         for one in kept
     ]
+
+
+def _loud(severity: Severity) -> bool:
+    return severity.rank > Severity.WARNING.rank
 
 
 def _told_after(one: Incident, replay: Replay | None) -> float | None:
