@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from daemon.allowance import Allowance
 from daemon.incidents import reading, review
+from daemon.incidents.unexplained import SHOWN_S
 from daemon.messages import Finding, Incident, KeepReview, Observation, Sample, Stamp, Tick, Upward
 from daemon.questions import Answer, Question
 from daemon.settings import Settings
@@ -65,6 +67,8 @@ class Replay:
         self._read = read
         self._answers: list[tuple[float, reading.Reading]] = []  # by when they come
         self._busy_until = 0.0  # Unix seconds: it answers one question at a time
+        self._allowance = Allowance(settings.top.served.readings_per_hour)
+        self._unread: tuple[list[Finding], dict[str, str], float] | None = None  # what waits, since when
         self._patience_s = settings.top.served.timeout_s
         self._told: dict[str, str] = {}  # what answers spoke of: findings' ids to classes
         self._reviews = review.Reviews()
@@ -156,8 +160,14 @@ class Replay:
     def _puzzle(self, read: Read, now: Stamp) -> list[Incident]:
         """Ask what no rule knows; the incidents that answers open or change by now."""
         changed = self._heed(now)
-        findings, told = self.middle.puzzles() if now.wall >= self._busy_until else ([], {})
-        if findings:
+        if now.wall < self._busy_until:
+            return changed
+        findings, told = self.middle.puzzles()
+        self._unread = (findings, told, now.wall) if findings else self._unread
+        if self._unread is not None and self._allowance.at_s(now.wall) <= now.wall:
+            (findings, told, since), self._unread = self._unread, None
+            if now.wall - since > SHOWN_S:  # it is about the past
+                return changed
             asked = reading.question(findings, self._told | told, now.wall)
             answer, at = self._ask_reader(read, asked, now)
             found = reading.read(answer, asked, at)
@@ -175,7 +185,7 @@ class Replay:
 
     def _look_again(self, read: Read, now: Stamp) -> list[Incident]:
         """Ask about incidents whose time it is; those that answers change by now."""
-        while now.wall >= self._busy_until and (due := self._reviews.due(now.wall)) is not None:
+        while self._may_look(now) and (due := self._reviews.due(now.wall)) is not None:
             asked = review.question(*due, self.middle.lately(), now.wall)
             answer, at = self._ask_reader(read, asked, now)
             said = review.read(answer, asked, at.wall, READER).record
@@ -185,10 +195,16 @@ class Replay:
         self.counts["reviewed"] += len(answers)
         return [incident for one in answers for incident in self.middle.reviewed(one)]
 
+    def _may_look(self, now: Stamp) -> bool:
+        """Whether an incident may be asked about: a third is kept for what nobody has told of."""
+        allowed_at = self._allowance.at_s(now.wall, self._allowance.kept)
+        return now.wall >= max(self._busy_until, allowed_at)
+
     def _ask_reader(
         self, read: Read, asked: reading.Question | review.Question, now: Stamp
     ) -> tuple[str, Stamp]:
         """The answer and when it comes, "" for one that nobody waits for; meanwhile nothing else is asked."""
+        self._allowance.take(now.wall)
         answer, seconds = read(asked)
         waited_s = min(seconds, self._patience_s)
         self._busy_until = now.wall + waited_s

@@ -20,6 +20,7 @@ import msgspec
 
 from daemon.advice import served
 from daemon.advice.formats import Lang
+from daemon.allowance import HOUR_S, Allowance
 from daemon.child import Child, Watch
 from daemon.clock import now
 from daemon.errors import HauswartError
@@ -33,7 +34,6 @@ QUEUE_MAX = 16  # incidents that wait; the oldest gives way
 IDLE_S = 20.0  # without a question, then its process ends
 GRACE_S = 1.0  # beyond the time that the process was given
 BACKOFF_S, BACKOFF_MAX_S = 5.0, 600.0
-HOUR_S = 3600.0
 KEPT = 16
 
 
@@ -99,7 +99,7 @@ class ServedModel:
         self._unread: Callable[[], reading.Question | None] | None = None
         self._unsure: OrderedDict[str, Callable[[], review.Question]] = OrderedDict()  # by incidents' ids
         self._recent: deque[float] = deque()  # when incidents were asked about, within the hour
-        self._recent_readings: deque[float] = deque()
+        self._allowance = Allowance(settings.readings_per_hour)
         self._said: set[str] = set()
         self._retry_s, self._failures, self._number = -math.inf, 0, 0
         self._off = False
@@ -108,11 +108,16 @@ class ServedModel:
     @property
     def busy(self) -> bool:
         """Whether something is asked, or waits to be and may."""
-        return self._asked is not None or (self._wanting and self._clock() >= self._retry_s)
+        return self._asked is not None or self._clock() >= self._turn_s
 
     @property
-    def _wanting(self) -> bool:
-        return self._unread is not None or bool(self._unsure or self._waiting)
+    def _turn_s(self) -> float:
+        """When the first of what waits may be asked."""
+        now_s = self._clock()
+        times_s = [now_s] if self._waiting else []
+        times_s += [self._allowance.at_s(now_s)] if self._unread is not None else []
+        times_s += [self._allowance.at_s(now_s, self._allowance.kept)] if self._unsure else []
+        return max(self._retry_s, min(times_s, default=math.inf))
 
     @property
     def _free(self) -> bool:
@@ -128,9 +133,9 @@ class ServedModel:
         """How long until `step` has something to do by itself."""
         if self._asked is not None:
             return max(0.0, self._asked.until_s + GRACE_S - self._clock())
-        times_s = [self._retry_s] if self._wanting else []
+        times_s = [self._turn_s]
         times_s += [self._idle_s + IDLE_S] if self._child.running else []
-        return max(0.0, min(times_s, default=math.inf) - self._clock())
+        return max(0.0, min(times_s) - self._clock())
 
     def want(self, incident: Incident) -> None:
         """Have this revision explained when it is its turn; a newer one takes the place of an older."""
@@ -196,14 +201,14 @@ class ServedModel:
 
         While a server that failed is left alone, all of them wait.
         """
-        if self._free and self._unread is not None:
+        if self._free and self._unread is not None and self._allowed():
             unread, self._unread = self._unread, None
             self._ask_to_read(unread, "readings")
-        while self._free and self._unsure:
+        while self._free and self._unsure and self._allowed(self._allowance.kept):
             self._ask_to_read(self._unsure.popitem(last=False)[1], "reviews")
         while self._free and self._waiting:
             _, incident = self._waiting.popitem()  # the latest is what the operator looks at
-            if not self._may_ask(self._clock(), self._recent, self._settings.per_hour, "incidents"):
+            if not self._may_explain():
                 self.counters["skipped"] += 1
                 continue
             try:
@@ -217,23 +222,33 @@ class ServedModel:
             until_s = self._clock() + self._settings.timeout_s
             self._put(_Asked(question, until_s, self._settings.attempts))
 
-    def _ask_to_read(self, wanted: Callable[[], Question | None], counter: str) -> None:
-        limit, question = self._settings.readings_per_hour, wanted()
-        if counter == "reviews":
-            limit -= limit // 3  # for what nobody has told of: incidents that go on must not use all up
-        if question and self._may_ask(self._clock(), self._recent_readings, limit, "new lines and incidents"):
-            self.counters[counter] += 1
-            self._put(_Asked(question, self._clock() + self._settings.timeout_s, 1))
-        else:
-            self.counters["skipped"] += 1
+    def _allowed(self, kept: int = 0) -> bool:
+        """Whether one more may be read within the hour, and so many are kept for others."""
+        now_s = self._clock()
+        wait_s = self._allowance.at_s(now_s, kept) - now_s
+        if self._allowance.full(now_s):
+            self._said.discard("spared")
+        elif wait_s > 0.0:
+            self._note(f"was asked very much at once: what is new waits {wait_s:.0f} s", once="spared")
+        return wait_s <= 0.0
 
-    def _may_ask(self, now_s: float, recent: deque[float], limit: int, what: str) -> bool:
-        while recent and now_s - recent[0] > HOUR_S:
-            recent.popleft()
-        if len(recent) >= limit:
-            self._note(f"was asked about {limit} {what} within the hour, and is spared")
+    def _ask_to_read(self, wanted: Callable[[], Question | None], counter: str) -> None:
+        question = wanted()
+        if question is None:
+            self.counters["skipped"] += 1
+            return
+        self._allowance.take(self._clock())
+        self.counters[counter] += 1
+        self._put(_Asked(question, self._clock() + self._settings.timeout_s, 1))
+
+    def _may_explain(self) -> bool:
+        now_s, limit = self._clock(), self._settings.per_hour
+        while self._recent and now_s - self._recent[0] > HOUR_S:
+            self._recent.popleft()
+        if len(self._recent) >= limit:
+            self._note(f"was asked about {limit} incidents within the hour, and is spared")
             return False
-        recent.append(now_s)
+        self._recent.append(now_s)
         return True
 
     def _put(self, asked: _Asked) -> None:

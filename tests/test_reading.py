@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import pairwise
 from types import SimpleNamespace
 
 import msgspec
 import pytest
 
+from daemon.allowance import HOUR_S, Allowance
 from daemon.errors import ConfigError
 from daemon.incidents import reading, review, unexplained
 from daemon.incidents.unexplained import Unexplained
@@ -344,7 +346,7 @@ def hear(model, within_s=10.0):
 def test_a_served_model_reads_within_its_hour_and_what_it_reads_is_audited(findings):
     question = reading.question(findings, {}, time.time())
     with serve([Reply(says(evidence=["F1", "F2"])), Reply("nonsense"), Reply('{"fault": "none"}')]) as server:
-        model = ServedModel(Served(url=server.url, reads=True, readings_per_hour=3), ["en"])
+        model = ServedModel(Served(url=server.url, reads=True, readings_per_hour=12), ["en"])
         try:
             model.want_reading(lambda: question)
             (told,) = hear(model)
@@ -357,11 +359,62 @@ def test_a_served_model_reads_within_its_hour_and_what_it_reads_is_audited(findi
             model.close()
     assert server.asked[0]["response_format"] == msgspec.to_builtins(question.schema)
     counts = {name: model.counters[name] for name in ("readings", "found", "refused", "skipped", "requests")}
-    assert counts == {"readings": 3, "found": 1, "refused": 1, "skipped": 1, "requests": 3}
+    assert counts == {"readings": 3, "found": 1, "refused": 1, "skipped": 0, "requests": 3}
     assert [name for name, _ in model.audits] == ["", "", ""]
     said = " ".join(model.notes)
     assert "what it read was refused" in said
-    assert "asked about 3 new lines and incidents within the hour" in said
+    assert "asked very much at once: what is new waits 400 s" in said
+
+
+def test_what_is_new_waits_where_a_quarter_of_the_hours_questions_was_asked_at_once(findings):
+    clock, question = [1000.0], reading.question(findings, {}, time.time())
+    with serve([Reply('{"fault": "none"}')] * 4) as server:
+        settings = Served(url=server.url, reads=True, readings_per_hour=8)
+        model = ServedModel(settings, ["en"], clock=lambda: clock[0])
+        try:
+            for number in range(4):
+                model.want_reading(lambda: question)
+                hear(model)
+                assert (model.counters["readings"], model.busy) == (min(number + 1, 2), False)
+            assert model.wait_s == pytest.approx(20.0)  # then its process ends
+            clock[0] += 599.0
+            assert model.wait_s == 0.0  # only the process
+            model.step()
+            assert model.wait_s == pytest.approx(1.0)
+            clock[0] += 1.0
+            assert model.busy
+            hear(model)
+        finally:
+            model.close()
+    assert (model.counters["readings"], model.counters["skipped"]) == (3, 0)
+
+
+@pytest.mark.parametrize("per_hour", [1, 2, 3, 4, 60, 100, 10_000])
+def test_never_more_than_the_hours_number_and_never_none_for_long(per_hour):
+    allowance, asked, now_s = Allowance(per_hour), [], 0.0
+    while now_s < 2.5 * HOUR_S and len(asked) < 3000:
+        now_s = allowance.at_s(now_s)
+        allowance.take(now_s)
+        asked.append(now_s)
+    assert asked.count(0.0) == allowance.most
+    longest_s = HOUR_S / max(1, per_hour - allowance.most) + 1e-3
+    assert all(after - before <= longest_s for before, after in pairwise(asked))
+    within = [sum(start <= one < start + HOUR_S - 1e-3 for one in asked) for start in asked if start < HOUR_S]
+    assert max(within) <= per_hour
+
+
+def test_some_of_what_is_allowed_is_kept_and_a_clock_set_back_gives_nothing():
+    allowance = Allowance(24)
+    for _ in range(4):
+        assert allowance.at_s(50.0, allowance.kept) == 50.0
+        allowance.take(50.0)
+    assert allowance.at_s(50.0, allowance.kept) == pytest.approx(50.0 + HOUR_S / 18)
+    assert allowance.at_s(50.0) == 50.0
+    assert not allowance.full(50.0)
+    allowance.take(10.0)
+    allowance.take(10.0)
+    assert allowance.at_s(10.0) == pytest.approx(10.0 + HOUR_S / 18)
+    assert allowance.full(10.0 + HOUR_S)
 
 
 def test_reading_needs_an_address_and_the_operators_word():
