@@ -25,6 +25,8 @@ from tests.lab.scenario import Run, find
 from tests.lab.score import Coverage, by_class, figures, interval, percentile, poisson_upper
 from tests.lab.verdict import LONG_S, is_drowned, judge
 
+NO_LIMITS = ("p50_low", "p50_high", "p95_low", "p95_high")
+
 
 def value(verdicts, name):
     return figures(verdicts)[name]["value"]
@@ -34,7 +36,7 @@ def test_right_incident_gives_full_marks():
     found = figures([verdict(said())])
     for name in ("recall", "noticed", "class_accuracy", "precision", "culprit_1", "severity", "exactly_one"):
         assert found[name]["value"] == 1.0, name
-    assert found["delay_s"] == {"p50": 1.0, "p95": 1.0, "n": 1}
+    assert found["delay_s"] == {"n": 1, "p50": 1.0, "p95": 1.0} | dict.fromkeys(NO_LIMITS)
 
 
 def test_a_host_that_was_quiet_for_longer_saw_its_own_quiet_time_over_and_over():
@@ -50,6 +52,22 @@ def test_a_host_that_was_quiet_for_longer_saw_its_own_quiet_time_over_and_over()
     assert [one.values["load"] for one in before] == [float(t) for t in range(10, 17)] * 4
     assert found[len(before) :] == [one for batch in recorded for one in batch]
     assert list(aged(recorded[:3], {"wall": 1012.0}, 30.0)) == recorded[:3]  # nothing to repeat
+
+
+def test_a_class_that_is_right_too_is_not_its_own():
+    also = replace(verdict(said("config-error")), right_classes=["config-error", "disk-full"])
+    assert (value([also], "recall"), value([also], "own_class")) == (1.0, 0.0)
+    both = replace(also, during=[said("config-error"), said(opened_s=3.0)])
+    assert value([both], "own_class") == 1.0
+
+
+def test_delays_have_intervals_of_other_choices_of_runs():
+    found = figures([verdict(said(opened_s=float(one)), scenario=f"disk-full/{one}") for one in range(20)])
+    delay = found["delay_s"]
+    assert (delay["p50"], delay["p95"], delay["n"]) == (9.0, 18.0, 20)
+    assert 3.0 <= delay["p50_low"] < 9.0 < delay["p50_high"] <= 15.0
+    assert 14.0 <= delay["p95_low"] <= 18.0 <= delay["p95_high"] == 19.0
+    assert f"p50 9.0 s ({delay['p50_low']:.1f} to {delay['p50_high']:.1f})" in tables.times_text(delay)
 
 
 def test_silence_and_wrong_class_are_no_recall():
@@ -138,7 +156,7 @@ def test_an_incident_is_named_from_when_its_class_is_right_for_good():
     found = figures([verdict(again)])
     assert (found["delay_s"]["p50"], found["named_s"]["p50"]) == (1.0, 7.5)
     assert figures([verdict(replace(said(), named=((-3.0, "disk-full"),)))])["named_s"]["p50"] == 1.0
-    assert figures([verdict()])["named_s"] == {"p50": None, "p95": None, "n": 0}
+    assert figures([verdict()])["named_s"] == {"n": 0, "p50": None, "p95": None} | dict.fromkeys(NO_LIMITS)
 
 
 def test_incidents_that_became_part_of_another_one_are_counted_all_the_same():

@@ -12,7 +12,8 @@ and as a false alarm, and is never a right one either; the other one is as loud 
 | figure | what it is |
 | --- | --- |
 | recall | share of faults with an incident of a right class, opened and notified of until the window's end |
-| noticed | the same, if a right culprit in the first place is enough |
+| own class | the same, if only the class that its scenario stands in is right, none that `also` accepts |
+| noticed | recall, if a right culprit in the first place is enough |
 | class accuracy | recalled, of those that were noticed |
 | precision | right incidents, of all opened (notified of or not) in the window, benign runs included |
 | culprit in 1, in 3 | a right culprit in the first, in the first three places, of the recalled |
@@ -96,6 +97,7 @@ def figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     noticed = [one for one in faults if one.noticed]
     found = {
         "recall": share(faults, lambda one: one.right is not None),
+        "own_class": share(faults, lambda one: one.called_its_own),
         "noticed": share(faults, lambda one: one.noticed),
         "class_accuracy": share(noticed, lambda one: one.right is not None),
         "precision": precision(verdicts),
@@ -134,9 +136,14 @@ def _if_known(found: Iterable[bool | None]) -> int | None:
 
 
 def times(seconds: Iterable[float]) -> dict[str, float | int | None]:
-    """How long it took, of how many; what came before its effect came at once."""
+    """How long it took, of how many, with intervals; what came before its effect came at once."""
     ordered = sorted(max(0.0, one) for one in seconds)
-    return {"p50": percentile(ordered, 0.5), "p95": percentile(ordered, 0.95), "n": len(ordered)}
+    found: dict[str, float | int | None] = {"n": len(ordered)}
+    for name, part in (("p50", 0.5), ("p95", 0.95)):
+        found[name] = percentile(ordered, part)
+        limits = interval(ordered, lambda sample, part=part: percentile(sorted(sample), part) or 0.0)
+        found[f"{name}_low"], found[f"{name}_high"] = limits
+    return found
 
 
 def by_class(verdicts: Iterable[Verdict]) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,8 @@ from tests.lab.verdict import Verdict
 
 COLUMNS = {
     "recall": "recall",
+    "own_class": "own class",
+    "noticed": "noticed",
     "class_accuracy": "class",
     "precision": "precision",
     "culprit_1": "culprit 1",
@@ -136,15 +138,25 @@ def span_text(figure: dict[str, Any]) -> str:
     return cell(figure) + span
 
 
+def times_text(found: dict[str, Any]) -> str:
+    """The median and the 95th percentile, with intervals."""
+    parts = []
+    for name in ("p50", "p95"):
+        low, high = found[f"{name}_low"], found[f"{name}_high"]
+        span = "" if low is None else f" ({low:.1f} to {high:.1f})"
+        parts.append(f"{name} {_s(found[name])}{span}")
+    return ", ".join(parts)
+
+
 def notes(found: dict[str, Any]) -> list[tuple[str, str]]:
     """The figures that are no shares, as pairs of what and how much."""
     delay, false, advice, replay = (found[name] for name in ("delay_s", "false_alarms", "advice", "replay"))
     named, told_s = found["named_s"], found["told_s"]
     pairs = [
-        ("delay", f"p50 {_s(delay['p50'])}, p95 {_s(delay['p95'])}, n={delay['n']}"),
-        ("told", f"p50 {_s(told_s['p50'])}, p95 {_s(told_s['p95'])}: once its words were read"),
-        ("named", f"p50 {_s(named['p50'])}, p95 {_s(named['p95'])}: rightly, and for good"),
-        ("incidents", f"{cell(found['incidents'])} a fault, merged ones included"),
+        ("delay", f"{times_text(delay)}, n={delay['n']}"),
+        ("told", f"{times_text(told_s)}: once its words were read"),
+        ("named", f"{times_text(named)}: rightly, and for good"),
+        ("incidents", f"{span_text(found['incidents'])} a fault, merged ones included"),
     ]
     if false["a_day"] is not None:
         told = f"{false['above_warning']} above warning, {false['told']} told, {false['incidents']} incidents"

@@ -103,6 +103,11 @@ class Verdict:
         return max(since_s, self.right.opened_s)
 
     @property
+    def called_its_own(self) -> bool:
+        """Whether an incident is of the very class that the scenario stands in."""
+        return any(self.is_right(one) and one.fault_class == self.fault_class for one in self.during)
+
+    @property
     def noticed(self) -> bool:
         """Whether any incident is right or blames a right culprit first."""
         told = [one for one in self.during if one.told_after_s is not None]
