@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-vm test-browser lint unit lab bench setup setup-test setup-vm setup-browser setup-lab setup-bench setup-peers clean
+.PHONY: run test test-vm test-browser lint unit lab dataset bench setup setup-test setup-vm setup-browser setup-lab setup-bench setup-peers clean
 
 run: setup
 	@exec $(BIN)/hauswart run $(ARGS)
@@ -30,6 +30,10 @@ test-browser: setup-browser
 
 lab: setup-lab
 	$(BIN)/python -m tests.lab $(ARGS)
+
+dataset: setup-lab
+	$(BIN)/python -m tests.lab record --both-sides $(ARGS)
+	$(BIN)/python -m tests.lab publish
 
 bench: setup-bench
 	$(BIN)/python -m tests.bench $(ARGS)

@@ -12,7 +12,7 @@ import zstandard
 
 from daemon.errors import ConfigError, SourceError
 from tests.fixtures import lab_runs
-from tests.lab import dataset
+from tests.lab import commands, dataset
 from tests.lab.__main__ import main
 from tests.lab.recording import is_current
 from tests.lab.scenario import Run, find
@@ -81,13 +81,27 @@ def test_data_set_says_what_is_wrong_since_when_and_who_did_it(runs, tmp_path):
     assert label["right_classes"] == sorted(SCENARIO.right_classes)
     assert label["culprits"] == Run(SCENARIO, 1, 0, {"name": "web"}).culprits != []
     assert label["times"]["effect"] == lab_runs.WALL + 29.5
-    assert label["side"] in {"open", "frozen"}
+    assert label["side"] == "open"
     assert (index["runs"], index["faults"], index["benign"]) == (1, 1, 0)
     card = (kept.parent / "README.md").read_text()
     assert "| service-crash | 1 | 1 |" in card
     assert dataset.LICENCE in card
     assert (kept / NAME / "1-0/run.json").read_bytes() == (folder / "run.json").read_bytes()
     assert set(label["sha256"]) == {"run.json", "hauswart.toml", "telemetry/20231114T2213.msgpack.zst"}
+
+
+def test_record_takes_either_side_or_both_and_nothing_recorded_is_no_success(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(commands, "against", lambda scenario, noise: "needs a thing")
+    wanted = {}
+    for flag in ("", "--frozen", "--both-sides"):
+        argv = ["record", "--runs", str(tmp_path), *([flag] if flag else [])]
+        assert main(argv) == 1
+        said = capsys.readouterr().err.splitlines()
+        assert all(one.endswith("skipped, needs a thing") for one in said)
+        wanted[flag] = {one.partition(": ")[0] for one in said}
+    assert len(wanted["--both-sides"]) >= len(find([]))
+    assert wanted["--both-sides"] == wanted[""] | wanted["--frozen"]
+    assert not wanted[""] & wanted["--frozen"]
 
 
 def test_same_runs_give_the_same_file(runs, tmp_path):

@@ -1,5 +1,6 @@
 """Other watchers beside hauswart: what they answer, who is left out, and the one table over the same runs."""
 
+import hashlib
 import json
 import os
 import re
@@ -198,10 +199,13 @@ def test_node_exporters_group_of_a_collection_becomes_rules(tmp_path):
     ]
 
 
-def test_rules_file_of_prometheus_is_taken_as_it_is(tmp_path):
+def test_rules_file_of_prometheus_is_taken_as_it_is_and_told_by_its_digest(tmp_path):
     text = "groups:\n  - name: own\n    rules:\n      - alert: Up\n        expr: up == 1\n"
     (tmp_path / "rules.yml").write_text(text)
     assert read_rules(tmp_path / "rules.yml") == text
+    [prometheus] = chosen("prometheus", tmp_path / "rules.yml")
+    assert prometheus.files["rules.yml"] == text
+    assert f"rules sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]}" in prometheus.version
 
 
 @pytest.mark.parametrize(

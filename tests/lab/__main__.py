@@ -44,13 +44,7 @@ def parser() -> argparse.ArgumentParser:
     listing.add_argument("--frozen", action="store_true", help="the frozen ones instead")
     listing.add_argument("--json", action="store_true")
     record = _verb(verbs, "record", commands.record_runs)
-    record.add_argument("--again", action="store_true", help="also what is recorded already")
-    record.add_argument("--seed", type=int, default=1)
-    record.add_argument("--repeat", type=int, default=1, metavar="N", help="so many runs of each")
-    record.add_argument("--shard", default="1/1", metavar="I/N", help="every N-th run from the I-th on")
-    record.add_argument("--minutes", type=float, default=0, help="begin no run after this time")
-    record.add_argument("--noise", action="append", default=[], metavar="NAME", help="beside it")
-    _add_watch(record)
+    _add_record(record)
     for name, function in (("score", commands.score_runs), ("report", commands.report_runs)):
         verb = _verb(verbs, name, function)
         verb.add_argument("--no-models", action="store_true", help="the baselines alone")
@@ -110,7 +104,14 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _add_watch(record: argparse.ArgumentParser) -> None:
+def _add_record(record: argparse.ArgumentParser) -> None:
+    record.add_argument("--again", action="store_true", help="also what is recorded already")
+    record.add_argument("--both-sides", action="store_true", help="the frozen ones and the others")
+    record.add_argument("--seed", type=int, default=1)
+    record.add_argument("--repeat", type=int, default=1, metavar="N", help="so many runs of each")
+    record.add_argument("--shard", default="1/1", metavar="I/N", help="every N-th run from the I-th on")
+    record.add_argument("--minutes", type=float, default=0, help="begin no run after this time")
+    record.add_argument("--noise", action="append", default=[], metavar="NAME", help="beside it")
     record.add_argument(
         "--peers",
         nargs="?",

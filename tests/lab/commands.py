@@ -56,7 +56,7 @@ def attempt(options: argparse.Namespace) -> int:
             scores.append(runner.inject(watched, run, scratch))
             print(runner.table(scores[-1:]).splitlines()[1], file=sys.stderr, flush=True)
     print(runner.table(scores))
-    return int(not all(one.right for one in scores))
+    return int(not scores or not all(one.right for one in scores))  # nothing tried is nothing shown
 
 
 def list_scenarios(options: argparse.Namespace) -> int:
@@ -76,7 +76,7 @@ def list_scenarios(options: argparse.Namespace) -> int:
 
 
 def record_runs(options: argparse.Namespace) -> int:
-    """Play and keep what is not kept yet; 1 if anything could not be recorded."""
+    """Play and keep what is not kept yet; 1 if anything failed, or all was skipped."""
     for name in options.noise:
         load_noise(name)
     beside = peers.chosen(options.peers, options.prometheus_rules)
@@ -85,7 +85,7 @@ def record_runs(options: argparse.Namespace) -> int:
         [one for each in _scenarios(options) for one in runs(each, options.seed, options.repeat)], options
     )
     until = time.monotonic() + options.minutes * 60 if options.minutes else float("inf")
-    failed = 0
+    failed = skipped = 0
     with _progress() as bar:
         task = bar.add_task("recording", total=len(todo))
         for run in todo:
@@ -94,11 +94,12 @@ def record_runs(options: argparse.Namespace) -> int:
             if time.monotonic() > until:
                 bar.console.print(f"{run.id}: left for later, the time is over")
             elif options.again or not is_current(run.scenario, folder):
-                said, bad = _record(run, folder, options.noise, watch)
-                failed += bad
+                reason = against(run.scenario, options.noise)
+                said, bad = (f"skipped, {reason}", False) if reason else _record(run, folder, options, watch)
+                failed, skipped = failed + bad, skipped + bool(reason)
                 bar.console.print(f"{run.id}: {said}", highlight=False, markup=False)
             bar.advance(task)
-    return int(bool(failed))
+    return int(bool(failed) or (bool(todo) and skipped == len(todo)))
 
 
 def score_runs(options: argparse.Namespace) -> int:
@@ -279,8 +280,10 @@ def _empty(folder: Path) -> Path:
 
 
 def _scenarios(options: argparse.Namespace) -> list[Scenario]:
-    sides = split.load_sides()
-    return [one for one in find(options.names) if split.is_frozen(one.name, sides) == options.frozen]
+    found, sides = find(options.names), split.load_sides()
+    if getattr(options, "both_sides", False):
+        return found
+    return [one for one in found if split.is_frozen(one.name, sides) == options.frozen]
 
 
 def _shard(todo: list[Run], options: argparse.Namespace) -> list[Run]:
@@ -300,13 +303,11 @@ def _folder(run: Run, options: argparse.Namespace) -> Path:
     return options.runs / "".join([run.id, *(f"+{one}" for one in parts)])
 
 
-def _record(run: Run, folder: Path, noise: list[str], watch: Watch) -> tuple[str, bool]:
+def _record(run: Run, folder: Path, options: argparse.Namespace, watch: Watch) -> tuple[str, bool]:
     """What came of it, in words, and whether that is a failure."""
-    if reason := against(run.scenario, noise):
-        return f"skipped, {reason}", False
     began = time.monotonic()
     try:
-        found = record(run, folder, noise, watch)
+        found = record(run, folder, options.noise, watch)
     except (RecordingError, HauswartError, *failures()) as error:
         return f"NOT RECORDED: {error}", True
     took = f"{time.monotonic() - began:.0f} s"

@@ -101,7 +101,7 @@ def _label(folder: Path, scenario: Scenario, sides: split.Sides) -> dict[str, An
         "id": _id(folder),
         **{name: run[name] for name in kept},
         "about": scenario.document.about,
-        "side": "frozen" if split.is_frozen(scenario.name, sides) else "open",
+        "side": split.side_of(scenario.name, sides),
         "right_classes": sorted(scenario.right_classes),
         "culprits": label.culprits,
         "severity": [one.value for one in scenario.document.severity],

@@ -7,6 +7,7 @@ nobody outside, and is asked when the run is over. What is missing is named, nev
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -108,14 +109,17 @@ def _netdata() -> Peer:
 def _prometheus(rules: Path | None) -> Peer:
     at = f"{_LOOPBACK}:{PROMETHEUS_PORT}"
     query = """--data-urlencode 'query=ALERTS{alertstate="firing"}[1d]'"""
-    files = {"prometheus.yml": _PROMETHEUS}
+    files, given = {"prometheus.yml": _PROMETHEUS}, ""
+    if rules:
+        files["rules.yml"] = read_rules(rules)
+        given = f", rules sha256 {hashlib.sha256(rules.read_bytes()).hexdigest()[:16]}"  # which they were
     return Peer(
         "prometheus",
         ("prometheus", "prometheus-node-exporter", "curl"),
-        "prometheus --version 2>&1 | head -n 1",
+        f'echo "$(prometheus --version 2>&1 | head -n 1){given}"',
         f"date +%s.%N; curl -sfG {at}/api/v1/query {query}",
         lambda answer: answers.prometheus(answer, INTERVAL_S),
-        files | ({"rules.yml": read_rules(rules)} if rules else {}),
+        files,
         f"prometheus-node-exporter --web.listen-address=127.0.0.1:{EXPORTER_PORT} & exec prometheus "
         "--config.file=prometheus.yml --storage.tsdb.path=$PWD/data "
         f"--web.listen-address=127.0.0.1:{PROMETHEUS_PORT}",

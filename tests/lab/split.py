@@ -73,12 +73,16 @@ def write_sides(sides: Sides, path: Path = FROZEN) -> None:
     path.write_text("".join(parts), encoding="utf-8")
 
 
-def is_frozen(name: str, sides: Sides) -> bool:
-    """Whether a scenario is kept unseen; raises ConfigError for one that has no side yet."""
+def side_of(name: str, sides: Sides) -> str:
+    """`frozen`, `open` or `scored`; raises ConfigError for a scenario that has no side yet."""
     fault_class, _, mechanism = name.partition("/")
     both = sides.get(fault_class, {})
-    if mechanism in both.get("frozen", ()):
-        return True
-    if any(mechanism in both.get(side, ()) for side in SIDES):
-        return False
+    for side in SIDES:
+        if mechanism in both.get(side, ()):
+            return side
     raise ConfigError(f"{name} is not in {FROZEN.name}", hint="run `python -m tests.lab freeze`")
+
+
+def is_frozen(name: str, sides: Sides) -> bool:
+    """Whether a scenario is kept unseen; raises ConfigError for one that has no side yet."""
+    return side_of(name, sides) == "frozen"
