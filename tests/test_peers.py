@@ -401,6 +401,7 @@ def test_text_page_and_json_hold_the_one_table_and_who_was_left_out():
     ]
     text = tables.text(runs)
     assert re.search(r"^hauswart +own +1 +1\.00 ", text, re.MULTILINE)
+    assert re.search(r"^hauswart, errors only +own +1 +0\.00 ", text, re.MULTILINE)
     assert re.search(r"^netdata +own +1 +1\.00 +3\.0 s .* no +1\.00 ", text, re.MULTILINE)
     assert "monit left out of 1 runs: needs monit" in text
     assert "netdata: v1; median of a run, warm-up included: 2.0 s of processor, 48 MiB" in text
@@ -408,6 +409,7 @@ def test_text_page_and_json_hold_the_one_table_and_who_was_left_out():
     assert "<td>netdata</td>" in page
     assert "monit left out of 1 runs" in page
     assert "<b>/srv" not in page
+    assert page.count("<title>+3.0 s warning &lt;b&gt;/srv&lt;/b&gt;</title>") == 1  # a tick in its timeline
     assert json.loads(json.dumps(compare(runs), allow_nan=False))
     assert json.loads(json.dumps([one.document() for one in runs], allow_nan=False))
 

@@ -180,6 +180,8 @@ def test_what_became_part_of_another_one_is_no_merit_but_was_heard_of():
     assert found["quiet"]["value"] == 0.5
     assert "benign/b/1-0: wanted nothing, got disk-full warning" in tables.text(benign)
     assert "part of another one since" in report.page([fault])
+    [timeline] = re.findall("<svg.*?</svg>", report.page([fault]))
+    assert timeline.count("<circle") == len(fault.live) + len(fault.told)
 
 
 def test_percentile_is_a_value_that_was_measured():

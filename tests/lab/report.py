@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+from tests.lab.answers import Alert
 from tests.lab.comparison import compare
 from tests.lab.said import Said
 from tests.lab.score import Coverage, by_class, figures
@@ -17,6 +18,7 @@ from tests.lab.tables import (
     fine,
     interval_text,
     notes,
+    times_text,
     watcher_notes,
     watcher_rows,
 )
@@ -48,16 +50,18 @@ def page(every: Sequence[Verdict], covered: Coverage = UNKNOWN) -> str:
         f"<style>{_STYLE}</style><h1>hauswart: fault lab</h1><table>{summary}</table>{_classes(verdicts)}"
         f"{_beside(accompanied)}"
         "<h2>Runs</h2><p>Grey: before the injection. Blue: from the injection to the effect. Red: the window "
-        "in which an incident counts. Dots: incidents of the replay; rings: what the daemon said live.</p>"
+        "in which an incident counts. Dots: incidents of the replay, small ones became part of another one; "
+        "rings: what the daemon said live; ticks below: alerts of others.</p>"
         f"{''.join(_run(one) for one in sorted(every, key=lambda one: one.id))}</html>\n"
     )
 
 
 def _classes(verdicts: Sequence[Verdict]) -> str:
-    head = "".join(f"<th>{_e(label)}</th>" for label in ("class", "runs", *COLUMNS.values()))
+    head = "".join(f"<th>{_e(label)}</th>" for label in ("class", "runs", *COLUMNS.values(), "delay"))
     rows = []
     for name, found in by_class(verdicts).items():
         cells = [name, str(found["replay"]["runs"]), *(cell(found[column]) for column in COLUMNS)]
+        cells.append(times_text(found["delay_s"]))
         rows.append("<tr>" + "".join(f"<td>{_e(one)}</td>" for one in cells) + "</tr>")
     return f"<h2>Classes</h2><table><tr>{head}</tr>{''.join(rows)}</table>"
 
@@ -101,28 +105,47 @@ def _line(said: Said) -> str:
 def _timeline(verdict: Verdict) -> str:
     began, end = verdict.span_s
     start = end - verdict.watched_s
-    scale = _WIDTH / max(1.0, end - start)
+    last = max(end, verdict.lingered_s)
+    scale = _WIDTH / max(1.0, last - start)
 
     def x(at_s: float) -> float:
-        return round(_LEFT + (min(max(at_s, start), end) - start) * scale, 1)
+        return round(_LEFT + (min(max(at_s, start), last) - start) * scale, 1)
 
     bars = [(start, began, "#8884"), (began, 0.0, "#3b7dd855"), (0.0, end, "#d84b3b33")]
     parts = [
         f'<rect x="{x(a)}" y="6" width="{max(0.0, x(b) - x(a)):.1f}" height="{_ROW}" fill="{colour}"/>'
         for a, b, colour in bars
     ]
+    told = [*verdict.before, *verdict.during, *verdict.absorbed, *verdict.later]
     parts += [_dot(x(one.opened_s), one, filled=False) for one in verdict.live]
-    parts += [_dot(x(one.opened_s), one, filled=True) for one in (*verdict.before, *verdict.during)]
-    label = f'<text x="{x(0.0)}" y="38" font-size="11" fill="currentColor">0 s</text>'
-    last = f'<text x="{x(end) - 30}" y="38" font-size="11" fill="currentColor">{end:.0f} s</text>'
-    return f'<svg viewBox="0 0 {_WIDTH + 2 * _LEFT} 42" role="img">{"".join(parts)}{label}{last}</svg>'
+    parts += [_dot(x(one.opened_s), one, filled=True) for one in told]
+    parts.append(f'<text x="{x(0.0)}" y="38" font-size="11" fill="currentColor">0 s</text>')
+    parts.append(f'<text x="{x(last) - 30}" y="38" font-size="11" fill="currentColor">{last:.0f} s</text>')
+    height = 42
+    for name, peer in verdict.peers.items():
+        label = f'<text x="{_LEFT}" y="{height + 10}" font-size="11" fill="currentColor">{_e(name)}</text>'
+        parts += [label, *(_tick(x(one.at), height, one) for one in peer.alerts)]
+        height += _ROW
+    return f'<svg viewBox="0 0 {_WIDTH + 2 * _LEFT} {height}" role="img">{"".join(parts)}</svg>'
+
+
+def _tick(x: float, top: int, alert: Alert) -> str:
+    colour = _COLOURS.get(alert.severity, _COLOURS["error"])
+    title = f"<title>{_e(f'{alert.at:+.1f} s {alert.severity} {alert.text}')}</title>"
+    return f'<rect x="{x - 1.5}" y="{top}" width="3" height="14" fill="{colour}">{title}</rect>'
 
 
 def _dot(x: float, said: Said, *, filled: bool) -> str:
     colour = _COLOURS[said.severity]
     paint = f'fill="{colour}"' if filled else f'fill="none" stroke="{colour}" stroke-width="2"'
     title = f"<title>{_e(_line(said))}</title>"
-    return f'<circle cx="{x}" cy="{6 + _ROW / 2}" r="{5 if filled else 8}" {paint}>{title}</circle>'
+    return f'<circle cx="{x}" cy="{6 + _ROW / 2}" r="{_radius(said, filled=filled)}" {paint}>{title}</circle>'
+
+
+def _radius(said: Said, *, filled: bool) -> int:
+    if not filled:
+        return 8
+    return 3 if said.merged else 5
 
 
 def _e(text: str) -> str:
