@@ -4,6 +4,7 @@ import itertools
 import os
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +20,7 @@ from tests.lab.scenario import Run, find, load, names, runs
 from tests.lab.systems import Restored
 from tests.lab.verdict import judge
 
+ROOT = Path(__file__).parents[1]
 GOOD = """
 about = "a file system fills"
 system = "container"
@@ -201,6 +203,16 @@ def test_every_fault_class_that_no_machine_needs_has_three_mechanisms():
     wanted = {one.value for one in FaultClass if not one.benign} - {"unknown"}
     counts = {name: len([one for one in find([]) if one.fault_class == name]) for name in wanted}
     assert {name for name, count in counts.items() if count < 3} <= MACHINE_ONLY
+
+
+def test_nothing_that_judges_names_a_scenario():
+    kinds = {".py", ".toml", ".tsv", ".txt", ".json", ".html"}
+    files = [one for top in ("daemon", "models") for one in (ROOT / top).rglob("*") if one.suffix in kinds]
+    text = "\n".join(one.read_text(encoding="utf-8", errors="replace") for one in files)
+    mechanisms = [one.name.partition("/")[2] for one in find([])]
+    telling = [one for one in mechanisms if one.count("-") >= 2]  # two words may well be a term of the field
+    assert len(telling) > len(mechanisms) / 2
+    assert [one for one in telling if one in text] == []
 
 
 # Their faults need a kernel of their own.
