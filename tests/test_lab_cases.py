@@ -11,7 +11,7 @@ from models.taxonomy import FaultClass, Severity, SubjectKind
 from tests.fixtures import lab_runs
 from tests.lab import split
 from tests.lab.__main__ import main
-from tests.lab.cases import HARMLESS, degraded
+from tests.lab.cases import HARMLESS, degraded, held_out
 from tests.lab.scenario import find
 from training.rows import read_table
 from training.sources.cases import Case
@@ -60,6 +60,22 @@ def test_evaluate_scores_what_is_written(runs, tmp_path):
     _, out = written(tmp_path, runs)
     figures = run(Request("incidents", (out,), None, rounds=5)).figures
     assert (figures["n"], figures["accuracy"], figures["culprit_top1"]) == (1, 1.0, 1.0)
+
+
+def test_each_mechanism_is_held_out_once_and_learnt_from_otherwise(runs, tmp_path):
+    some = [case for case in simulated(seed=5, episodes=20) if not case.fault_class.benign][:12]
+    groups = sorted({one.group for one in some})
+    for number, name in enumerate(groups, 1):
+        found = held_out(some, number, len(groups))
+        assert {one.group for one in found if one.split == "test"} == {name}
+        assert {one.split for one in found if one.group != name} == {"train"}
+    code, out = written(tmp_path, runs, "--hold-out", "1/3", out="rows.parquet")
+    assert code == 0
+    assert {one["split"] for one in read_table(out)} == {"test"}
+    code, out = written(tmp_path, runs, "--hold-out", "2/3")
+    [case] = [msgspec.json.decode(line, type=Case) for line in out.read_bytes().splitlines()]
+    assert case.split == "train"
+    assert written(tmp_path, runs, "--hold-out", "4/3")[0] == 2
 
 
 def test_a_control_group_is_blamed_with_and_without_its_path(runs, tmp_path, monkeypatch):

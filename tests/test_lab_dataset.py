@@ -104,6 +104,16 @@ def test_record_takes_either_side_or_both_and_nothing_recorded_is_no_success(mon
     assert not wanted[""] & wanted["--frozen"]
 
 
+def test_cases_are_made_of_a_data_set_s_file_as_of_its_folder(runs, tmp_path):
+    dataset.publish([runs / NAME / "1-0"], {NAME: SCENARIO}, tmp_path / "set.tar.zst")
+    made = []
+    for place in (runs, tmp_path / "set.tar.zst"):
+        out = tmp_path / f"{len(made)}.jsonl"
+        assert main(["cases", "--runs", str(place), "--out", str(out), "--no-models", NAME]) == 0
+        made.append(out.read_bytes())
+    assert made[0] == made[1] != b""
+
+
 def test_same_runs_give_the_same_file(runs, tmp_path):
     made = []
     for name in ("a", "b"):

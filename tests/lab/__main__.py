@@ -90,10 +90,11 @@ def parser() -> argparse.ArgumentParser:
         "--without", action="append", default=[], choices=KINDS, help="as of a host that has no such reader"
     )
     case.add_argument("--no-models", action="store_true", help="without what the low tier's model raises")
+    case.add_argument("--hold-out", default="", metavar="I/N", help="test on every N-th mechanism")
     case.set_defaults(frozen=False)  # nothing learns from those
-    for verb in (record, publish, case):
+    for verb in (record, publish):
         verb.add_argument("--runs", type=Path, default=RECORDINGS, metavar="DIR", help="where recordings lie")
-    for verb in (verbs.choices["score"], verbs.choices["report"]):
+    for verb in (verbs.choices["score"], verbs.choices["report"], case):
         verb.add_argument(
             "--runs", type=Path, default=RECORDINGS, metavar="DIR", help="recordings, or a data set's file"
         )

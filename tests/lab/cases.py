@@ -153,15 +153,26 @@ def degraded(found: Iterable[Case], *, copies: int, seed: int = 1) -> Iterator[C
                     )
 
 
-def write(found: Sequence[Case], out: Path) -> int:
+def held_out(found: Sequence[Case], part: int, of: int) -> list[Case]:
+    """The cases; every `of`-th mechanism from the `part`-th on is tested on, the others are learnt from.
+
+    With as many parts as mechanisms that is leave-one-mechanism-out.
+    """
+    held = set(sorted({one.group for one in found})[part - 1 :: of])
+    return [msgspec.structs.replace(one, split="test" if one.group in held else "train") for one in found]
+
+
+def write(found: Sequence[Case], out: Path, *, keep_split: bool = False) -> int:
     """Write cases as JSON lines, or, where `out` ends in .parquet, as rows for training; how many.
 
-    Rows hold no names: a text has slots in their place, and values are dropped. They have no split, so that
-    `hauswart train dataset --table` gives them one, by mechanism. Raises ConfigError for another suffix.
+    Rows hold no names: a text has slots in their place, and values are dropped. Without `keep_split` they
+    have no split, so that `hauswart train dataset --table` gives them one, by mechanism. Raises ConfigError
+    for another suffix.
     """
     check(out)
     if out.suffix == ".parquet":
-        rows = [{name: value for name, value in row(one).items() if name != "split"} for one in found]
+        left_out = set() if keep_split else {"split"}
+        rows = [{name: value for name, value in row(one).items() if name not in left_out} for one in found]
         distinct = list({repr(one): one for one in rows}.values())
         write_parquet(out, distinct, {"cases": len(found)})
         return len(distinct)

@@ -173,16 +173,22 @@ def write_cases(options: argparse.Namespace) -> int:
     cases.check(options.out)
     if options.degraded < 0:
         raise ConfigError(f"--degraded {options.degraded} is no number of copies", hint="0 or more")
+    part = _part(options.hold_out, "--hold-out") if options.hold_out else None
     wanted = {one.name: one for one in _scenarios(options)}
-    folders, _ = _usable(options.runs, wanted)
     found: list[Case] = []
-    with _models(wanted=not options.no_models) as (_, ask, _write), _progress() as bar:
+    with (
+        _recordings(options.runs) as runs_folder,
+        _models(wanted=not options.no_models) as (_, ask, _write),
+        _progress() as bar,
+    ):
+        folders, _ = _usable(runs_folder, wanted)
         task = bar.add_task("replaying", total=len(folders))
         for folder in folders:
             found += cases.cases(folder, wanted[_name(folder)], ask, options.without)
             bar.advance(task)
     found += list(cases.degraded(found, copies=options.degraded))
-    written = cases.write(found, options.out)
+    found = cases.held_out(found, *part) if part else found
+    written = cases.write(found, options.out, keep_split=part is not None)
     what, groups = cases.SUFFIXES[options.out.suffix], len({one.group for one in found})
     print(f"{options.out}: {written} {what} of {groups} mechanisms, from {len(folders)} runs")
     return 0
@@ -205,12 +211,18 @@ def against(scenario: Scenario, noise: list[str]) -> str:
 def verdicts_of(options: argparse.Namespace) -> tuple[list[Verdict], Coverage]:
     """The verdicts on all recorded runs that were asked for, and what was asked for."""
     wanted = {one.name: one for one in _scenarios(options)}
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = dataset.unpack(options.runs, Path(scratch)) if options.runs.is_file() else options.runs
+    with _recordings(options.runs) as folder:
         folders, left_out = _usable(folder, wanted)
         verdicts, read = _judged(folders, wanted, options)
     questions = (read.asked, read.unanswered) if read else ()
     return verdicts, Coverage(sorted(wanted), left_out, *questions)
+
+
+@contextlib.contextmanager
+def _recordings(place: Path) -> Iterator[Path]:
+    """The folder of recordings, or that of a data set's file."""
+    with tempfile.TemporaryDirectory() as scratch:
+        yield dataset.unpack(place, Path(scratch)) if place.is_file() else place
 
 
 def _usable(runs_folder: Path, wanted: dict[str, Scenario]) -> tuple[list[Path], dict[str, str]]:
@@ -287,10 +299,16 @@ def _scenarios(options: argparse.Namespace) -> list[Scenario]:
 
 
 def _shard(todo: list[Run], options: argparse.Namespace) -> list[Run]:
-    found = re.fullmatch(r"(\d+)/(\d+)", options.shard)
+    number, of = _part(options.shard, "--shard")
+    return todo[number - 1 :: of]
+
+
+def _part(text: str, option: str) -> tuple[int, int]:
+    """`I/N` as numbers; raises ConfigError."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise ConfigError(f"--shard {options.shard!r} is not I/N", hint="such as 1/4 to 4/4")
-    return todo[int(found[1]) - 1 :: int(found[2])]
+        raise ConfigError(f"{option} {text!r} is not I/N", hint="such as 1/4 to 4/4")
+    return int(found[1]), int(found[2])
 
 
 def _folder(run: Run, options: argparse.Namespace) -> Path:
