@@ -206,7 +206,7 @@ READ = {
         "locked-into-folders-they-may-write",
         "school-server-burns-in",
     ],
-    "fourteenth": ["guard-of-the-mobile-line", "eight-ports-for-the-whole-mountain", "previews-of-previews"],
+    "fourteenth": ["eight-ports-for-the-whole-mountain", "previews-of-previews"],
 }
 
 
