@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 HOUR_S = 3600.0
-_ROUNDING = 1e-9
+AT_ONCE = (
+    4  # the part of an hour's number that may be asked at once: some fifty seconds of one question each two
+)
+_ROUNDING = 1e-9  # of sums of times: what is due now must not be a moment later
 
 
 class Allowance:
     """A quarter of an hour's number at once, the rest spread over the hour; seconds of any one clock.
 
-    `most`: how many at once; `kept`: how many of these are for what is most urgent.
+    `most`: how many at once.
     """
 
     def __init__(self, per_hour: int) -> None:
-        self.most = max(1, per_hour // 4)
-        self.kept = self.most // 3
+        self.most = max(1, per_hour // AT_ONCE)
         self._each_s = HOUR_S / max(1, per_hour - self.most)
         self._left, self._since_s = float(self.most), 0.0
 
-    def at_s(self, now_s: float, kept: int = 0) -> float:
-        """When the next is allowed if so many are kept for others: now or later."""
-        lacking = 1.0 + kept - self._left_at(now_s) - _ROUNDING
+    def at_s(self, now_s: float) -> float:
+        """When the next is allowed: now or later."""
+        lacking = 1.0 - self._left_at(now_s) - _ROUNDING
         return now_s + max(0.0, lacking) * self._each_s
 
     def full(self, now_s: float) -> bool:
         """Whether so many as ever at once are allowed."""
-        return self.at_s(now_s, self.most - 1) <= now_s
+        return self._left_at(now_s) >= self.most
 
     def take(self, now_s: float) -> None:
         """One is asked."""
@@ -34,3 +36,9 @@ class Allowance:
     def _left_at(self, now_s: float) -> float:
         """A clock that was set back gives nothing."""
         return min(float(self.most), self._left + max(0.0, now_s - self._since_s) / self._each_s)
+
+
+def shared(per_hour: int) -> tuple[Allowance, Allowance]:
+    """What may be read of what is new, and a third for looks at incidents; neither can use up the other's."""
+    looks = max(1, per_hour // 3)
+    return Allowance(max(1, per_hour - looks)), Allowance(looks)

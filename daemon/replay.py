@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from daemon.allowance import Allowance
+from daemon.allowance import shared
 from daemon.incidents import reading, review
-from daemon.incidents.unexplained import SHOWN_S
+from daemon.incidents.unexplained import PAST_S
 from daemon.messages import Finding, Incident, KeepReview, Observation, Sample, Stamp, Tick, Upward
 from daemon.questions import Answer, Question
 from daemon.settings import Settings
@@ -66,8 +66,10 @@ class Replay:
     ) -> None:
         self._read = read
         self._answers: list[tuple[float, reading.Reading]] = []  # by when they come
-        self._busy_until = 0.0  # Unix seconds: it answers one question at a time
-        self._allowance = Allowance(settings.top.served.readings_per_hour)
+        # On the monotonic clock of a boot: it answers one question at a time, and so many an hour.
+        self._asked_in, self._busy_until = "", 0.0
+        self._per_hour = settings.top.served.readings_per_hour
+        self._readings, self._looks = shared(self._per_hour)
         self._unread: tuple[list[Finding], dict[str, str], float] | None = None  # what waits, since when
         self._patience_s = settings.top.served.timeout_s
         self._told: dict[str, str] = {}  # what answers spoke of: findings' ids to classes
@@ -160,15 +162,17 @@ class Replay:
     def _puzzle(self, read: Read, now: Stamp) -> list[Incident]:
         """Ask what no rule knows; the incidents that answers open or change by now."""
         changed = self._heed(now)
-        if now.wall < self._busy_until:
+        self._begin_boot(now)
+        if now.mono < self._busy_until:
             return changed
         findings, told = self.middle.puzzles()
-        self._unread = (findings, told, now.wall) if findings else self._unread
-        if self._unread is not None and self._allowance.at_s(now.wall) <= now.wall:
+        self._unread = (findings, told, now.mono) if findings else self._unread
+        if self._unread is not None and self._readings.at_s(now.mono) <= now.mono:
             (findings, told, since), self._unread = self._unread, None
-            if now.wall - since > SHOWN_S:  # it is about the past
+            if now.mono - since > PAST_S:
                 return changed
             asked = reading.question(findings, self._told | told, now.wall)
+            self._readings.take(now.mono)
             answer, at = self._ask_reader(read, asked, now)
             found = reading.read(answer, asked, at)
             self._answers += [(at.wall, found)] if found.finding else []
@@ -187,6 +191,7 @@ class Replay:
         """Ask about incidents whose time it is; those that answers change by now."""
         while self._may_look(now) and (due := self._reviews.due(now.wall)) is not None:
             asked = review.question(*due, self.middle.lately(), now.wall)
+            self._looks.take(now.mono)
             answer, at = self._ask_reader(read, asked, now)
             said = review.read(answer, asked, at.wall, READER).record
             self._reviewed += [(at.wall, said)] if said else []
@@ -196,18 +201,22 @@ class Replay:
         return [incident for one in answers for incident in self.middle.reviewed(one)]
 
     def _may_look(self, now: Stamp) -> bool:
-        """Whether an incident may be asked about: a third is kept for what nobody has told of."""
-        allowed_at = self._allowance.at_s(now.wall, self._allowance.kept)
-        return now.wall >= max(self._busy_until, allowed_at)
+        """Whether an incident may be asked about now."""
+        return now.mono >= max(self._busy_until, self._looks.at_s(now.mono))
+
+    def _begin_boot(self, now: Stamp) -> None:
+        """Another boot has a clock of its own."""
+        if now.boot != self._asked_in:
+            self._asked_in, self._busy_until, self._unread = now.boot, 0.0, None
+            self._readings, self._looks = shared(self._per_hour)
 
     def _ask_reader(
         self, read: Read, asked: reading.Question | review.Question, now: Stamp
     ) -> tuple[str, Stamp]:
         """The answer and when it comes, "" for one that nobody waits for; meanwhile nothing else is asked."""
-        self._allowance.take(now.wall)
         answer, seconds = read(asked)
         waited_s = min(seconds, self._patience_s)
-        self._busy_until = now.wall + waited_s
+        self._busy_until = now.mono + waited_s
         at = Stamp(now.boot, now.mono + waited_s, now.wall + waited_s)
         return answer if seconds <= self._patience_s else "", at
 

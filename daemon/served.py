@@ -20,7 +20,7 @@ import msgspec
 
 from daemon.advice import served
 from daemon.advice.formats import Lang
-from daemon.allowance import HOUR_S, Allowance
+from daemon.allowance import HOUR_S, Allowance, shared
 from daemon.child import Child, Watch
 from daemon.clock import now
 from daemon.errors import HauswartError
@@ -99,7 +99,7 @@ class ServedModel:
         self._unread: Callable[[], reading.Question | None] | None = None
         self._unsure: OrderedDict[str, Callable[[], review.Question]] = OrderedDict()  # by incidents' ids
         self._recent: deque[float] = deque()  # when incidents were asked about, within the hour
-        self._allowance = Allowance(settings.readings_per_hour)
+        self._readings, self._looks = shared(settings.readings_per_hour)
         self._said: set[str] = set()
         self._retry_s, self._failures, self._number = -math.inf, 0, 0
         self._off = False
@@ -108,16 +108,20 @@ class ServedModel:
     @property
     def busy(self) -> bool:
         """Whether something is asked, or waits to be and may."""
-        return self._asked is not None or self._clock() >= self._turn_s
+        now_s = self._clock()
+        return self._asked is not None or self._turn_s(now_s) <= now_s
+
+    def _turn_s(self, now_s: float) -> float:
+        """When the first of what waits may be asked."""
+        times_s = [now_s] if self._waiting else []
+        times_s += [self._readings.at_s(now_s)] if self._unread is not None else []
+        times_s += [self._looks.at_s(now_s)] if self._unsure else []
+        return max(self._retry_s, min(times_s, default=math.inf))
 
     @property
-    def _turn_s(self) -> float:
-        """When the first of what waits may be asked."""
-        now_s = self._clock()
-        times_s = [now_s] if self._waiting else []
-        times_s += [self._allowance.at_s(now_s)] if self._unread is not None else []
-        times_s += [self._allowance.at_s(now_s, self._allowance.kept)] if self._unsure else []
-        return max(self._retry_s, min(times_s, default=math.inf))
+    def look_at_s(self) -> float:
+        """When a look at an incident may be wanted: one at a time, or it would be about what was long ago."""
+        return math.inf if self._unsure else self._looks.at_s(self._clock())
 
     @property
     def _free(self) -> bool:
@@ -131,11 +135,11 @@ class ServedModel:
     @property
     def wait_s(self) -> float:
         """How long until `step` has something to do by itself."""
+        now_s = self._clock()
         if self._asked is not None:
-            return max(0.0, self._asked.until_s + GRACE_S - self._clock())
-        times_s = [self._turn_s]
-        times_s += [self._idle_s + IDLE_S] if self._child.running else []
-        return max(0.0, min(times_s) - self._clock())
+            return max(0.0, self._asked.until_s + GRACE_S - now_s)
+        idle_s = self._idle_s + IDLE_S if self._child.running else math.inf
+        return max(0.0, min(self._turn_s(now_s), idle_s) - now_s)
 
     def want(self, incident: Incident) -> None:
         """Have this revision explained when it is its turn; a newer one takes the place of an older."""
@@ -201,11 +205,11 @@ class ServedModel:
 
         While a server that failed is left alone, all of them wait.
         """
-        if self._free and self._unread is not None and self._allowed():
+        if self._free and self._unread is not None and self._allowed(self._readings, "what is new waits"):
             unread, self._unread = self._unread, None
-            self._ask_to_read(unread, "readings")
-        while self._free and self._unsure and self._allowed(self._allowance.kept):
-            self._ask_to_read(self._unsure.popitem(last=False)[1], "reviews")
+            self._ask_to_read(unread, "readings", self._readings)
+        while self._free and self._unsure and self._allowed(self._looks, "looks at incidents wait"):
+            self._ask_to_read(self._unsure.popitem(last=False)[1], "reviews", self._looks)
         while self._free and self._waiting:
             _, incident = self._waiting.popitem()  # the latest is what the operator looks at
             if not self._may_explain():
@@ -222,24 +226,24 @@ class ServedModel:
             until_s = self._clock() + self._settings.timeout_s
             self._put(_Asked(question, until_s, self._settings.attempts))
 
-    def _allowed(self, kept: int = 0) -> bool:
-        """Whether one more may be read within the hour, and so many are kept for others."""
+    def _allowed(self, allowance: Allowance, waits: str) -> bool:
         now_s = self._clock()
-        wait_s = self._allowance.at_s(now_s, kept) - now_s
-        if self._allowance.full(now_s):
-            self._said.discard("spared")
+        wait_s = allowance.at_s(now_s) - now_s
+        if allowance.full(now_s):
+            self._said.discard(waits)
         elif wait_s > 0.0:
-            self._note(f"was asked very much at once: what is new waits {wait_s:.0f} s", once="spared")
+            self._note(f"was asked very much at once: {waits} {wait_s:.0f} s", once=waits)
         return wait_s <= 0.0
 
-    def _ask_to_read(self, wanted: Callable[[], Question | None], counter: str) -> None:
+    def _ask_to_read(self, wanted: Callable[[], Question | None], counter: str, allowance: Allowance) -> None:
         question = wanted()
         if question is None:
             self.counters["skipped"] += 1
             return
-        self._allowance.take(self._clock())
+        now_s = self._clock()
+        allowance.take(now_s)
         self.counters[counter] += 1
-        self._put(_Asked(question, self._clock() + self._settings.timeout_s, 1))
+        self._put(_Asked(question, now_s + self._settings.timeout_s, 1))
 
     def _may_explain(self) -> bool:
         now_s, limit = self._clock(), self._settings.per_hour

@@ -100,7 +100,7 @@ class Served:
     # It is also asked what lines mean that no rule knows, and may open incidents by them; and what to make of
     # those that rules opened: notifying of words alone, and of what people do on purpose, waits for that.
     reads: bool = False
-    readings_per_hour: Annotated[int, Ge(1), Le(10000)] = 100  # a quarter of them at once
+    readings_per_hour: Annotated[int, Ge(1), Le(10000)] = 150  # a quarter at once, a third for looks
     parameters: dict[str, float | int | str | bool] = field(
         default_factory=dict
     )  # of sampling, e.g. temperature; `hauswart workshop tune` finds them

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from itertools import pairwise
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from daemon.incidents.unexplained import Unexplained
 from daemon.messages import Evidence, Finding, Line, Sample, Stamp, Subject, Tick
 from daemon.replay import Replay
 from daemon.served import Read, ServedModel
-from daemon.settings import Low, Middle, Served, Settings
+from daemon.settings import Low, Middle, Served, Settings, Top
 from daemon.store.reader import StoreReader
 from daemon.store.writer import StoreWriter
 from daemon.tiers.gates import UNREAD_OF_ONE, UNREAD_PER_MINUTE
@@ -319,7 +320,7 @@ def test_a_replay_asks_and_takes_the_answer_when_it_comes():
         one.finish()
     (incident,) = replays[0].incidents.values()
     assert incident.culprits[0].name == "203.0.113.164"
-    assert 1.5 <= incident.opened_at - (T0 + 11.5) <= 7.0  # of the eighth line; asked after 1 to 3 s
+    assert 1.5 <= incident.opened_at - (T0 + 11.5) <= 7.0  # of the eighth line; asked at the next tick
     assert replays[1].incidents == {}
     assert 2 <= len(asked) <= 4
     assert '"told":"auth-bruteforce"' in asked[-1].messages[1]["content"]
@@ -346,7 +347,7 @@ def hear(model, within_s=10.0):
 def test_a_served_model_reads_within_its_hour_and_what_it_reads_is_audited(findings):
     question = reading.question(findings, {}, time.time())
     with serve([Reply(says(evidence=["F1", "F2"])), Reply("nonsense"), Reply('{"fault": "none"}')]) as server:
-        model = ServedModel(Served(url=server.url, reads=True, readings_per_hour=12), ["en"])
+        model = ServedModel(Served(url=server.url, reads=True, readings_per_hour=18), ["en"])
         try:
             model.want_reading(lambda: question)
             (told,) = hear(model)
@@ -368,19 +369,25 @@ def test_a_served_model_reads_within_its_hour_and_what_it_reads_is_audited(findi
 
 def test_what_is_new_waits_where_a_quarter_of_the_hours_questions_was_asked_at_once(findings):
     clock, question = [1000.0], reading.question(findings, {}, time.time())
+
+    def read_clock():
+        clock[0] += 1e-7  # as a clock does between two looks at it
+        return clock[0]
+
     with serve([Reply('{"fault": "none"}')] * 4) as server:
-        settings = Served(url=server.url, reads=True, readings_per_hour=8)
-        model = ServedModel(settings, ["en"], clock=lambda: clock[0])
+        settings = Served(url=server.url, reads=True, readings_per_hour=12)  # four of them looks
+        model = ServedModel(settings, ["en"], clock=read_clock)
         try:
             for number in range(4):
                 model.want_reading(lambda: question)
+                assert model.busy == (number < 2)
                 hear(model)
-                assert (model.counters["readings"], model.busy) == (min(number + 1, 2), False)
-            assert model.wait_s == pytest.approx(20.0)  # then its process ends
+                assert model.counters["readings"] == min(number + 1, 2)
+            assert model.wait_s == pytest.approx(20.0, abs=1e-3)  # then its process ends
             clock[0] += 599.0
             assert model.wait_s == 0.0  # only the process
             model.step()
-            assert model.wait_s == pytest.approx(1.0)
+            assert model.wait_s == pytest.approx(1.0, abs=1e-3)
             clock[0] += 1.0
             assert model.busy
             hear(model)
@@ -389,10 +396,10 @@ def test_what_is_new_waits_where_a_quarter_of_the_hours_questions_was_asked_at_o
     assert (model.counters["readings"], model.counters["skipped"]) == (3, 0)
 
 
-@pytest.mark.parametrize("per_hour", [1, 2, 3, 4, 60, 100, 10_000])
+@pytest.mark.parametrize("per_hour", [1, 2, 3, 4, 60, 150, 400])
 def test_never_more_than_the_hours_number_and_never_none_for_long(per_hour):
     allowance, asked, now_s = Allowance(per_hour), [], 0.0
-    while now_s < 2.5 * HOUR_S and len(asked) < 3000:
+    while now_s < 2.5 * HOUR_S:
         now_s = allowance.at_s(now_s)
         allowance.take(now_s)
         asked.append(now_s)
@@ -403,18 +410,35 @@ def test_never_more_than_the_hours_number_and_never_none_for_long(per_hour):
     assert max(within) <= per_hour
 
 
-def test_some_of_what_is_allowed_is_kept_and_a_clock_set_back_gives_nothing():
+def test_a_clock_set_back_allows_nothing_and_a_quiet_time_all_again():
     allowance = Allowance(24)
-    for _ in range(4):
-        assert allowance.at_s(50.0, allowance.kept) == 50.0
+    for _ in range(6):
+        assert allowance.at_s(50.0) == 50.0
         allowance.take(50.0)
-    assert allowance.at_s(50.0, allowance.kept) == pytest.approx(50.0 + HOUR_S / 18)
-    assert allowance.at_s(50.0) == 50.0
     assert not allowance.full(50.0)
-    allowance.take(10.0)
-    allowance.take(10.0)
     assert allowance.at_s(10.0) == pytest.approx(10.0 + HOUR_S / 18)
     assert allowance.full(10.0 + HOUR_S)
+
+
+def test_what_says_something_new_each_second_is_read_at_first_and_then_ever_again():
+    asked = []
+
+    def read(question):
+        asked.append(question)
+        return '{"fault": "none"}', 0.0
+
+    replay = Replay(Settings(top=Top(served=Served(readings_per_hour=24))), {}, read)  # eight of them looks
+    for second in range(640):
+        word = "".join(chr(ord("a") + int(digit)) for digit in f"{second:03d}")
+        text = " ".join(word + end for end in ("ing", "able", "ness", "ward"))  # nothing in common
+        replay.feed([Line(at(float(second)), "journal", text, unit=f"{word}.service", cursor="c")])
+        replay.feed([Sample(at(second + 0.5), "host", {"cpu.busy": 0.1})])
+    assert len(asked) == 4 + 2  # one each five minutes
+    shown = asked[-1].messages[1]["content"]
+    assert (
+        int(re.findall(r"unit (\w+).service", shown)[-1].translate(str.maketrans("abcdefghij", "0123456789")))
+        > 550
+    )
 
 
 def test_reading_needs_an_address_and_the_operators_word():

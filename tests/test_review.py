@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from itertools import pairwise
 
@@ -375,7 +376,7 @@ def test_an_answer_cannot_take_security_out_of_an_incident():
 def test_a_served_model_is_asked_after_what_may_open_one_and_within_its_hour():
     disk = '{"fault": "disk-failing", "evidence": ["E1"]}'
     with serve([Reply(disk), Reply("nonsense")]) as server:
-        model = ServedModel(Served(url=server.url, reads=True, readings_per_hour=8), ["en"])
+        model = ServedModel(Served(url=server.url, reads=True, readings_per_hour=24), ["en"])
         try:
             model.want_review("a", asked)
             (told,) = hear(model)
@@ -392,21 +393,23 @@ def test_a_served_model_is_asked_after_what_may_open_one_and_within_its_hour():
     assert [name for name, _ in model.audits] == ["a", "a"]
 
 
-def test_looks_at_incidents_leave_questions_for_what_nobody_has_told_of():
+def test_what_is_new_and_looks_at_incidents_do_not_use_up_each_others_questions():
     unread = found(1, LINES[0], t=1.0, values={"lines_count": 8.0}, template="k1")
     with serve([Reply('{"fault": "none"}')] * 8) as server:
         model = ServedModel(Served(url=server.url, reads=True, readings_per_hour=24), ["en"])
         try:
-            for _ in range(5):
+            for _ in range(3):
                 model.want_review("a", asked)
                 hear(model)
-            assert model.counters["reviews"] == 4
-            for _ in range(3):
+            assert model.counters["reviews"] == 2
+            assert model.look_at_s == math.inf  # one waits; the next is to be of what is known by then
+            for _ in range(5):
                 model.want_reading(lambda: reading.question([unread], {}, time.time()))
                 hear(model)
         finally:
             model.close()
-    assert (model.counters["readings"], model.counters["reviews"], model.counters["skipped"]) == (2, 4, 0)
+    assert (model.counters["readings"], model.counters["reviews"], model.counters["skipped"]) == (4, 2, 0)
+    assert any("looks at incidents wait 600 s" in one for one in model.notes)
 
 
 def test_a_replay_looks_again_and_takes_the_answer_when_it_comes():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # the top stage needs little of this module, and nothing of t
     from daemon.incidents.situations import Situation
 
 SHOWN_S = 60.0  # of what was found; what is older explains nothing
+PAST_S = 600.0  # what waited for longer to be asked about is about the past
 SETTLE_S = 0.4  # before what is new is asked about
 APART_S = 1.9  # between two times of asking: a little less than two seconds, for ticks are not exact
 RECENT_MAX = 96

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from daemon.incidents.unexplained import SHOWN_S
+from daemon.incidents.unexplained import PAST_S
 from daemon.message_ids import MessageId
 from daemon.messages import Finding, Incident
 from daemon.settings import Settings
@@ -48,8 +48,13 @@ class Explanations:
         """How long until there is something to do by itself."""
         due_at = self._reviews.due_at() if self._reviews else None
         due_s = math.inf if due_at is None else max(0.0, due_at - time.time())
-        due_s = max(due_s, self._rest_until_s - time.monotonic())
+        due_s = max(due_s, self._look_at_s - time.monotonic())
         return due_s if self._model is None else min(due_s, self._model.wait_s)
+
+    @property
+    def _look_at_s(self) -> float:
+        """When it may be asked to look at an incident, on the monotonic clock."""
+        return max(self._rest_until_s, -math.inf if self._model is None else self._model.look_at_s)
 
     @property
     def counters(self) -> dict[str, int]:
@@ -75,18 +80,21 @@ class Explanations:
     @property
     def doubts(self) -> bool:
         """Whether an incident is to be looked at once more now."""
-        if time.monotonic() < self._rest_until_s:
+        if time.monotonic() < self._look_at_s:
             return False
         due_at = self._reviews.due_at() if self._reviews else None
         return due_at is not None and due_at <= time.time()
 
     def want_reviews(self, opened: Sequence[Incident], lately: Sequence[Finding], at: float) -> None:
-        """Have those looked at whose time it is; `opened`: all that were open at a time, in Unix seconds."""
+        """Have one looked at whose time it is; `opened`: all that were open at a time, in Unix seconds.
+
+        The others are asked for when it may look again: as they are then.
+        """
         model, reviews = self._served(), self._reviews
         if model is None or reviews is None:
             return
         reviews.keep_only(opened, time.time())
-        while (due := reviews.due(time.time())) is not None:
+        if (due := reviews.due(time.time())) is not None:
             model.want_review(due[0].id, partial(_review, *due, lately, at))
 
     def want_reading(self, findings: Sequence[Finding], told: Mapping[str, str]) -> None:
@@ -100,7 +108,7 @@ class Explanations:
         """The question when its turn has come; None where it waited for so long that it is about the past."""
         from daemon.incidents.reading import question  # noqa: PLC0415  # only where it is on
 
-        if time.time() - at > SHOWN_S:
+        if time.time() - at > PAST_S:
             return None
         return question(findings, {**self._told, **told}, time.time())
 
