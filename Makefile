@@ -32,8 +32,10 @@ lab: setup-lab
 	$(BIN)/python -m tests.lab $(ARGS)
 
 dataset: setup-lab
-	$(BIN)/python -m tests.lab record --both-sides $(ARGS)
-	$(BIN)/python -m tests.lab publish
+	@failed=0; \
+	$(BIN)/python -m tests.lab record --both-sides $(ARGS) || failed=1; \
+	$(BIN)/python -m tests.lab publish || failed=1; \
+	exit $$failed
 
 bench: setup-bench
 	$(BIN)/python -m tests.bench $(ARGS)

@@ -69,13 +69,13 @@ def test_each_mechanism_is_held_out_once_and_learnt_from_otherwise(runs, tmp_pat
         found = held_out(some, number, len(groups))
         assert {one.group for one in found if one.split == "test"} == {name}
         assert {one.split for one in found if one.group != name} == {"train"}
-    code, out = written(tmp_path, runs, "--hold-out", "1/3", out="rows.parquet")
+    with pytest.raises(ConfigError, match="there are"):
+        held_out(some, 1, len(groups) + 1)
+    code, out = written(tmp_path, runs, "--hold-out", "1/1", out="rows.parquet")
     assert code == 0
     assert {one["split"] for one in read_table(out)} == {"test"}
-    code, out = written(tmp_path, runs, "--hold-out", "2/3")
-    [case] = [msgspec.json.decode(line, type=Case) for line in out.read_bytes().splitlines()]
-    assert case.split == "train"
-    assert written(tmp_path, runs, "--hold-out", "4/3")[0] == 2
+    for wrong in ("2/3", "4/3", "x"):
+        assert written(tmp_path, runs, "--hold-out", wrong)[0] == 2
 
 
 def test_a_control_group_is_blamed_with_and_without_its_path(runs, tmp_path, monkeypatch):

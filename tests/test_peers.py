@@ -270,12 +270,18 @@ def test_hauswarts_alert_is_when_it_notifies_and_counts_whatever_it_is_called_si
 def test_who_wants_errors_only_hears_of_them_when_they_are_that():
     grew = replace(said(opened_s=1.0), loud_s=6.0)
     mild = replace(said(opened_s=2.0, severity="warning"), merged=True)
+    late = replace(said(opened_s=1.0, severity="warning"), told_after_s=0.0)
+    long = accompanied(late, later=[replace(late, severity="error", loud_s=60.0)], lingered_s=120.0)
+    for who, at_s in ((HAUSWART, 1.0), (ERRORS_ONLY, 60.0)):
+        assert [each.at_s for each in raised(long, who, 120.0)] == [at_s]
+        assert len(raised(long, who, 30.0)) == (who == HAUSWART)
     one = accompanied(grew, absorbed=[mild])
     assert [each.at_s for each in raised(one, ERRORS_ONLY, 30.0)] == [6.0]
     assert raised(one, ERRORS_ONLY, 5.9) == []
-    loud = accompanied(said(severity="warning"), scenario="benign/loud")
-    found = {who: each["false_alarms"]["alerts"] for who, each in compare([loud])["watchers"].items()}
-    assert (found[HAUSWART], found[ERRORS_ONLY]) == (1, 0)
+    for severity, told in (("warning", (1, 0)), ("error", (1, 1))):
+        loud = accompanied(said(severity=severity), scenario="benign/loud")
+        found = {who: each["false_alarms"]["alerts"] for who, each in compare([loud])["watchers"].items()}
+        assert (found[HAUSWART], found[ERRORS_ONLY]) == told
 
 
 def test_what_stood_before_and_got_worse_is_nobodys_alert():
@@ -401,7 +407,7 @@ def test_text_page_and_json_hold_the_one_table_and_who_was_left_out():
     ]
     text = tables.text(runs)
     assert re.search(r"^hauswart +own +1 +1\.00 ", text, re.MULTILINE)
-    assert re.search(r"^hauswart, errors only +own +1 +0\.00 ", text, re.MULTILINE)
+    assert re.search(r"^hauswart, errors only +own +1 +1\.00 ", text, re.MULTILINE)
     assert re.search(r"^netdata +own +1 +1\.00 +3\.0 s .* no +1\.00 ", text, re.MULTILINE)
     assert "monit left out of 1 runs: needs monit" in text
     assert "netdata: v1; median of a run, warm-up included: 2.0 s of processor, 48 MiB" in text

@@ -70,6 +70,16 @@ def test_delays_have_intervals_of_other_choices_of_runs():
     assert f"p50 9.0 s ({delay['p50_low']:.1f} to {delay['p50_high']:.1f})" in tables.times_text(delay)
 
 
+def test_intervals_of_delays_are_of_mechanisms_and_not_of_their_runs():
+    runs = [
+        verdict(said(opened_s=float(one)), scenario=f"disk-full/{one}") for one in range(8) for _ in range(10)
+    ]
+    delay = figures(runs)["delay_s"]
+    assert delay["n"] == 80
+    assert delay["p50_low"] <= 1.0
+    assert delay["p50_high"] >= 5.0
+
+
 def test_silence_and_wrong_class_are_no_recall():
     assert value([verdict()], "recall") == 0.0
     wrong = [verdict(said("unknown"))]

@@ -156,9 +156,13 @@ def degraded(found: Iterable[Case], *, copies: int, seed: int = 1) -> Iterator[C
 def held_out(found: Sequence[Case], part: int, of: int) -> list[Case]:
     """The cases; every `of`-th mechanism from the `part`-th on is tested on, the others are learnt from.
 
-    With as many parts as mechanisms that is leave-one-mechanism-out.
+    With as many parts as mechanisms that is leave-one-mechanism-out. Raises ConfigError for more parts than
+    mechanisms.
     """
-    held = set(sorted({one.group for one in found})[part - 1 :: of])
+    groups = sorted({one.group for one in found})
+    if of > len(groups):
+        raise ConfigError(f"--hold-out {part}/{of}: there are {len(groups)} mechanisms", hint="fewer parts")
+    held = set(groups[part - 1 :: of])
     return [msgspec.structs.replace(one, split="test" if one.group in held else "train") for one in found]
 
 

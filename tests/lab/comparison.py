@@ -88,9 +88,13 @@ def raised(verdict: Verdict, who: str, until_s: float) -> list[Raised]:
     """What counts of what somebody said, in the order of time."""
     began = verdict.span_s[0]
     if who in _OURS:
-        new = [one for one in (*verdict.told, *verdict.later) if one.before_s is None]
-        heard = [(one.told_s if who == HAUSWART else one.loud_s, one) for one in new]
-        told = [(at, n, one) for n, (at, one) in enumerate(heard) if at is not None]
+        told = [
+            (at, n, one)
+            for n, one in enumerate((*verdict.told, *verdict.later))
+            if one.before_s is None
+            and (at := one.told_s if who == HAUSWART else one.loud_s) is not None
+            and (n < len(verdict.told) or at > verdict.span_s[1])  # what is told later may have opened before
+        ]
         counted = sorted(each for each in told if began <= each[0] <= until_s)
         return [_of_hauswart(verdict, one, at) for at, _, one in counted]
     alerts = [one for one in verdict.peers[who].alerts if one.severity != INFO]
@@ -161,9 +165,9 @@ def _window(who: str, faults: Sequence[Verdict], seconds: float | None) -> dict[
         return [each for each in told(one) if not each.merged]
 
     nameable = [one for one in faults if _nameable(one)]
-    every = [said(one) for one in faults]
-    first = [min(each.at_s for each in one) for one in every if one]
-    right = [[each.at_s for each in one if each.right_class] for one in every]
+    each_told = [(one, said(one)) for one in faults]
+    first = [(fault.scenario, min(each.at_s for each in one)) for fault, one in each_told if one]
+    rights = [(fault.scenario, [each.at_s for each in one if each.right_class]) for fault, one in each_told]
     figures = {
         "recall": share(faults, lambda one: bool(said(one))),
         "alerts": mean(faults, lambda one: len(told(one))),
@@ -173,7 +177,7 @@ def _window(who: str, faults: Sequence[Verdict], seconds: float | None) -> dict[
     return {
         **{name: asdict(figure) for name, figure in figures.items()},
         "delay_s": times(first),
-        "right_delay_s": times(min(one) for one in right if one),
+        "right_delay_s": times((scenario, min(at_s)) for scenario, at_s in rights if at_s),
     }
 
 

@@ -116,7 +116,8 @@ def _timeline(verdict: Verdict) -> str:
         f'<rect x="{x(a)}" y="6" width="{max(0.0, x(b) - x(a)):.1f}" height="{_ROW}" fill="{colour}"/>'
         for a, b, colour in bars
     ]
-    told = [*verdict.before, *verdict.during, *verdict.absorbed, *verdict.later]
+    told = [*verdict.before, *verdict.during, *verdict.absorbed]
+    told += [one for one in verdict.later if one.opened_s > end]
     parts += [_dot(x(one.opened_s), one, filled=False) for one in verdict.live]
     parts += [_dot(x(one.opened_s), one, filled=True) for one in told]
     parts.append(f'<text x="{x(0.0)}" y="38" font-size="11" fill="currentColor">0 s</text>')

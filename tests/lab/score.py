@@ -107,9 +107,10 @@ def figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "exactly_one": share(faults, lambda one: one.exactly_one),
         "quiet": share(benign, lambda one: not any(said.loud for said in one.told)),
     }
-    delays = [one.right.opened_s for one in recalled if one.right]
-    named = [one.named_s for one in recalled if one.named_s is not None]
-    told = [one.right.told_s for one in recalled if one.right and one.right.told_s is not None]
+    rights = [(one.scenario, one.right) for one in recalled if one.right]
+    delays = [(scenario, one.opened_s) for scenario, one in rights]
+    named = [(one.scenario, one.named_s) for one in recalled if one.named_s is not None]
+    told = [(scenario, one.told_s) for scenario, one in rights if one.told_s is not None]
     return {
         **{name: asdict(figure) for name, figure in found.items()},
         "incidents": asdict(mean(faults, lambda one: len(one.during) + one.merged)),
@@ -135,15 +136,25 @@ def _if_known(found: Iterable[bool | None]) -> int | None:
     return None if None in tried else sum(map(bool, tried))
 
 
-def times(seconds: Iterable[float]) -> dict[str, float | int | None]:
-    """How long it took, of how many, with intervals; what came before its effect came at once."""
-    ordered = sorted(max(0.0, one) for one in seconds)
-    found: dict[str, float | int | None] = {"n": len(ordered)}
+def times(found: Iterable[tuple[str, float]]) -> dict[str, float | int | None]:
+    """How long it took, of how many, with intervals; what came before its effect came at once.
+
+    Of pairs of a mechanism and seconds.
+    """
+    groups: dict[str, list[float]] = defaultdict(list)
+    for mechanism, seconds in found:
+        groups[mechanism].append(max(0.0, seconds))
+
+    def part_of(sample: Sequence[Sequence[float]], part: float) -> float | None:
+        return percentile(sorted(one for group in sample for one in group), part)
+
+    every = list(groups.values())
+    result: dict[str, float | int | None] = {"n": sum(map(len, every))}
     for name, part in (("p50", 0.5), ("p95", 0.95)):
-        found[name] = percentile(ordered, part)
-        limits = interval(ordered, lambda sample, part=part: percentile(sorted(sample), part) or 0.0)
-        found[f"{name}_low"], found[f"{name}_high"] = limits
-    return found
+        result[name] = part_of(every, part)
+        limits = interval(every, lambda sample, part=part: part_of(sample, part) or 0.0)
+        result[f"{name}_low"], result[f"{name}_high"] = limits
+    return result
 
 
 def by_class(verdicts: Iterable[Verdict]) -> dict[str, dict[str, Any]]:

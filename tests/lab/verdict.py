@@ -59,7 +59,7 @@ class Verdict:
     merged: int = 0  # more that were opened meanwhile, and became part of another one
     absorbed: list[Said] = field(default_factory=list)  # those of them that are not ambient
     live: list[Said] = field(default_factory=list)
-    later: list[Said] = field(default_factory=list)  # after the window, while it lingered, merged or not
+    later: list[Said] = field(default_factory=list)  # opened, told or worse after the window, merged or not
     lingered_s: float = 0.0  # until when it did, as `Said.opened_s`; 0 if not
     ambient_cores: float = 0.0
     peers: dict[str, Peer] = field(default_factory=dict)
@@ -140,7 +140,7 @@ class Verdict:
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
-        derived = ("noticed", "exactly_one", "severity_right", "same_as_live", "named_s")
+        derived = ("called_its_own", "noticed", "exactly_one", "severity_right", "same_as_live", "named_s")
         found = {name: getattr(self, name) for name in derived}
         culprit = {
             f"culprit_{n}": self.right is not None and self.blames(self.right, n) for n in (1, CULPRITS)
@@ -217,8 +217,11 @@ def _beyond(
     moments = Moments(run["times"])
     ended, end = moments.of("ended"), moments.of("lingered")
     told = _told(_replay(folder, moments, models, "lingered"), live, moments, end)
-    new = [one for one in told if one.opened_s > ended or (one.told_s or 0.0) > ended]
-    kept = [one for one in new if not of_others(one, run, label)]
+    kept = [
+        one
+        for one in told
+        if max(one.opened_s, one.told_s or 0.0, one.loud_s or 0.0) > ended and not of_others(one, run, label)
+    ]
     return {"later": kept, "lingered_s": end}
 
 
