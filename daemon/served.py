@@ -120,8 +120,13 @@ class ServedModel:
 
     @property
     def look_at_s(self) -> float:
-        """When a look at an incident may be wanted: one at a time, or it would be about what was long ago."""
-        return math.inf if self._unsure else self._looks.at_s(self._clock())
+        """When a look at an incident may be wanted, 0 for now.
+
+        One at a time: what waits would be about what was long ago.
+        """
+        now_s = self._clock()
+        at_s = math.inf if self._unsure else self._looks.at_s(now_s)
+        return at_s if at_s > now_s else 0.0
 
     @property
     def _free(self) -> bool:

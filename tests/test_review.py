@@ -398,7 +398,8 @@ def test_what_is_new_and_looks_at_incidents_do_not_use_up_each_others_questions(
     with serve([Reply('{"fault": "none"}')] * 8) as server:
         model = ServedModel(Served(url=server.url, reads=True, readings_per_hour=24), ["en"])
         try:
-            for _ in range(3):
+            for number in range(3):
+                assert (model.look_at_s == 0.0) == (number < 2)
                 model.want_review("a", asked)
                 hear(model)
             assert model.counters["reviews"] == 2

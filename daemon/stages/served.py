@@ -54,7 +54,7 @@ class Explanations:
     @property
     def _look_at_s(self) -> float:
         """When it may be asked to look at an incident, on the monotonic clock."""
-        return max(self._rest_until_s, -math.inf if self._model is None else self._model.look_at_s)
+        return max(self._rest_until_s, 0.0 if self._model is None else self._model.look_at_s)
 
     @property
     def counters(self) -> dict[str, int]:
