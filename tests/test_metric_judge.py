@@ -981,6 +981,16 @@ def test_first_flood_of_half_open_connections_opens(counts):
     assert finding.subjects[0].name == "192.0.2.7"
 
 
+@pytest.mark.parametrize(("name", "severity"), [("errors", Severity.ERROR), ("drops", Severity.WARNING)])
+def test_frames_that_nobody_here_understands_count_as_dropped_and_wake_nobody(host, name, severity):
+    host.run(
+        10, lambda values, _: values.update({f"link.{name}{{eth0}}": 700.0, "link.rx_packets{eth0}": 750.0})
+    )
+    found = first(host, f"link.{name}.level", 6)
+    assert found.severity is severity
+    assert found.subjects[0].name == "eth0"
+
+
 def test_server_that_accepts_nobody_in_time_is_named_with_its_unit(host):
     host.counts |= {"backlog{legacy.service}": 9.0}
     host.run(10, lambda values, _: values.update({"net.listen_drops": 30.0}))

@@ -346,6 +346,17 @@ def test_another_cause_with_its_evidence_is_kept_and_that_it_agrees_or_sees_noth
     assert (joined.same_as, joined.fault_class) == ("b", F.CRASH_LOOP)
 
 
+def test_what_was_measured_is_not_joined_to_what_is_about_security():
+    guessed = incident("b", F.AUTH_BRUTEFORCE, finding_ids=["f2"])
+    said = {"fault": "auth-bruteforce", "same_as": "I1", "evidence": ["E1"]}
+    for measured, joined in ((True, ""), (False, "b")):
+        full = incident(fault=F.INODE_EXHAUSTION, measured=measured)
+        record = read(said, review.question(full, [guessed], [], WALL)).record
+        assert (record.same_as, record.agrees) == (joined, measured)
+    attack = incident(fault=F.PRIVILEGE_MISUSE, measured=True)
+    assert read(said, review.question(attack, [guessed], [], WALL)).record.same_as == "b"
+
+
 @pytest.mark.parametrize(
     ("answer", "fault"),
     [

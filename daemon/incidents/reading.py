@@ -41,7 +41,8 @@ FAULTS: Mapping[FaultClass, str] = {
     _F.FILESYSTEM_CORRUPT: "a file system is damaged or endangered",
     _F.HARDWARE_ERROR: "other hardware is failing: memory, fan, power supply, battery, temperature",
     _F.DEVICE_LOST: "a device is gone or no longer answers",
-    _F.LINK_DOWN: "a network interface, link or tunnel is down or has lost its configuration",
+    _F.LINK_DOWN: "a network interface, link or tunnel is down, whoever took it down, "
+    "or has lost its configuration",
     _F.PACKET_LOSS: "packets are lost, damaged or go astray",
     _F.NAME_RESOLUTION: "names are not resolved, or wrongly",
     _F.CONNECTION_FLOOD: "more connections or requests than a service takes; it turns some away",

@@ -36,7 +36,7 @@ from daemon.incidents.reading import (
 from daemon.inquiries import schema_of
 from daemon.messages import REOPENED, REVIEWED, Culprit, Evidence, Finding, Incident, KeepReview
 from models.masking import mask
-from models.taxonomy import FaultClass, SubjectKind
+from models.taxonomy import Category, FaultClass, SubjectKind
 
 SETTLE_S = 3.0  # after an incident opened: what belongs to it comes within that
 AGAIN_S = 20.0  # after which it is looked at once more, if more is known of it
@@ -239,8 +239,9 @@ def read(answer: str, asked: Question, at: float, author: str) -> Review:
     if wrong := _wrong(found, fault, cited, other):
         return Review(None, wrong)
     assert fault is not None
-    if other is None and fault is baseline:
-        return Review(KeepReview(incident.id, baseline, at, fault, author, asked_at=asked.at))
+    agrees = fault is baseline if other is None else _buries(incident, other)
+    if agrees:
+        return Review(KeepReview(incident.id, baseline, at, baseline, author, asked_at=asked.at))
     known = [incident, *([other] if other else [])]
     if hides(fault, [one.fault_class for one in known]):
         return Review(None)
@@ -261,6 +262,12 @@ def _wrong(
     if found.same_as and other is None:
         return f"no other incident is called {found.same_as!r}"
     return ""
+
+
+def _buries(incident: Incident, other: Incident) -> bool:
+    """Whether what was measured would become part of an incident about security: both are to be mended."""
+    security = [one.fault_class.category is Category.SECURITY for one in (incident, other)]
+    return incident.measured and security == [False, True]
 
 
 def _culprit(found: _Answer, known: Sequence[Incident], cited: Sequence[Evidence]) -> Culprit | None:
