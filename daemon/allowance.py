@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 HOUR_S = 3600.0
-AT_ONCE = (
-    4  # the part of an hour's number that may be asked at once: some fifty seconds of one question each two
-)
+AT_ONCE = 4  # the part of an hour's number that may come at once: with 100, fifty seconds of one each two
 _ROUNDING = 1e-9  # of sums of times: what is due now must not be a moment later
 
 

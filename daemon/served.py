@@ -97,7 +97,7 @@ class ServedModel:
         self._asked: _Asked | None = None
         # Questions are made when it is their turn: what earlier answers said of it is known then.
         self._unread: Callable[[], reading.Question | None] | None = None
-        self._unsure: OrderedDict[str, Callable[[], review.Question]] = OrderedDict()  # by incidents' ids
+        self._unsure: Callable[[], review.Question] | None = None
         self._recent: deque[float] = deque()  # when incidents were asked about, within the hour
         self._readings, self._looks = shared(settings.readings_per_hour)
         self._said: set[str] = set()
@@ -115,7 +115,7 @@ class ServedModel:
         """When the first of what waits may be asked."""
         times_s = [now_s] if self._waiting else []
         times_s += [self._readings.at_s(now_s)] if self._unread is not None else []
-        times_s += [self._looks.at_s(now_s)] if self._unsure else []
+        times_s += [self._looks.at_s(now_s)] if self._unsure is not None else []
         return max(self._retry_s, min(times_s, default=math.inf))
 
     @property
@@ -125,7 +125,7 @@ class ServedModel:
         One at a time: what waits would be about what was long ago.
         """
         now_s = self._clock()
-        at_s = math.inf if self._unsure else self._looks.at_s(now_s)
+        at_s = math.inf if self._unsure is not None else self._looks.at_s(now_s)
         return at_s if at_s > now_s else 0.0
 
     @property
@@ -164,14 +164,10 @@ class ServedModel:
         if not self._off:
             self._unread = question
 
-    def want_review(self, incident_id: str, question: Callable[[], review.Question]) -> None:
-        """Have an incident looked at once more; a newer question takes the place of an older."""
-        if self._off:
-            return
-        self._unsure[incident_id] = question
-        while len(self._unsure) > QUEUE_MAX:
-            self._unsure.popitem(last=False)
-            self.counters["skipped"] += 1
+    def want_review(self, question: Callable[[], review.Question]) -> None:
+        """Have an incident looked at once more, in place of what waits to be (`look_at_s`)."""
+        if not self._off:
+            self._unsure = question
 
     def step(self) -> list[Said]:
         """Hear what was answered, end what takes too long, ask the next. Never blocks."""
@@ -202,8 +198,7 @@ class ServedModel:
 
     def _forget(self) -> None:
         self._waiting.clear()
-        self._unsure.clear()
-        self._unread = None
+        self._unread = self._unsure = None
 
     def _ask_next(self) -> None:
         """What may open an incident comes first, then what may be wrong with one, then a better text.
@@ -213,8 +208,9 @@ class ServedModel:
         if self._free and self._unread is not None and self._allowed(self._readings, "what is new waits"):
             unread, self._unread = self._unread, None
             self._ask_to_read(unread, "readings", self._readings)
-        while self._free and self._unsure and self._allowed(self._looks, "looks at incidents wait"):
-            self._ask_to_read(self._unsure.popitem(last=False)[1], "reviews", self._looks)
+        if self._free and self._unsure is not None and self._allowed(self._looks, "looks at incidents wait"):
+            unsure, self._unsure = self._unsure, None
+            self._ask_to_read(unsure, "reviews", self._looks)
         while self._free and self._waiting:
             _, incident = self._waiting.popitem()  # the latest is what the operator looks at
             if not self._may_explain():

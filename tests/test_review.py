@@ -389,13 +389,13 @@ def test_a_served_model_is_asked_after_what_may_open_one_and_within_its_hour():
     with serve([Reply(disk), Reply("nonsense")]) as server:
         model = ServedModel(Served(url=server.url, reads=True, readings_per_hour=24), ["en"])
         try:
-            model.want_review("a", asked)
+            model.want_review(asked)
             (told,) = hear(model)
             assert isinstance(told, Reviewed)
             assert told.record.fault_class is F.DISK_FAILING
             assert told.record.author.endswith("at 127.0.0.1:" + server.url.split(":")[2].split("/")[0])
             for _ in range(2):
-                model.want_review("a", asked)
+                model.want_review(asked)
                 assert hear(model) == []
         finally:
             model.close()
@@ -411,7 +411,7 @@ def test_what_is_new_and_looks_at_incidents_do_not_use_up_each_others_questions(
         try:
             for number in range(3):
                 assert (model.look_at_s == 0.0) == (number < 2)
-                model.want_review("a", asked)
+                model.want_review(asked)
                 hear(model)
             assert model.counters["reviews"] == 2
             assert model.look_at_s == math.inf  # one waits; the next is to be of what is known by then

@@ -95,7 +95,7 @@ class Explanations:
             return
         reviews.keep_only(opened, time.time())
         if (due := reviews.due(time.time())) is not None:
-            model.want_review(due[0].id, partial(_review, *due, lately, at))
+            model.want_review(partial(_review, *due, lately, at))
 
     def want_reading(self, findings: Sequence[Finding], told: Mapping[str, str]) -> None:
         """Have read what no rule knows; `told`: the classes of the incidents that have some of it."""

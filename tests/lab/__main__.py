@@ -131,7 +131,7 @@ def _add_record(record: argparse.ArgumentParser) -> None:
 
 def _verb(verbs, name: str, function, *, names: bool = True) -> argparse.ArgumentParser:
     verb = verbs.add_parser(name)
-    verb.set_defaults(function=function)
+    verb.set_defaults(function=function, both_sides=False)  # only `record` takes both
     if names:
         verb.add_argument("names", nargs="*", metavar="NAME")
     return verb

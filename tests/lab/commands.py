@@ -293,7 +293,7 @@ def _empty(folder: Path) -> Path:
 
 def _scenarios(options: argparse.Namespace) -> list[Scenario]:
     found, sides = find(options.names), split.load_sides()
-    if getattr(options, "both_sides", False):
+    if options.both_sides:
         if options.frozen:
             raise ConfigError("--frozen and --both-sides: only one of them", hint="--both-sides has all")
         return found
