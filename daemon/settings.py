@@ -98,7 +98,7 @@ class Served:
     max_tokens: Annotated[int, Ge(16), Le(4096)] = 700  # two texts of 900 characters are some 600
     per_hour: Annotated[int, Ge(1), Le(10000)] = 60  # incidents; who may log may cause them, and a key costs
     # It is also asked what lines mean that no rule knows, and may open incidents by them; and what to make of
-    # those that rules opened: notifying of words alone, and of what people do on purpose, waits for that.
+    # those that rules opened: notifying of words alone, and of what may be meant, waits for that.
     reads: bool = False
     readings_per_hour: Annotated[int, Ge(1), Le(10000)] = 150  # a quarter at once, a third for looks
     parameters: dict[str, float | int | str | bool] = field(

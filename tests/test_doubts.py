@@ -471,6 +471,43 @@ def test_what_is_measured_but_may_be_meant_waits_for_the_look_and_is_told_as_a_w
     assert told(unread, F.CRASH_LOOP) == "warning"
 
 
+@pytest.mark.parametrize("fault", ["disk-full", "fd-exhaustion", "cpu-saturation", "packet-loss"])
+def test_what_is_made_use_of_is_notified_after_the_look_and_is_an_info_if_nothing_is_wrong(fault):
+    def measured(t, severity="warning"):
+        return restarts(t, rule="x.level", hints={fault: 0.9}, severity=severity, text="91 % is used.")
+
+    host = Host(awaited=True)
+    host.until(6.0, measured(2.0))
+    (incident,) = host.kept.values()
+    assert (incident.severity.value, incident.waits) == ("warning", True)
+    unread = Host(awaited=True)
+    unread.until(2.0 + WAIT_S + 2.0, measured(2.0))
+    assert [(one.severity.value, one.waits) for one in unread.kept.values()] == [("warning", False)]
+    agreed = Host(awaited=True)
+    agreed.until(6.0, measured(2.0))
+    agreed.review(agreed.incident(FaultClass(fault)), FaultClass(fault))
+    assert [(one.severity.value, one.waits) for one in agreed.kept.values()] == [("warning", False)]
+    host.review(incident, FaultClass(fault), harmless=True)
+    host.until(40.0, measured(20.0))
+    (incident,) = host.kept.values()
+    assert (incident.severity.value, incident.waits, incident.meant) == ("info", False, Severity.WARNING)
+    again = Host(incident, awaited=True, t=41.0)
+    again.until(50.0, measured(45.0))
+    assert [one.severity.value for one in again.kept.values()] == ["info"]
+    for one in (host, again):
+        one.until(60.0, measured(55.0, "error"))
+        assert [one.severity.value for one in one.kept.values()] == ["error"]
+
+
+@pytest.mark.parametrize("fault", ["device-lost", "disk-failing", "clock-jump", "hardware-error"])
+def test_a_warning_of_what_nobody_makes_use_of_waits_for_nobody(fault):
+    host = Host(awaited=True)
+    host.until(6.0, restarts(2.0, hints={fault: 0.9}, severity="warning"))
+    (incident,) = host.kept.values()
+    assert not incident.waits
+    assert host.review(incident, incident.fault_class, harmless=True) == []
+
+
 @pytest.mark.parametrize(
     "later",
     [
@@ -551,10 +588,9 @@ def test_an_answer_about_a_warning_does_not_lower_the_error_that_came_after_the_
     host.until(6.0, restarts(2.0, severity="warning"))
     asked = host.incident(F.CRASH_LOOP)
     host.until(9.0, restarts(8.0))
-    assert told(host, F.CRASH_LOOP) == "error"
+    assert (told(host, F.CRASH_LOOP), host.incident(F.CRASH_LOOP).waits) == ("warning", True)
     host.review(asked, F.CRASH_LOOP, harmless=True, asked_t=6.0)
-    host.until(20.0)
-    assert told(host, F.CRASH_LOOP) == "error"
+    assert (told(host, F.CRASH_LOOP), host.incident(F.CRASH_LOOP).waits) == ("error", False)
 
 
 def test_another_instance_of_a_unit_is_not_covered_by_what_was_said_of_the_first():

@@ -109,6 +109,14 @@ def test_further_incidents_cost_precision_and_exactly_one():
     twice = [verdict(said(), said())]
     assert value(twice, "precision") == 1.0
     assert value(twice, "exactly_one") == 0.0
+    assert value(twice, "noticed_once") == 0.0
+
+
+def test_one_incident_that_blames_whom_it_should_is_about_the_fault_whatever_it_calls_it():
+    blamed = [verdict(said("cpu-saturation", ["mount:/srv"]))]
+    assert (value(blamed, "exactly_one"), value(blamed, "noticed_once")) == (0.0, 1.0)
+    other = [verdict(said("cpu-saturation", ["unit:x"]))]
+    assert value(other, "noticed_once") == 0.0
 
 
 def test_incident_about_benign_doings_costs_precision_and_only_a_loud_one_is_an_alarm():

@@ -9,7 +9,8 @@ nothing but the level at which a program wrote a line that no rule knows makes i
 
 What measures and events call an error, but people do on purpose, too (a drill that ends a service again and
 again, a load test), waits in the same way. Read as nothing it stays a warning, for as long as nothing else
-is measured. Pure.
+is measured. What they call a warning may be meant more often, since things may be made use of (a recorder
+that keeps its disk nine tenths full, a batch that has all processors); read as nothing it is an info. Pure.
 """
 
 from __future__ import annotations
@@ -40,6 +41,14 @@ ON_PURPOSE = frozenset(
         _F.CONNECTION_FLOOD,
     }
 )
+MADE_USE_OF = ON_PURPOSE | {
+    _F.MEMORY_EXHAUSTION,
+    _F.DISK_FULL,
+    _F.INODE_EXHAUSTION,
+    _F.FD_EXHAUSTION,
+    _F.PACKET_LOSS,  # a shaper's queue drops what is too much
+}
+_MEANT = {Severity.WARNING: MADE_USE_OF, Severity.ERROR: ON_PURPOSE}
 WAIT_S = 20.0  # for the answer: as long as until the second look, and what a small model on a processor takes
 
 
@@ -153,7 +162,8 @@ def _read_as_nothing(verdict: Verdict, situation: Situation, looked: Look, t: fl
     if over:
         return verdict._replace(severity=Severity.WARNING, meant=verdict.severity)
     waits = situation.doubt_t is not None
-    severity = Severity.INFO if verdict.words else Severity.WARNING
+    slight = verdict.words or verdict.severity is Severity.WARNING
+    severity = Severity.INFO if slight else Severity.WARNING
     return verdict._replace(severity=severity, meant=verdict.severity, harmless=True, waits=waits)
 
 
@@ -186,8 +196,8 @@ def doubtful(verdict: Verdict, situation: Situation) -> bool:
     grave = grave or Category.SECURITY in {verdict.fault_class.category, rules.category}
     if grave or situation.stage:
         return False
+    meant = _MEANT.get(verdict.severity, frozenset())
     return verdict.words or (
-        verdict.severity is Severity.ERROR
-        and ON_PURPOSE.issuperset({verdict.fault_class, rules})
-        and all(main_class(one.finding) in ON_PURPOSE for one in situation.strong() if not one.words)
+        meant.issuperset({verdict.fault_class, rules})
+        and all(main_class(one.finding) in meant for one in situation.strong() if not one.words)
     )

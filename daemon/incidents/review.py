@@ -2,9 +2,9 @@
 
 Rules often see the consequence: a service that fails again and again, where its disk gives errors. The
 answer may name another cause and say that another open incident has the same one. Or rules take words for
-trouble that are none: then it may say so, and what words alone say is an info; what is measured, but may be
-somebody's doing, a warning (`daemon.incidents.doubts`). It cannot close anything, and what is about security
-stays so. Pure: knows no server, no clock.
+trouble that are none: then it may say so, and what words alone say is an info; an error that is measured, but
+may be somebody's doing, a warning (`daemon.incidents.doubts`). It cannot close anything, and what is about
+security stays so. Pure: knows no server, no clock.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from daemon.incidents.doubts import ON_PURPOSE
+from daemon.incidents.doubts import MADE_USE_OF
 from daemon.incidents.opinions import hides
 from daemon.incidents.reading import (
     EVIDENCE_MAX,
@@ -178,7 +178,7 @@ class Reviews:
 
 def _words(incident: Incident) -> frozenset[str]:
     """What is new of it if it is not among these: words, and what was measured where that may be meant."""
-    measured = incident.fault_class in ON_PURPOSE
+    measured = incident.fault_class in MADE_USE_OF
     told = (one for one in _shown(incident) if one.ref not in {REVIEWED, REOPENED})
     return frozenset(mask(one.text) for one in told if measured or one.kind == "line")
 

@@ -149,7 +149,7 @@ class MiddleTier:
         """Take what somebody who read an incident says of it; the incidents that it changes.
 
         Nothing where that is another one by now, or where what is about security would be told otherwise.
-        That it is harmless counts only where nothing but words, or what people do on purpose, speaks for it.
+        That it is harmless counts only where nothing but words, or what may be meant, speaks for it.
         """
         situation = self._gathering.situations.get(said.incident_id)
         other = self._gathering.situations.get(said.same_as) if said.same_as != said.incident_id else None

@@ -19,6 +19,7 @@ and as a false alarm, and is never a right one either; the other one is as loud 
 | culprit in 1, in 3 | a right culprit in the first, in the first three places, of the recalled |
 | severity | a right severity, of the recalled |
 | exactly one | the right incident and no other, of all faults |
+| noticed once | exactly one, if a right culprit in the first place is enough |
 | told | seconds from the effect until notifying begins: words may have to be read first |
 | delay | seconds from the effect, by the lab's own probe, to the right incident, on the observations' time |
 | named | seconds from the effect until the right incident has a right class for good |
@@ -105,6 +106,7 @@ def figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "culprit_3": share(recalled, lambda one: _blames(one, CULPRITS)),
         "severity": share(recalled, lambda one: one.severity_right),
         "exactly_one": share(faults, lambda one: one.exactly_one),
+        "noticed_once": share(faults, lambda one: one.noticed_once),
         "quiet": share(benign, lambda one: not any(said.loud for said in one.told)),
     }
     rights = [(one.scenario, one.right) for one in recalled if one.right]

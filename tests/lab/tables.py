@@ -19,6 +19,7 @@ COLUMNS = {
     "culprit_3": "culprit 3",
     "severity": "severity",
     "exactly_one": "one",
+    "noticed_once": "noticed 1",
     "quiet": "quiet",
 }
 UNKNOWN = Coverage()

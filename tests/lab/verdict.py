@@ -119,6 +119,11 @@ class Verdict:
         return len(self.during) == 1 and self.right is not None
 
     @property
+    def noticed_once(self) -> bool:
+        """Whether there is one incident and no other, of whatever class, and it is about the fault."""
+        return len(self.during) == 1 and self.noticed
+
+    @property
     def severity_right(self) -> bool:
         """Whether the right incident is as bad as it is."""
         return self.right is not None and self.right.severity in self.right_severity
