@@ -11,10 +11,11 @@ from msgspec import structs, to_builtins
 
 from daemon import config as configuration
 from daemon.errors import ConfigError
-from daemon.messages import Culprit, Event, Incident, Sample, Stamp
+from daemon.messages import Culprit, Event, Incident, Line, Sample, Stamp
 from daemon.replay import Heard, Replay, worsened
 from daemon.settings import Settings
 from daemon.stages.health import find_silence
+from daemon.store.segments import SegmentWriter
 from models.taxonomy import FaultClass, Severity, SubjectKind
 from tests.fixtures import lab_runs
 from tests.fixtures.lab_runs import said, verdict
@@ -494,6 +495,24 @@ def test_days_count_what_was_said_in_the_time_that_was_watched(recording, tmp_pa
     assert found["incidents"] == 2
     assert found["a_day"] == pytest.approx(2 * 86400 / 118)
     assert "service-crash" in days.text(found)
+
+
+def test_a_quiet_day_also_says_how_often_each_error_of_the_journal_would_have_alerted(tmp_path):
+    writer = SegmentWriter(tmp_path, days=1, mib=8)
+
+    def line(t, text, unit="cron.service", **more):
+        return Line(Stamp("b", t, 1e9 + t), "journal", text, unit=unit, **{"priority": 3} | more)
+
+    samples = [Sample(Stamp("b", t, 1e9 + t), "host", {"load": 0.1}) for t in (0.0, 20.0)]
+    lines = [line(t, "cannot open") for t in (1.0, 30.0, 95.0)]  # one, repeated within a minute, and one
+    lines += [line(96.0, "x", priority=4), line(97.0, "y", unit="hauswart-low.service")]
+    lines.append(line(98.0, "z", unit="init.scope", subject_unit="web.service"))
+    writer.write([*samples, *lines], lines[-1].at)
+    writer.close()
+    day = days.replayed(tmp_path, Settings(), {})
+    assert day.entries == 3
+    assert days.summary([day])["entries_a_day"] == pytest.approx(3 * 86400 / 20)
+    assert "12960 a day" in days.text(days.summary([day]))
 
 
 @pytest.fixture

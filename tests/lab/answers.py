@@ -18,7 +18,7 @@ _BAD = {"WARNING": "warning", "CRITICAL": "critical"}
 _PRIORITIES = ("emergency", "alert", "critical", "error")
 _MONIT = re.compile(r"\[(\S+)\] (\w+) +: (.*)")
 _TEST = re.compile(r"'([^']+)' (.+?)(?: of)? (?:[\d.]+\S* |test succeeded|check succeeded|matches )")
-_OURS = "hauswart"
+OURS = "hauswart"
 JOURNAL = "journal"
 _MESSAGE_MOST = 300  # characters kept of what an entry says; whose it is stands behind it
 _PAUSE_S = 60.0  # without the same entry, then it is a new alert; hauswart's `middle.merge_window_s`
@@ -113,7 +113,7 @@ def journal(answer: str) -> list[Alert]:
             continue
         entry = json.loads(line)
         units = [_text(entry.get(name)) for name in ("UNIT", "_SYSTEMD_UNIT")]
-        if any(one.startswith(_OURS) for one in units):
+        if any(one.startswith(OURS) for one in units):
             continue
         name = _text(entry.get("SYSLOG_IDENTIFIER")) or units[1] or "?"
         message = _text(entry.get("MESSAGE"))[:_MESSAGE_MOST]

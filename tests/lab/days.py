@@ -3,6 +3,9 @@
 Any daemon keeps such telemetry in its state directory. Whether nothing was wrong is for its owner to say, so
 each incident is listed, also one that became part of another one. Habits are learned as live; what they
 silence from its beginning to its end is no news, what somebody had heard of before stays one.
+
+Beside them stands how often whoever is alerted by each entry of priority 3 or worse would have been, counted
+as in the comparison with others. Telemetry keeps a share of the lines of each kind, so that is the least.
 """
 
 from __future__ import annotations
@@ -13,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from daemon.errors import ConfigError
-from daemon.messages import Incident, Sample
+from daemon.messages import Incident, Line, Sample
 from daemon.replay import Ask, Replay
 from daemon.settings import Settings
 from daemon.status import ModelTier
 from daemon.store.segments import SegmentReader, segment_paths
+from tests.lab.answers import OURS, Alert, without_repeats
 from tests.lab.said import Said, as_said
 from tests.lab.score import DAY_S, poisson_upper
 
+NAIVE = 3  # priority: an error
 HOLE_S = 30.0  # between two samples: the daemon did not run
 
 
@@ -32,6 +37,7 @@ class Day:
     watched_s: float
     said: list[Said]
     notes: list[str]
+    entries: int  # of the journal, of priority 3 or worse: at least so many alerts
 
 
 def replayed(folder: Path, settings: Settings, ask: Mapping[ModelTier, Ask]) -> Day:
@@ -42,10 +48,15 @@ def replayed(folder: Path, settings: Settings, ask: Mapping[ModelTier, Ask]) -> 
         raise ConfigError(f"{folder} holds no telemetry", hint="give a state directory of hauswart")
     replay, segments = Replay(settings, ask), SegmentReader(paths)
     watched_s, began, last = 0.0, 0.0, None
+    naive = []
     for batch in segments:
         replay.feed(batch)
         replay.middle.learned()
         for one in batch:
+            if isinstance(one, Line) and one.source == "journal" and one.priority <= NAIVE:
+                who = one.subject_unit or one.unit
+                if not who.startswith(OURS):
+                    naive.append(Alert(one.at.wall, who, "error", f"{who} {one.identifier} {one.text}"))
             if not isinstance(one, Sample) or one.source != "host":
                 continue
             began = began or one.at.wall
@@ -54,7 +65,7 @@ def replayed(folder: Path, settings: Settings, ask: Mapping[ModelTier, Ask]) -> 
             last = one.at
     told: list[Incident] = [one for one in replay.incidents.values() if one.id in replay.heard]
     said = as_said(told, lambda wall: wall - began, replay, merged=True)
-    return Day(str(folder), watched_s, said, segments.notes)
+    return Day(str(folder), watched_s, said, segments.notes, len(without_repeats(naive)))
 
 
 def summary(days: Sequence[Day]) -> dict[str, Any]:
@@ -68,6 +79,7 @@ def summary(days: Sequence[Day]) -> dict[str, Any]:
         "above_warning": loud,
         "a_day": every / watched if watched else None,
         "upper_a_day": poisson_upper(every) / watched if watched else None,
+        "entries_a_day": sum(one.entries for one in days) / watched if watched else None,
         "days": [asdict(one) for one in days],
     }
 
@@ -89,5 +101,8 @@ def text(found: Mapping[str, Any]) -> str:
         lines.append(
             f"{found['host_days']} host-days: {found['incidents']} incidents ({found['above_warning']} above"
             f" warning), {found['a_day']:.2f} a day, at most {found['upper_a_day']:.1f} (95 %)"
+        )
+        lines.append(
+            f"an alert for each journal entry of priority {NAIVE} or worse: {found['entries_a_day']:.0f} a day"
         )
     return "\n".join(lines)
