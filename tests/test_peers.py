@@ -253,6 +253,22 @@ def test_alert_told_in_whole_seconds_counts_if_it_can_have_come_after_the_inject
     assert raised(accompanied(netdata=[alert(-1.6, grain_s=1.0)]), "netdata", 30.0) == []
 
 
+def test_what_stood_on_a_host_to_which_nothing_had_been_done_is_told_apart():
+    def stood(one):
+        return {who: each["stood_before"]["value"] for who, each in compare([one])["watchers"].items()}
+
+    def peers(*alerts):
+        return stood(accompanied(netdata=alerts))["netdata"]
+
+    assert peers(alert(-5.0)) == 1.0
+    assert peers(alert(1.0)) == peers(alert(-5.0, severity="info")) == 0.0
+    cleared = [replace(alert(-5.0), cleared_at=at) for at in (-2.0, 3.0)]
+    assert [peers(one) for one in cleared] == [0.0, 1.0]
+    ours = stood(accompanied(before=[said(severity="warning", opened_s=-5.0)]))
+    assert (ours[HAUSWART], ours["hauswart, errors only"]) == (1.0, 0.0)
+    assert stood(accompanied(said()))[HAUSWART] == 0.0
+
+
 def test_what_is_of_severity_info_is_nobodys_alert():
     info = replace(said(severity="info"), told_after_s=None)
     one = accompanied(info, netdata=[alert(1.0, severity="info")])

@@ -15,6 +15,7 @@ made.
 | alerts | how many there are in the window of a fault, hauswart's merged incidents included |
 | right class | share of faults with an alert of a right class; peers name none |
 | culprit | share of faults with one that names a right culprit: hauswart in the first place, peers in any |
+| stood before | share of all runs in which an alert stood before anything was done to the host |
 | false alarms | alerts in benign runs, to the end of the watching, hauswart's merged incidents included |
 
 A peer names a culprit if its name stands in the alert's text to the letter, as a whole word or path, a device
@@ -106,6 +107,20 @@ def raised(verdict: Verdict, who: str, until_s: float) -> list[Raised]:
     ]
 
 
+def _stood(verdict: Verdict, who: str) -> bool:
+    """Whether somebody had alerted of a host to which nothing had been done yet, and not taken it back."""
+    began = verdict.span_s[0]
+    if who in _OURS:
+        since = [one.told_s if who == HAUSWART else one.loud_s for one in verdict.before]
+        return any(at is not None and at < began for at in since)
+    return any(
+        one.severity != INFO
+        and one.at + one.grain_s <= began
+        and (one.cleared_at is None or one.cleared_at > began)
+        for one in verdict.peers[who].alerts
+    )
+
+
 def names_culprit(verdict: Verdict, text: str) -> bool:
     """Whether the name of a right culprit stands in a text, as a whole word or path."""
     return any(_stands(label, text) for label in _nameable(verdict))
@@ -153,6 +168,7 @@ def _figures(who: str, runs: Sequence[Verdict]) -> dict[str, Any]:
         "runs": len(runs),
         "windows": windows,
         "false_alarms": _false_alarms(who, [one for one in runs if one.benign]),
+        "stood_before": asdict(share(runs, lambda one: _stood(one, who))),
         "median_cost": costs,
     }
 

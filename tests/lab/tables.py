@@ -91,7 +91,7 @@ def watcher_notes(found: dict[str, Any]) -> list[str]:
 
 WATCHER_HEAD = (
     "watcher", "window", "faults", "recall", "p50", "p95", "alerts", "right class", "culprit",
-    "false alarms", "an hour",
+    "stood before", "false alarms", "an hour",
 )  # fmt: skip
 
 
@@ -108,14 +108,16 @@ def watcher_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
 def _watcher(name: str, figure: dict[str, Any]) -> list[tuple[str, ...]]:
     false, rows = figure["false_alarms"], []
     rate = "-" if false["an_hour"] is None else f"{false['an_hour']:.1f} (up to {false['upper_an_hour']:.1f})"
-    told = [f"{false['alerts']} in {false['host_hours']:.2f} h, {false['runs']} runs", rate]
+    before = figure["stood_before"]
+    told = [f"{cell(before)} of {before['runs']} runs"]
+    told += [f"{false['alerts']} in {false['host_hours']:.2f} h, {false['runs']} runs", rate]
     for window, one in figure["windows"].items():
         delay = one["delay_s"]
         cells = [name, window, str(one["recall"]["runs"]), span_text(one["recall"])]
         cells += [_s(delay["p50"]), _s(delay["p95"]), cell(one["alerts"])]
         cells += [cell(one["right_class"]) if figure["names_class"] else "no", cell(one["culprit"]), *told]
         rows.append(tuple(cells))
-        name, told = "", ["", ""]
+        name, told = "", ["", "", ""]
     return rows
 
 
