@@ -102,7 +102,6 @@ def text(found: Mapping[str, Any]) -> str:
             f"{found['host_days']} host-days: {found['incidents']} incidents ({found['above_warning']} above"
             f" warning), {found['a_day']:.2f} a day, at most {found['upper_a_day']:.1f} (95 %)"
         )
-        lines.append(
-            f"an alert for each journal entry of priority {NAIVE} or worse: {found['entries_a_day']:.0f} a day"
-        )
+        each = f"{found['entries_a_day']:.0f} a day"
+        lines.append(f"an alert for each journal entry of priority {NAIVE} or worse: {each}")
     return "\n".join(lines)
