@@ -499,6 +499,25 @@ def test_what_is_made_use_of_is_notified_after_the_look_and_is_an_info_if_nothin
         assert [one.severity.value for one in one.kept.values()] == ["error"]
 
 
+@pytest.mark.parametrize("unread", [False, True])
+def test_one_more_such_warning_waits_for_a_look_of_its_own(unread):
+    def more(t, rule, severity="warning"):
+        return restarts(t, rule=rule, severity=severity, text=f"More of {rule} than usual.")
+
+    host = Host(awaited=True)
+    host.until(6.0, more(2.0, "x.level"))
+    host.review(host.incident(F.CRASH_LOOP), F.CRASH_LOOP, harmless=True)
+    host.until(14.0, more(10.0, "y.level"))
+    assert (told(host, F.CRASH_LOOP), host.incident(F.CRASH_LOOP).waits) == ("info", True)
+    if not unread:
+        host.review(host.incident(F.CRASH_LOOP), F.CRASH_LOOP, harmless=True)
+    host.until(10.0 + WAIT_S + 2.0)
+    assert told(host, F.CRASH_LOOP) == ("warning" if unread else "info")
+    assert not host.incident(F.CRASH_LOOP).waits
+    host.until(40.0, more(35.0, "z.level", "error"))
+    assert told(host, F.CRASH_LOOP) == "error"
+
+
 @pytest.mark.parametrize("fault", ["device-lost", "disk-failing", "clock-jump", "hardware-error"])
 def test_a_warning_of_what_nobody_makes_use_of_waits_for_nobody(fault):
     host = Host(awaited=True)

@@ -152,8 +152,12 @@ def _until_read(verdict: Verdict, situation: Situation, t: float) -> Verdict:
 
 
 def _read_as_nothing(verdict: Verdict, situation: Situation, looked: Look, t: float) -> Verdict:
-    if not verdict.words and not _covered(situation, looked):
-        return verdict
+    if not verdict.words and (beyond := _beyond(situation, looked)):
+        situation.doubt_t = min(one.first_t for one in beyond) + WAIT_S
+        if verdict.severity is not Severity.WARNING or t >= situation.doubt_t:
+            situation.doubt_t = None
+            return verdict
+        return verdict._replace(severity=Severity.INFO, meant=verdict.severity, harmless=True, waits=True)
     unread = looked.unread.values()
     over = [one for one in unread if t >= one.since_t + WAIT_S]
     situation.doubt_t = min((one.since_t + WAIT_S for one in unread if one not in over), default=None)
@@ -167,15 +171,18 @@ def _read_as_nothing(verdict: Verdict, situation: Situation, looked: Look, t: fl
     return verdict._replace(severity=severity, meant=verdict.severity, harmless=True, waits=waits)
 
 
-def _covered(situation: Situation, looked: Look) -> bool:
-    """Whether all that was measured was shown, and was as bad by then; a restart leaves its texts alone."""
+def _beyond(situation: Situation, looked: Look) -> list[Condition]:
+    """What was measured and not shown, or not as bad by then; a restart leaves its texts alone."""
     before = max((rank for (rule, _), rank in looked.measured.items() if rule == RESTORED), default=-1)
-    return all(
-        looked.measured.get(condition_key(one.finding), -1) >= one.finding.severity.rank
-        or (before >= one.finding.severity.rank and any(mask(p.text) in looked.texts for p in one.evidence))
+    return [
+        one
         for one in situation.strong()
         if not one.words
-    )
+        and looked.measured.get(condition_key(one.finding), -1) < one.finding.severity.rank
+        and (
+            before < one.finding.severity.rank or all(mask(p.text) not in looked.texts for p in one.evidence)
+        )
+    ]
 
 
 def unheard(situation: Situation) -> Severity | None:
