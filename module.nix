@@ -264,8 +264,10 @@ in
         description = ''
           Whether it is also asked what log lines mean that no rule knows, and may open incidents by them; and what the
           cause of each incident is, and may correct what the rules say. Nobody is notified of an incident by words
-          alone, nor of services that end or load that comes, before then, at most 20 seconds later; if the answer is
-          that nothing is wrong, the one is of severity info and the other a warning, or an info if it was a warning. What it is shown is redacted like evidence, and counts as that for {option}`services.hauswart.served.consent`.
+          alone, nor of services that end, load that comes or a measured warning about memory, disks, files or dropped
+          packets, before then, at most 20 seconds later; if the answer is that nothing is wrong, words and warnings
+          are of severity info, measured errors of services and load a warning. What it is shown is redacted like
+          evidence, and counts as that for {option}`services.hauswart.served.consent`.
         '';
       };
 

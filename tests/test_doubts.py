@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from daemon.incidents.doubts import WAIT_S, doubtful, unheard
+from daemon.incidents.doubts import MADE_USE_OF, WAIT_S, doubtful, unheard
 from daemon.incidents.lifecycle import closed, evidence, merged
 from daemon.incidents.looks import Look, Unread
 from daemon.incidents.restoring import restored
@@ -15,7 +15,7 @@ from daemon.settings import Settings
 from models.masking import mask
 from models.taxonomy import FaultClass, Severity, SubjectKind
 from tests.lab.said import as_said
-from tests.test_middle import find
+from tests.test_middle import context, find
 from tests.test_review import WALL, Host, tick
 
 F = FaultClass
@@ -471,7 +471,7 @@ def test_what_is_measured_but_may_be_meant_waits_for_the_look_and_is_told_as_a_w
     assert told(unread, F.CRASH_LOOP) == "warning"
 
 
-@pytest.mark.parametrize("fault", ["disk-full", "fd-exhaustion", "cpu-saturation", "packet-loss"])
+@pytest.mark.parametrize("fault", sorted(one.value for one in MADE_USE_OF))
 def test_what_is_made_use_of_is_notified_after_the_look_and_is_an_info_if_nothing_is_wrong(fault):
     def measured(t, severity="warning"):
         return restarts(t, rule="x.level", hints={fault: 0.9}, severity=severity, text="91 % is used.")
@@ -493,17 +493,18 @@ def test_what_is_made_use_of_is_notified_after_the_look_and_is_an_info_if_nothin
     assert (incident.severity.value, incident.waits, incident.meant) == ("info", False, Severity.WARNING)
     again = Host(incident, awaited=True, t=41.0)
     again.until(50.0, measured(45.0))
-    assert [one.severity.value for one in again.kept.values()] == ["info"]
+    assert [(one.severity.value, one.waits) for one in again.kept.values()] == [("info", False)]
     for one in (host, again):
         one.until(60.0, measured(55.0, "error"))
         assert [one.severity.value for one in one.kept.values()] == ["error"]
 
 
+def more(t, rule, severity="warning", **said):
+    return restarts(t, **{"rule": rule, "severity": severity, "text": f"More of {rule} than usual."} | said)
+
+
 @pytest.mark.parametrize("unread", [False, True])
 def test_one_more_such_warning_waits_for_a_look_of_its_own(unread):
-    def more(t, rule, severity="warning"):
-        return restarts(t, rule=rule, severity=severity, text=f"More of {rule} than usual.")
-
     host = Host(awaited=True)
     host.until(6.0, more(2.0, "x.level"))
     host.review(host.incident(F.CRASH_LOOP), F.CRASH_LOOP, harmless=True)
@@ -516,6 +517,101 @@ def test_one_more_such_warning_waits_for_a_look_of_its_own(unread):
     assert not host.incident(F.CRASH_LOOP).waits
     host.until(40.0, more(35.0, "z.level", "error"))
     assert told(host, F.CRASH_LOOP) == "error"
+
+
+def few(t, **said):
+    hints = {"crash-loop": 0.4}
+    return more(t, "y.level", "info", **{"hints": hints, "score": 0.4, "text": "600 are open."} | said)
+
+
+def read_as_nothing(*findings, until=6.0):
+    host = Host(awaited=True)
+    host.until(until, *findings)
+    host.review(host.incident(F.CRASH_LOOP), F.CRASH_LOOP, harmless=True)
+    return host
+
+
+def test_what_became_a_warning_after_the_question_is_not_covered_by_its_answer():
+    host = Host(awaited=True)
+    host.until(6.0, more(2.0, "x.level"), few(2.5))
+    asked = host.incident(F.CRASH_LOOP)
+    host.until(9.0, more(8.0, "y.level", text="5000 are open."))
+    host.review(asked, F.CRASH_LOOP, harmless=True, asked_t=6.0)
+    assert host.incident(F.CRASH_LOOP).waits  # for a look of its own
+    host.until(8.0 + WAIT_S + 2.0)
+    assert told(host, F.CRASH_LOOP) == "warning"
+
+
+def test_what_rises_to_a_warning_waits_from_then_on_and_an_info_for_nobody():
+    host = read_as_nothing(more(2.0, "x.level"), few(2.5))
+    host.until(40.0)
+    assert (told(host, F.CRASH_LOOP), host.incident(F.CRASH_LOOP).waits) == ("info", False)
+    host.until(44.0, more(41.0, "y.level", text="5000 are open."))
+    assert (told(host, F.CRASH_LOOP), host.incident(F.CRASH_LOOP).waits) == ("info", True)
+    host.until(41.0 + WAIT_S + 2.0)
+    assert told(host, F.CRASH_LOOP) == "warning"
+
+
+def test_twice_as_much_as_was_read_as_nothing_is_told_though_it_is_never_more_than_a_warning():
+    def dropped(t, rate):
+        found = more(t, "net.drops.level", text=f"{rate} a second are dropped.")
+        return replace(found, evidence=[replace(one, values={"drops_per_s": rate}) for one in found.evidence])
+
+    host = read_as_nothing(dropped(2.0, 30.0))
+    host.until(20.0, dropped(15.0, 50.0))
+    assert told(host, F.CRASH_LOOP) == "info"
+    host.until(30.0, dropped(25.0, 70.0))
+    assert (told(host, F.CRASH_LOOP), host.incident(F.CRASH_LOOP).waits) == ("warning", False)
+
+
+def test_an_error_that_a_backup_makes_a_warning_is_doubted_like_an_error():
+    host = Host(awaited=True)
+    host.tier.take([context(1.0, "backup", unit="borg.service")])
+    low = find(2.0, "mem.available.level", "host:", {"memory-exhaustion": 0.9}, "error", score=0.95)
+    host.until(8.0, low)
+    (incident,) = host.kept.values()
+    assert (incident.severity, incident.waits) == (Severity.WARNING, False)
+    assert host.review(incident, incident.fault_class, harmless=True) == []
+
+
+def test_an_answer_from_before_a_restart_covers_only_what_it_was_shown():
+    host = Host(awaited=True)
+    host.until(6.0, more(2.0, "x.level"))
+    asked = host.incident(F.CRASH_LOOP)
+    host.until(10.0, more(7.0, "y.level"))
+    again = Host(host.incident(F.CRASH_LOOP), awaited=True, t=11.0)
+    again.until(12.0)
+    again.review(asked, F.CRASH_LOOP, harmless=True, asked_t=6.0)
+    again.until(60.0)
+    assert told(again, F.CRASH_LOOP) == "warning"
+
+
+def test_a_restart_does_not_take_one_instance_for_another():
+    def stuck(t, number, tied=()):
+        found = more(t, "x.level", unit=f"job@{number}.service", text=f"job@{number}.service is stuck")
+        others = [who for one in tied for who in more(t, "x", unit=f"job@{one}.service").subjects]
+        pieces = [replace(one, ref=f"x|job@{number}.service") for one in found.evidence]
+        return replace(found, subjects=[*found.subjects, *others], evidence=pieces)
+
+    host = read_as_nothing(stuck(2.0, 1))
+    again = Host(host.incident(F.CRASH_LOOP), awaited=True, t=7.0)
+    again.until(12.0, stuck(10.0, 1))
+    assert told(again, F.CRASH_LOOP) == "info"
+    again.until(60.0, stuck(14.0, 2, tied=(1,)))
+    assert told(again, F.CRASH_LOOP) == "warning"
+
+
+def test_a_new_measure_does_not_put_off_words_that_are_due():
+    panic = words(8.0, "panic: cannot go on", "drill.service", rule="known.program-broke", severity="warning")
+    panic = replace(panic, hints={FaultClass.SERVICE_CRASH: 0.7})
+    host = read_as_nothing(more(2.0, "x.level"))
+    host.until(24.0, panic)
+    host.until(32.0, more(26.0, "y.level"))
+    assert told(host, F.CRASH_LOOP) == "warning"
+    late = read_as_nothing(more(2.0, "x.level"))
+    late.until(32.0, panic)
+    late.until(40.0, more(34.0, "y.level"))
+    assert (told(late, F.CRASH_LOOP), late.incident(F.CRASH_LOOP).waits) == ("warning", False)
 
 
 @pytest.mark.parametrize("fault", ["device-lost", "disk-failing", "clock-jump", "hardware-error"])

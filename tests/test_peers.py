@@ -266,6 +266,7 @@ def test_what_stood_on_a_host_to_which_nothing_had_been_done_is_told_apart():
     assert [peers(one) for one in cleared] == [0.0, 1.0]
     ours = stood(accompanied(before=[said(severity="warning", opened_s=-5.0)]))
     assert (ours[HAUSWART], ours["hauswart, errors only"]) == (1.0, 0.0)
+    assert stood(accompanied(replace(said(), before_s=-20.0)))[HAUSWART] == 1.0
     assert stood(accompanied(said()))[HAUSWART] == 0.0
 
 

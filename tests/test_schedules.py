@@ -86,6 +86,7 @@ def test_load_on_three_nights_becomes_a_silence_that_holds_on_the_fourth():
         tuple(load(day, fault_class=FaultClass.DISK_FULL) for day in range(3)),
         tuple(load(day, fault_class=FaultClass.MEMORY_EXHAUSTION) for day in range(3)),
         tuple(load(day, severity=Severity.CRITICAL) for day in range(3)),
+        tuple(load(day, severity=Severity.INFO) for day in range(3)),  # of which nobody heard
         tuple(load(day, culprits=[Culprit(SubjectKind.HOST, "", 1.0)]) for day in range(3)),
         tuple(load(day, quieted="s1") for day in range(3)),
         tuple(load(day, closed_at=at(day, "23:00"), updated_at=at(day, "23:00")) for day in range(3)),

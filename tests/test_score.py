@@ -503,16 +503,17 @@ def test_a_quiet_day_also_says_how_often_each_error_of_the_journal_would_have_al
     def line(t, text, unit="cron.service", **more):
         return Line(Stamp("b", t, 1e9 + t), "journal", text, unit=unit, **{"priority": 3} | more)
 
-    samples = [Sample(Stamp("b", t, 1e9 + t), "host", {"load": 0.1}) for t in (0.0, 20.0)]
-    lines = [line(t, "cannot open") for t in (1.0, 30.0, 95.0)]  # one, repeated within a minute, and one
-    lines += [line(96.0, "x", priority=4), line(97.0, "y", unit="hauswart-low.service")]
-    lines.append(line(98.0, "z", unit="init.scope", subject_unit="web.service"))
-    writer.write([*samples, *lines], lines[-1].at)
+    samples = [Sample(Stamp("b", t, 1e9 + t), "host", {"load": 0.1}) for t in (0.0, 20.0, 40.0)]
+    lines = [line(t, "cannot open") for t in (1.0, 39.0)]  # repeated within a minute
+    lines += [line(41.0, "x", priority=4), line(42.0, "y", unit="hauswart-low.service")]
+    lines.append(line(43.0, "z", unit="init.scope", subject_unit="web.service"))
+    lines.append(line(95.0, "w"))  # nobody watched by then
+    writer.write(sorted([*samples, *lines], key=lambda one: one.at.mono), lines[-1].at)
     writer.close()
     day = days.replayed(tmp_path, Settings(), {})
-    assert day.entries == 3
-    assert days.summary([day])["entries_a_day"] == pytest.approx(3 * 86400 / 20)
-    assert "12960 a day" in days.text(days.summary([day]))
+    assert day.entries == 2
+    assert days.summary([day])["entries_a_day"] == pytest.approx(2 * 86400 / 40)
+    assert "4320 a day" in days.text(days.summary([day]))
 
 
 @pytest.fixture

@@ -49,6 +49,19 @@ MADE_USE_OF = ON_PURPOSE | {
     _F.PACKET_LOSS,  # a shaper's queue drops what is too much
 }
 _MEANT = {Severity.WARNING: MADE_USE_OF, Severity.ERROR: ON_PURPOSE}
+_NEVER: frozenset[FaultClass] = frozenset()
+_BOUNDLESS = frozenset(  # what there is at a time; what has come together since only ever grows
+    {
+        "rate_per_s",
+        "drops_per_s",
+        "forks_per_s",
+        "processes_count",
+        "threads_count",
+        "tasks_count",
+        "connections_count",
+    }
+)
+GROWN = 2.0  # times as much as was shown is no longer what was shown
 WAIT_S = 20.0  # for the answer: as long as until the second look, and what a small model on a processor takes
 
 
@@ -63,24 +76,54 @@ def look(
     pieces = [piece for one in strong for piece in one.evidence]
     read = {mask(piece.text) for piece in (*pieces, *told) if piece.id in shown}
     kinds = _kinds(strong, read, until_wall)
-    measured = {
-        condition_key(one.finding): _shown_rank(one.finding, one.risen_wall, until_wall)
-        for one in strong
-        # A number is no word that is known again by its form: what was measured is what was shown itself.
-        if not one.words and any(piece.id in shown for piece in one.evidence)
-    }
-    writers = dict.fromkeys((who for who, _ in kinds), 1)
-    found = Look(harmless=True, kinds=kinds, texts=frozenset(read), writers=writers, measured=measured)
+    seen = [one for one in strong if not one.words and _was_shown(one, read, shown)]
+    found = Look(
+        harmless=True,
+        kinds=kinds,
+        texts=frozenset(read),
+        writers=dict.fromkeys((who for who, _ in kinds), 1),
+        # What became worse after the question was not shown as bad as that.
+        measured={
+            condition_key(one.finding): one.finding.severity.rank if one.risen_wall <= until_wall else -1
+            for one in seen
+        },
+        sizes={condition_key(one.finding): _size(one, until_wall) for one in seen},
+        refs=frozenset(piece.ref for one in seen for piece in one.evidence),
+    )
     before = situation.looked
     if before is not None and before.harmless:
         left = {words: one for words, one in before.unread.items() if words[1] not in read}
-        counts = {who: before.writers.get(who, 0) + 1 for who in writers}
+        counts = {who: before.writers.get(who, 0) + 1 for who in found.writers}
         both = joined(found, before._replace(unread=left)) or found
         found = both._replace(writers={**before.writers, **counts})
     for one in strong:
         since_t = t if kind_of(one.finding) in found.kinds else one.first_t
         found = noted(found, one.finding, one.evidence, since_t)
     return found
+
+
+def _was_shown(one: Condition, read: Collection[str], shown: Collection[str]) -> bool:
+    """Whether a measure was shown: a number is no word that is known again by its form.
+
+    What stands for all that there was before a restart was, if all of it was.
+    """
+    if one.finding.rule == RESTORED:
+        return all(mask(piece.text) in read for piece in one.evidence)
+    return any(piece.id in shown for piece in one.evidence)
+
+
+def _size(one: Condition, until_wall: float = inf) -> float:
+    """How much of it there is, where that is a rate or a number that has no bound."""
+    return max(
+        (
+            value
+            for piece in one.evidence
+            if piece.start <= until_wall
+            for name, value in piece.values.items()
+            if name in _BOUNDLESS
+        ),
+        default=0.0,
+    )
 
 
 def _kinds(strong: Iterable[Condition], read: Collection[str], until_wall: float) -> dict[Kind, int]:
@@ -123,7 +166,10 @@ def recall(situation: Situation, t: float, wall: float) -> None:
         texts = frozenset(mask(one.text) for one in known.evidence)
         # A warning it is because of words that nobody read.
         left = {} if known.severity is Severity.INFO else {(next(iter(told)), ""): Unread(-inf, full=False)}
-        situation.looked = Look(harmless=True, kinds=told, texts=texts, unread=left, measured=measured)
+        refs = frozenset(one.ref for one in known.evidence)
+        situation.looked = Look(
+            harmless=True, kinds=told, texts=texts, unread=left, measured=measured, refs=refs
+        )
 
 
 def tempered(verdict: Verdict, situation: Situation, t: float, *, awaited: bool) -> Verdict:
@@ -153,10 +199,11 @@ def _until_read(verdict: Verdict, situation: Situation, t: float) -> Verdict:
 
 def _read_as_nothing(verdict: Verdict, situation: Situation, looked: Look, t: float) -> Verdict:
     if not verdict.words and (beyond := _beyond(situation, looked)):
-        situation.doubt_t = min(one.first_t for one in beyond) + WAIT_S
-        if verdict.severity is not Severity.WARNING or t >= situation.doubt_t:
-            situation.doubt_t = None
+        since = [*(one.risen_t for one in beyond), *(one.since_t for one in looked.unread.values())]
+        until_t = min(since) + WAIT_S
+        if verdict.severity is not Severity.WARNING or t >= until_t:
             return verdict
+        situation.doubt_t = until_t
         return verdict._replace(severity=Severity.INFO, meant=verdict.severity, harmless=True, waits=True)
     unread = looked.unread.values()
     over = [one for one in unread if t >= one.since_t + WAIT_S]
@@ -172,17 +219,29 @@ def _read_as_nothing(verdict: Verdict, situation: Situation, looked: Look, t: fl
 
 
 def _beyond(situation: Situation, looked: Look) -> list[Condition]:
-    """What was measured and not shown, or not as bad by then; a restart leaves its texts alone."""
+    """Warnings and worse that were measured and not shown, or not as bad by then, or half of it."""
     before = max((rank for (rule, _), rank in looked.measured.items() if rule == RESTORED), default=-1)
     return [
         one
         for one in situation.strong()
         if not one.words
-        and looked.measured.get(condition_key(one.finding), -1) < one.finding.severity.rank
-        and (
-            before < one.finding.severity.rank or all(mask(p.text) not in looked.texts for p in one.evidence)
+        and one.finding.severity.rank >= Severity.WARNING.rank
+        and not (
+            _measured_before(one, looked) or (before >= one.finding.severity.rank and _told(one, looked))
         )
     ]
+
+
+def _measured_before(one: Condition, looked: Look) -> bool:
+    where = condition_key(one.finding)
+    size = looked.sizes.get(where, 0.0)
+    same = not size or _size(one) < GROWN * size
+    return same and looked.measured.get(where, -1) >= one.finding.severity.rank
+
+
+def _told(one: Condition, looked: Look) -> bool:
+    """Whether it is what a restart left of the look: its texts, and what these are of."""
+    return any(mask(piece.text) in looked.texts and piece.ref in looked.refs for piece in one.evidence)
 
 
 def unheard(situation: Situation) -> Severity | None:
@@ -203,8 +262,17 @@ def doubtful(verdict: Verdict, situation: Situation) -> bool:
     grave = grave or Category.SECURITY in {verdict.fault_class.category, rules.category}
     if grave or situation.stage:
         return False
-    meant = _MEANT.get(verdict.severity, frozenset())
     return verdict.words or (
-        meant.issuperset({verdict.fault_class, rules})
-        and all(main_class(one.finding) in meant for one in situation.strong() if not one.words)
+        _MEANT.get(verdict.severity, _NEVER).issuperset({verdict.fault_class, rules})
+        and all(
+            # As it was measured: what the host does on purpose may have lowered the verdict already.
+            main_class(one.finding)
+            in _MEANT.get(max(one.finding.severity, verdict.severity, key=_rank), _NEVER)
+            for one in situation.strong()
+            if not one.words
+        )
     )
+
+
+def _rank(severity: Severity) -> int:
+    return severity.rank

@@ -39,6 +39,8 @@ class Look(NamedTuple):
     unread: Mapping[tuple[Kind, str], Unread] = {}
     writers: Mapping[Key, int] = {}  # in how many looks nothing was wrong with what they wrote
     measured: Mapping[tuple[str, Key], int] = {}  # what was shown, and nobody wrote: rules, of whom, how bad
+    sizes: Mapping[tuple[str, Key], float] = {}  # of these how much it was, where it may become more
+    refs: frozenset[str] = frozenset()  # what was measured, and of what
 
 
 def kind_of(finding: Finding) -> Kind:
@@ -94,6 +96,8 @@ def joined(one: Look | None, other: Look | None) -> Look | None:
         unread={words: both[words] for words in first},
         writers={**other.writers, **one.writers},
         measured={each: max(one.measured.get(each, 0), other.measured.get(each, 0)) for each in measured},
+        sizes={**other.sizes, **one.sizes},
+        refs=one.refs | other.refs,
     )
 
 

@@ -109,7 +109,7 @@ def occurrence(incident: Incident) -> Occurrence | None:
     culprit = incident.culprits[0] if incident.culprits else None
     if incident.state != "closed" or incident.closed_at is None or incident.quieted:
         return None
-    if incident.fault_class not in LEARNED or incident.severity is Severity.CRITICAL:
+    if incident.fault_class not in LEARNED or incident.severity in {Severity.INFO, Severity.CRITICAL}:
         return None
     if culprit is None or culprit.kind not in {SubjectKind.UNIT, SubjectKind.PROCESS}:
         return None

@@ -86,6 +86,7 @@ class Condition:
     weighing: Weighing | None = None  # the least excusing one so far
     words: bool = True  # nothing of it but what a program wrote
     risen_wall: float = 0.0  # since when it is as bad as that
+    risen_t: float = 0.0
 
     def add(self, finding: Finding, t: float) -> bool:
         """Take one more finding; True if the condition became stronger, or came back."""
@@ -97,7 +98,7 @@ class Condition:
             self.active.add(name)
         stronger = self.count > 1 and _strength(finding) > _strength(self.finding)
         if self.count == 1 or (stronger and finding.severity.rank > self.finding.severity.rank):
-            self.risen_wall = finding.at.wall
+            self.risen_wall, self.risen_t = finding.at.wall, t
         if stronger or self.count == 1:
             self.finding, self.weak = finding, weak(finding)
         self.words = self.words and (finding.words or weak(finding))
@@ -338,6 +339,7 @@ def joined(one: Condition, other: Condition) -> Condition:
     both.ended_t = None if None in ends else max(end for end in ends if end is not None)
     both.strongest, both.last_pid, both.last_began = strongest.strongest, later.last_pid, later.last_began
     both.words = first.words and later.words
+    both.risen_wall, both.risen_t = strongest.risen_wall, strongest.risen_t
     for each in (first, later):
         for who, blamed in each.subjects.items():
             both._blame(who, blamed)  # noqa: SLF001 - the same class, built field by field

@@ -108,9 +108,11 @@ def raised(verdict: Verdict, who: str, until_s: float) -> list[Raised]:
 
 
 def _stood(verdict: Verdict, who: str) -> bool:
-    """Whether somebody had alerted of a host to which nothing had been done yet, and not taken it back."""
+    """Whether somebody had alerted of a host to which nothing had been done; a peer had not taken it back."""
     began = verdict.span_s[0]
     if who in _OURS:
+        if who == HAUSWART and any(one.before_s is not None for one in verdict.told):
+            return True  # it got worse since
         since = [one.told_s if who == HAUSWART else one.loud_s for one in verdict.before]
         return any(at is not None and at < began for at in since)
     return any(

@@ -53,7 +53,8 @@ def replayed(folder: Path, settings: Settings, ask: Mapping[ModelTier, Ask]) -> 
         replay.feed(batch)
         replay.middle.learned()
         for one in batch:
-            if isinstance(one, Line) and one.source == "journal" and one.priority <= NAIVE:
+            watching = last is not None and last.boot == one.at.boot and one.at.mono - last.mono <= HOLE_S
+            if watching and isinstance(one, Line) and one.source == "journal" and one.priority <= NAIVE:
                 who = one.subject_unit or one.unit
                 if not who.startswith(OURS):
                     naive.append(Alert(one.at.wall, who, "error", f"{who} {one.identifier} {one.text}"))
