@@ -828,6 +828,15 @@ def test_lossy_link_is_seen_in_seconds_however_well_it_went_before(host, sent, a
     assert leading(first(host, "net.tcp_retransmits.level", within_s + 2)) is FaultClass.PACKET_LOSS
 
 
+@pytest.mark.parametrize(("calls", "severity"), [(0.0, "error"), (20.0, "warning")])
+def test_calls_to_who_is_not_there_are_no_error_for_want_of_lost_data(host, calls, severity):
+    host.run(60)
+    host.extra |= {"net.tcp_out_segments": 40.0, "net.tcp_retransmits": 20.0}
+    host.extra |= {"net.tcp_syn_retransmits": calls}
+    host.run(12)
+    assert first(host, "net.tcp_retransmits.level", 8).severity.value == severity
+
+
 @pytest.mark.parametrize("lossy_s", [1, 2])
 def test_one_overrun_buffer_is_no_lossy_link(host, lossy_s):
     def burst(values, step):

@@ -34,6 +34,7 @@ _SUMS: dict[str, tuple[str, ...]] = {
     "net.udp_no_ports": ("Udp.NoPorts",),
     "net.listen_drops": ("TcpExt.ListenDrops",),  # includes ListenOverflows (tcp_listendrop)
     "net.tcp_timeouts": ("TcpExt.TCPTimeouts",),  # of the retransmission timer; fast repetitions are none
+    "net.tcp_syn_retransmits": ("TcpExt.TCPSynRetrans",),  # of the repetitions: calls to who is not there
     "net.tcp_damaged": ("Tcp.InCsumErrors",),
     "net.reassembly_fails": ("Ip.ReasmFails",),
     "net.no_routes": ("Ip.OutNoRoutes",),

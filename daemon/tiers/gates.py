@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from daemon.messages import Finding
-from daemon.tiers.oddities import READ_AT, UNREAD
+from daemon.tiers.oddities import COMPLAINED_AT, READ_AT, UNREAD
 from daemon.tiers.writers import KERNEL, MANAGER
 from models.templates import Template
 
@@ -23,9 +23,9 @@ class Unread:
         self._minute = 0
         self._told: Counter[str] = Counter()  # by who pays for it
 
-    def wants(self, template: Template, payer: str, t: float) -> bool:
-        """Whether this line of the template is one: its first, second, eighth, sixty-fourth."""
-        if template.count not in READ_AT:
+    def wants(self, template: Template, payer: str, t: float, *, complains: bool = False) -> bool:
+        """Whether this line of the template is one: its first, second, eighth, a complaint's fourth, too."""
+        if template.count not in (COMPLAINED_AT if complains else READ_AT):
             return False
         if int(t) // 60 != self._minute:
             self._minute, self._told = int(t) // 60, Counter()

@@ -31,6 +31,7 @@ _KERNEL_DEVICE = re.compile(
 )
 UNREAD = "line.unread"
 READ_AT = frozenset({1, 2, 8, 64, 512})  # lines of one kind: how often says what once may not
+COMPLAINED_AT = READ_AT | {4}  # what sounds like a complaint is no single slip any more
 ALERT_WEIGHT = 0.25  # of the model's alert-worthiness, where the words' counts 0.1
 
 

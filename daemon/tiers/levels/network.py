@@ -107,6 +107,8 @@ def retransmits(view: View, label: str, rate: float) -> Breach | None:
     # would hide it for just as long.
     again = view.mean("retransmits", rate, LOSS_S)
     sent = view.mean("out_segments", view.get("net.tcp_out_segments"), LOSS_S)
+    # Calls to who is not there are repeated by the dozen where many are asked that sleep; no data is lost.
+    data = again - view.mean("syn_retransmits", view.get("net.tcp_syn_retransmits"), LOSS_S)
     opened = view.conditions.opened(rule, label)
     ratio = min(1.0, again / sent) if sent > 0 else float(again > 0.0)
     # 2 a second: a single connection to a host that does not answer repeats itself at most once a second.
@@ -119,7 +121,7 @@ def retransmits(view: View, label: str, rate: float) -> Breach | None:
     # those between repetitions, which double each time (RFC 6298, 5.5).
     if not opened and rate < 1.0 and ratio < STALLED:
         return None
-    gross = ratio >= 0.2 and again >= 5.0  # nobody waits for such a link to recover
+    gross = ratio >= 0.2 and data >= 5.0  # nobody waits for such a link to recover
     severity, score = (Severity.ERROR, 0.7) if gross else (Severity.WARNING, 0.6)
     text = f"{percent(ratio)} of the TCP segments sent are repetitions ({quantity(again)} a second)."
     values = {"retransmit_ratio": ratio, "rate_per_s": again}
