@@ -194,6 +194,7 @@ SETS = {
     "thirteenth": 39,
     "fourteenth": 40,
     "fifteenth": 40,
+    "sixteenth": 40,
 }  # runs
 # By the figures of the day on which they were mended; a change that costs one of them is a step back.
 FOUND = {
@@ -203,6 +204,7 @@ FOUND = {
     "thirteenth": {"recall": 17 / 23, "exactly_one": 15 / 23, "quiet": 15 / 16},
     "fourteenth": {"recall": 15 / 24, "exactly_one": 13 / 24, "quiet": 1.0},
     "fifteenth": {"recall": 14 / 24, "exactly_one": 12 / 24, "quiet": 1.0},
+    "sixteenth": {"recall": 18 / 24, "exactly_one": 16 / 24, "quiet": 15 / 16},
 }
 # Live advice about an earlier class, to which no other had come when the recording ended; in two languages.
 STALE = {"thirteenth": 2}
@@ -220,6 +222,11 @@ READ = {
         "filter-that-squid-must-ask",
         "panels-package-on-the-memory-card",
         "legs-queue-behind-their-journeys",
+    ],
+    "sixteenth": [
+        "passphrases-of-the-ventilation",
+        "compiler-dies-elsewhere-each-time",
+        "screen-in-the-hall-gives-orders",
     ],
 }
 

@@ -95,6 +95,18 @@ def host():
 # --- what it may change -------------------------------------------------------------------------------------
 
 
+def test_a_measure_of_the_host_that_goes_on_is_no_news_though_its_incident_has_another_name():
+    def lost(t):
+        return find(t, "net.udp_errors.level", "host:", {"packet-loss": 0.7}, score=0.6)
+
+    host = Host()
+    host.until(9.0, lost(2.0), find(3.0, "x.level", "unit:camera.service", {"packet-loss": 0.9}, score=0.9))
+    (incident,) = host.kept.values()
+    host.review(incident, F.CONFIG_ERROR, culprit=Culprit(K.UNIT, "camera.service", 1.0))
+    host.until(50.0, lost(33.0))
+    assert [one.fault_class for one in host.kept.values()] == [F.CONFIG_ERROR]
+
+
 def test_another_cause_is_told_with_its_author_and_holds_while_the_rules_see_what_follows(host):
     before = host.incident(F.CRASH_LOOP)
     (told,) = host.review(before, F.DISK_FAILING, culprit=Culprit(K.DEVICE, "loop7", 1.0))

@@ -53,7 +53,8 @@ class Gathering:
             nearest = self._nearest(view)
             if nearest is not None:
                 self._mark(nearest, about_stage(self.view(nearest), view))
-            situation = nearest or self._begin(finding, view, t)
+            # What goes on is no news, though what it is part of has another name by now.
+            situation = nearest or _going_on(situation, where) or self._begin(finding, view, t)
             if situation is None:
                 self.dropped += 1
                 return None
@@ -234,6 +235,11 @@ def label_of(incident: Incident | None) -> Label | None:
         return None
     first = incident.culprits[0]
     return (incident.fault_class, first.kind, split_pid(first.name)[0])
+
+
+def _going_on(situation: Situation | None, where: ConditionKey) -> Situation | None:
+    known = situation.conditions.get(where) if situation is not None else None
+    return situation if known is not None and known.ended_t is None else None
 
 
 def _elder(one: Situation, other: Situation) -> bool:
