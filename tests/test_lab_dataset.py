@@ -195,6 +195,7 @@ SETS = {
     "fourteenth": 40,
     "fifteenth": 40,
     "sixteenth": 40,
+    "sixteenth-noisy": 24,
 }  # runs
 # By the figures of the day on which they were mended; a change that costs one of them is a step back.
 FOUND = {
@@ -205,6 +206,7 @@ FOUND = {
     "fourteenth": {"recall": 15 / 24, "exactly_one": 13 / 24, "quiet": 1.0},
     "fifteenth": {"recall": 14 / 24, "exactly_one": 12 / 24, "quiet": 1.0},
     "sixteenth": {"recall": 18 / 24, "exactly_one": 16 / 24, "quiet": 15 / 16},
+    "sixteenth-noisy": {"recall": 19 / 24, "exactly_one": 17 / 24},
 }
 # Live advice about an earlier class, to which no other had come when the recording ended; in two languages.
 STALE = {"thirteenth": 2}
@@ -223,6 +225,7 @@ READ = {
         "panels-package-on-the-memory-card",
         "legs-queue-behind-their-journeys",
     ],
+    "sixteenth-noisy": ["passphrases-of-the-ventilation", "screen-in-the-hall-gives-orders"],
     "sixteenth": [
         "passphrases-of-the-ventilation",
         "compiler-dies-elsewhere-each-time",
