@@ -66,7 +66,7 @@ METRICS: dict[str, Metric] = {
     # These seven say by themselves what is wrong; none belongs to the usual pattern of a host's load.
     "net.udp_no_ports": Metric("1/s", _HOST, _N, ""),  # datagrams to a port at which nobody listens
     "net.tcp_timeouts": Metric("1/s", _HOST, _N, ""),  # segments sent again as no answer came in time
-    "net.tcp_syn_retransmits": Metric("1/s", _HOST, _N, ""),  # of the repetitions those that call anew
+    "net.tcp_data_retransmits": Metric("1/s", _HOST, _N, ""),  # of the repetitions those that hold data
     "net.tcp_damaged": Metric(
         "1/s", _HOST, _N, ""
     ),  # segments whose checksum is wrong, though the link let them pass

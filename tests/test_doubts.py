@@ -552,22 +552,64 @@ def test_what_rises_to_a_warning_waits_from_then_on_and_an_info_for_nobody():
     assert told(host, F.CRASH_LOOP) == "warning"
 
 
-def test_twice_as_much_as_was_read_as_nothing_is_told_though_it_is_never_more_than_a_warning():
-    def dropped(t, rate):
-        found = more(t, "net.drops.level", text=f"{rate} a second are dropped.")
-        return replace(found, evidence=[replace(one, values={"drops_per_s": rate}) for one in found.evidence])
+def lost(t, *, name="drops_per_s", rate=30.0, **more_values):
+    """A measure that has gone on since the first second."""
+    found = more(t, "net.drops.level", text=f"{rate} a second are dropped.")
+    values = {name: rate} | more_values
+    pieces = [replace(one, start=WALL + 1.0, ref="net.drops", values=values) for one in found.evidence]
+    return replace(found, evidence=pieces)
 
-    host = read_as_nothing(dropped(2.0, 30.0))
-    host.until(20.0, dropped(15.0, 50.0))
+
+@pytest.mark.parametrize("name", ["drops_per_s", "errors_per_s", "processes_count"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_twice_as_much_as_was_read_as_nothing_is_told_though_it_is_never_more_than_a_warning(name, restart):
+    host = read_as_nothing(lost(2.0, name=name))
+    host.until(200.0, lost(150.0, name=name, rate=50.0), lost(190.0, name=name))
+    if restart:
+        host = Host(host.incident(F.CRASH_LOOP), awaited=True, t=201.0)
+        host.until(209.0, lost(205.0, name=name))
     assert told(host, F.CRASH_LOOP) == "info"
-    host.until(30.0, dropped(25.0, 70.0))
+    host.until(212.0, lost(210.0, name=name, rate=110.0))
+    if restart:  # it was heard of anew at 205
+        assert host.incident(F.CRASH_LOOP).waits
+        host.until(205.0 + WAIT_S + 2.0)
     assert (told(host, F.CRASH_LOOP), host.incident(F.CRASH_LOOP).waits) == ("warning", False)
 
 
-def test_an_error_that_a_backup_makes_a_warning_is_doubted_like_an_error():
+def test_each_value_grows_by_itself_and_what_came_after_the_question_was_not_shown():
+    host = read_as_nothing(lost(2.0, connections_count=4000.0))
+    host.until(40.0, lost(30.0, rate=900.0, connections_count=4000.0))
+    assert told(host, F.CRASH_LOOP) == "warning"
+    host = Host(awaited=True)
+    host.until(6.0, lost(2.0))
+    asked = host.incident(F.CRASH_LOOP)
+    host.until(9.0, lost(8.0, rate=5000.0))
+    host.review(asked, F.CRASH_LOOP, harmless=True, asked_t=6.0)
+    host.until(8.0 + WAIT_S + 2.0)
+    assert told(host, F.CRASH_LOOP) == "warning"
+
+
+def test_after_a_restart_another_program_is_not_taken_for_the_first():
+    def hog(t, unit, pid):
+        found = more(t, "process.hog", unit=unit, text=f"python3[{pid}] has used 1 of 2 cores for 22 s.")
+        return replace(found, evidence=[replace(one, ref="process.hog") for one in found.evidence])
+
+    host = read_as_nothing(hog(2.0, "drill.service", 11))
+    again = Host(host.incident(F.CRASH_LOOP), awaited=True, t=7.0)
+    other = hog(10.0, "other.service", 77)
+    tied = replace(other, subjects=[*other.subjects, *hog(10.0, "drill.service", 11).subjects])
+    again.until(60.0, tied)
+    assert max(one.severity.rank for one in again.kept.values()) == Severity.WARNING.rank
+
+
+@pytest.mark.parametrize(
+    ("rule", "fault"),
+    [("mem.available.level", "memory-exhaustion"), ("proc.total.level", "process-storm")],
+)
+def test_an_error_that_a_backup_makes_a_warning_waits_for_nobody(rule, fault):
     host = Host(awaited=True)
     host.tier.take([context(1.0, "backup", unit="borg.service")])
-    low = find(2.0, "mem.available.level", "host:", {"memory-exhaustion": 0.9}, "error", score=0.95)
+    low = find(2.0, rule, "host:", {fault: 0.9}, "error", score=0.95)
     host.until(8.0, low)
     (incident,) = host.kept.values()
     assert (incident.severity, incident.waits) == (Severity.WARNING, False)

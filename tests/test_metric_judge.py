@@ -832,7 +832,7 @@ def test_lossy_link_is_seen_in_seconds_however_well_it_went_before(host, sent, a
 def test_calls_to_who_is_not_there_are_no_error_for_want_of_lost_data(host, calls, severity):
     host.run(60)
     host.extra |= {"net.tcp_out_segments": 40.0, "net.tcp_retransmits": 20.0}
-    host.extra |= {"net.tcp_syn_retransmits": calls}
+    host.extra |= {"net.tcp_data_retransmits": 20.0 - calls}
     host.run(12)
     assert first(host, "net.tcp_retransmits.level", 8).severity.value == severity
 

@@ -188,6 +188,31 @@ def test_a_flood_of_new_lines_is_bounded_and_leaves_room_for_others():
     assert [one.rule for one in beside] == ["line.unread"]
 
 
+def counts(told, of):
+    return [
+        int(one.evidence[0].values["lines_count"])
+        for one in told
+        if one.rule == "line.unread" and of in one.evidence[0].text
+    ]
+
+
+def test_a_complaint_is_shown_at_its_fourth_time_and_what_an_access_log_says_is_none():
+    refused = [f"Certificate invalid: not yet valid for train {n}" for n in range(9)]
+    asked = [f'10.1.1.{n} - - [29/Nov/2026:20:56:4{n} +0000] "GET /a{n} HTTP/1.1" 200 5' for n in range(9)]
+    tier = LowTier(Low(), unread=True)
+    assert counts(observed(tier, refused), "Certificate") == [1, 2, 4, 8]
+    assert 4 not in counts(observed(tier, asked, unit="web.service", start=30.0), "GET")
+
+
+def test_a_fourth_time_takes_no_room_from_what_is_new():
+    kinds = ["trains", "barges", "trams", "ferries", "lifts", "cranes", "buses", "planes", "carts", "sledges"]
+    texts = [f"{kind}: certificate {n} is not yet valid, {kind} wait" for kind in kinds for n in range(4)]
+    told = observed(LowTier(Low(), unread=True), texts, step=0.1)
+    fourth = [kind for kind in kinds if 4 in counts(told, kind)]
+    assert 0 < len(fourth) < len(kinds)
+    assert all(1 in counts(told, kind) for kind in kinds)
+
+
 # --- what is believed ---------------------------------------------------------------------------------------
 
 

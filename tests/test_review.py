@@ -95,16 +95,40 @@ def host():
 # --- what it may change -------------------------------------------------------------------------------------
 
 
-def test_a_measure_of_the_host_that_goes_on_is_no_news_though_its_incident_has_another_name():
-    def lost(t):
-        return find(t, "net.udp_errors.level", "host:", {"packet-loss": 0.7}, score=0.6)
+def udp_lost(t, severity="warning", **said):
+    return find(t, "net.udp_errors.level", "host:", {"packet-loss": 0.7}, severity, score=0.6, **said)
 
+
+def camera(t, **said):
+    return find(t, "x.level", "unit:camera.service", {"packet-loss": 0.9}, score=0.9, **said)
+
+
+@pytest.fixture
+def renamed():
+    """An incident of a unit and a measure of the host that has another class by now."""
     host = Host()
-    host.until(9.0, lost(2.0), find(3.0, "x.level", "unit:camera.service", {"packet-loss": 0.9}, score=0.9))
+    host.until(9.0, udp_lost(2.0), camera(3.0))
     (incident,) = host.kept.values()
     host.review(incident, F.CONFIG_ERROR, culprit=Culprit(K.UNIT, "camera.service", 1.0))
-    host.until(50.0, lost(33.0))
-    assert [one.fault_class for one in host.kept.values()] == [F.CONFIG_ERROR]
+    return host
+
+
+def test_a_measure_of_the_host_that_goes_on_is_no_news_though_its_incident_has_another_name(renamed):
+    renamed.until(50.0, udp_lost(33.0))
+    assert [one.fault_class for one in renamed.kept.values()] == [F.CONFIG_ERROR]
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        [udp_lost(33.0, "error")],  # worse than it was there
+        [camera(20.0, ended=True), udp_lost(33.0)],  # all else is over
+        [camera(float(t)) for t in range(30, 400, 30)] + [udp_lost(380.0)],  # its end was not heard
+    ],
+)
+def test_what_does_not_just_go_on_is_an_incident_of_its_own(renamed, later):
+    renamed.until(430.0, *later)
+    assert F.PACKET_LOSS in {one.fault_class for one in renamed.kept.values()}
 
 
 def test_another_cause_is_told_with_its_author_and_holds_while_the_rules_see_what_follows(host):

@@ -34,12 +34,13 @@ _SUMS: dict[str, tuple[str, ...]] = {
     "net.udp_no_ports": ("Udp.NoPorts",),
     "net.listen_drops": ("TcpExt.ListenDrops",),  # includes ListenOverflows (tcp_listendrop)
     "net.tcp_timeouts": ("TcpExt.TCPTimeouts",),  # of the retransmission timer; fast repetitions are none
-    "net.tcp_syn_retransmits": ("TcpExt.TCPSynRetrans",),  # of the repetitions: calls to who is not there
     "net.tcp_damaged": ("Tcp.InCsumErrors",),
     "net.reassembly_fails": ("Ip.ReasmFails",),
     "net.no_routes": ("Ip.OutNoRoutes",),
     "net.icmp_unreachable": ("Icmp.InDestUnreachs",),
 }
+
+_CALLED_AGAIN = "TcpExt.TCPSynRetrans"  # of the segments that are sent again: calls, and answers to calls
 
 
 class ProtocolTable:
@@ -81,7 +82,7 @@ class ProtocolReader:
     """The families sock and net: TCP, UDP and connection tracking of this network namespace."""
 
     def __init__(self, proc: Path) -> None:
-        wanted = {name for names in _SUMS.values() for name in names} | {"Tcp.CurrEstab"}
+        wanted = {name for names in _SUMS.values() for name in names} | {"Tcp.CurrEstab", _CALLED_AGAIN}
         self._table = ProtocolTable(frozenset(wanted))
         self._rates = Rates()
         self._snmp = KernelFile(proc / "net/snmp")
@@ -133,6 +134,9 @@ class ProtocolReader:
         for metric, names in _SUMS.items():
             if names[0] in counters and not (self._skip and names[0].startswith("TcpExt.")):
                 self._rates.put(values, metric, sum(counters.get(name, 0) for name in names), mono)
+        if not self._skip and {"Tcp.RetransSegs", _CALLED_AGAIN} <= counters.keys():  # of one instant
+            again = max(0, counters["Tcp.RetransSegs"] - counters[_CALLED_AGAIN])
+            self._rates.put(values, "net.tcp_data_retransmits", again, mono)
         if "Tcp.CurrEstab" in counters:
             values["sock.tcp_established"] = counters["Tcp.CurrEstab"]
 

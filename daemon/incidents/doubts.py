@@ -22,8 +22,8 @@ from daemon.incidents.context import main_class
 from daemon.incidents.looks import Kind, Look, Unread, joined, kind_of, noted
 from daemon.incidents.situations import RESTORED, Condition, Situation, condition_key
 from daemon.incidents.verdicts import Verdict
-from daemon.messages import REOPENED, REVIEWED, Finding
-from daemon.subjects import split_pid
+from daemon.messages import REOPENED, REVIEWED, Evidence, Finding
+from daemon.subjects import key, split_pid
 from models.masking import mask
 from models.taxonomy import Category, FaultClass, Severity
 
@@ -49,16 +49,19 @@ MADE_USE_OF = ON_PURPOSE | {
     _F.PACKET_LOSS,  # a shaper's queue drops what is too much
 }
 _MEANT = {Severity.WARNING: MADE_USE_OF, Severity.ERROR: ON_PURPOSE}
-_NEVER: frozenset[FaultClass] = frozenset()
 _BOUNDLESS = frozenset(  # what there is at a time; what has come together since only ever grows
     {
         "rate_per_s",
         "drops_per_s",
+        "errors_per_s",
         "forks_per_s",
         "processes_count",
+        "children_count",
+        "namesakes_count",
         "threads_count",
         "tasks_count",
         "connections_count",
+        "fds_count",
     }
 )
 GROWN = 2.0  # times as much as was shown is no longer what was shown
@@ -87,7 +90,7 @@ def look(
             condition_key(one.finding): one.finding.severity.rank if one.risen_wall <= until_wall else -1
             for one in seen
         },
-        sizes={condition_key(one.finding): _size(one, until_wall) for one in seen},
+        sizes=_sizes(piece for one in seen for piece in one.evidence if piece.end <= until_wall),
         refs=frozenset(piece.ref for one in seen for piece in one.evidence),
     )
     before = situation.looked
@@ -112,18 +115,14 @@ def _was_shown(one: Condition, read: Collection[str], shown: Collection[str]) ->
     return any(piece.id in shown for piece in one.evidence)
 
 
-def _size(one: Condition, until_wall: float = inf) -> float:
-    """How much of it there is, where that is a rate or a number that has no bound."""
-    return max(
-        (
-            value
-            for piece in one.evidence
-            if piece.start <= until_wall
-            for name, value in piece.values.items()
-            if name in _BOUNDLESS
-        ),
-        default=0.0,
-    )
+def _sizes(pieces: Iterable[Evidence]) -> dict[tuple[str, str], float]:
+    """How much there is of what has no bound, by what was measured and the name of the value."""
+    found: dict[tuple[str, str], float] = {}
+    for piece in pieces:
+        for name, value in piece.values.items():
+            if name in _BOUNDLESS:
+                found[piece.ref, name] = max(value, found.get((piece.ref, name), 0.0))
+    return found
 
 
 def _kinds(strong: Iterable[Condition], read: Collection[str], until_wall: float) -> dict[Kind, int]:
@@ -168,7 +167,13 @@ def recall(situation: Situation, t: float, wall: float) -> None:
         left = {} if known.severity is Severity.INFO else {(next(iter(told)), ""): Unread(-inf, full=False)}
         refs = frozenset(one.ref for one in known.evidence)
         situation.looked = Look(
-            harmless=True, kinds=told, texts=texts, unread=left, measured=measured, refs=refs
+            harmless=True,
+            kinds=told,
+            texts=texts,
+            unread=left,
+            measured=measured,
+            sizes=_sizes(known.evidence),
+            refs=refs,
         )
 
 
@@ -220,28 +225,33 @@ def _read_as_nothing(verdict: Verdict, situation: Situation, looked: Look, t: fl
 
 def _beyond(situation: Situation, looked: Look) -> list[Condition]:
     """Warnings and worse that were measured and not shown, or not as bad by then, or half of it."""
+    stands_for = next((one for (rule, _), one in situation.conditions.items() if rule == RESTORED), None)
     before = max((rank for (rule, _), rank in looked.measured.items() if rule == RESTORED), default=-1)
     return [
         one
         for one in situation.strong()
         if not one.words
-        and one.finding.severity.rank >= Severity.WARNING.rank
-        and not (
-            _measured_before(one, looked) or (before >= one.finding.severity.rank and _told(one, looked))
+        and (rank := one.finding.severity.rank) >= Severity.WARNING.rank
+        and (
+            _grown(one, looked)
+            or not (
+                looked.measured.get(condition_key(one.finding), -1) >= rank
+                or (before >= rank and stands_for is not None and _told(one, stands_for, looked))
+            )
         )
     ]
 
 
-def _measured_before(one: Condition, looked: Look) -> bool:
-    where = condition_key(one.finding)
-    size = looked.sizes.get(where, 0.0)
-    same = not size or _size(one) < GROWN * size
-    return same and looked.measured.get(where, -1) >= one.finding.severity.rank
+def _grown(one: Condition, looked: Look) -> bool:
+    now = _sizes(one.evidence)
+    return any(0.0 < looked.sizes.get(name, 0.0) * GROWN <= value for name, value in now.items())
 
 
-def _told(one: Condition, looked: Look) -> bool:
-    """Whether it is what a restart left of the look: its texts, and what these are of."""
-    return any(mask(piece.text) in looked.texts and piece.ref in looked.refs for piece in one.evidence)
+def _told(one: Condition, before: Condition, looked: Look) -> bool:
+    """Whether it is what a restart left of the look: its texts, what these are of, and of whom."""
+    who = one.finding.subjects[:1]
+    same = not who or key(who[0]) in before.subjects
+    return same and any(mask(each.text) in looked.texts and each.ref in looked.refs for each in one.evidence)
 
 
 def unheard(situation: Situation) -> Severity | None:
@@ -262,17 +272,14 @@ def doubtful(verdict: Verdict, situation: Situation) -> bool:
     grave = grave or Category.SECURITY in {verdict.fault_class.category, rules.category}
     if grave or situation.stage:
         return False
+    meant = _MEANT.get(verdict.severity, frozenset())
     return verdict.words or (
-        _MEANT.get(verdict.severity, _NEVER).issuperset({verdict.fault_class, rules})
+        meant.issuperset({verdict.fault_class, rules})
         and all(
-            # As it was measured: what the host does on purpose may have lowered the verdict already.
-            main_class(one.finding)
-            in _MEANT.get(max(one.finding.severity, verdict.severity, key=_rank), _NEVER)
+            main_class(one.finding) in meant
+            # What a backup has lowered was measured as worse than that.
+            and one.finding.severity.rank <= verdict.severity.rank
             for one in situation.strong()
             if not one.words
         )
     )
-
-
-def _rank(severity: Severity) -> int:
-    return severity.rank

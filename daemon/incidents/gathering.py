@@ -27,6 +27,7 @@ from models.taxonomy import FaultClass
 
 SITUATIONS_MAX = 128  # open incidents and what may become one; beyond it findings are counted and dropped
 WEAK_MAX = 64
+GOES_ON_S = 65.0  # since it was told last: what holds is told again every thirty seconds
 WHERE_MAX = 4096  # conditions found without a search; the others are searched for
 
 Label = tuple[FaultClass, str, str]  # class, kind and name (without pid) of the first culprit
@@ -54,7 +55,7 @@ class Gathering:
             if nearest is not None:
                 self._mark(nearest, about_stage(self.view(nearest), view))
             # What goes on is no news, though what it is part of has another name by now.
-            situation = nearest or _going_on(situation, where) or self._begin(finding, view, t)
+            situation = nearest or _going_on(situation, finding, t) or self._begin(finding, view, t)
             if situation is None:
                 self.dropped += 1
                 return None
@@ -237,9 +238,15 @@ def label_of(incident: Incident | None) -> Label | None:
     return (incident.fault_class, first.kind, split_pid(first.name)[0])
 
 
-def _going_on(situation: Situation | None, where: ConditionKey) -> Situation | None:
+def _going_on(situation: Situation | None, finding: Finding, t: float) -> Situation | None:
+    """The situation that has the finding's condition, if that goes on, is no worse, and not all there is."""
+    where = condition_key(finding)
     known = situation.conditions.get(where) if situation is not None else None
-    return situation if known is not None and known.ended_t is None else None
+    if situation is None or known is None or known.ended_t is not None or t - known.last_t > GOES_ON_S:
+        return None
+    worse = finding.severity.rank > known.finding.severity.rank
+    beside = any(one is not known and one.ended_t is None for one in situation.strong())
+    return situation if beside and not worse else None
 
 
 def _elder(one: Situation, other: Situation) -> bool:

@@ -39,7 +39,7 @@ class Look(NamedTuple):
     unread: Mapping[tuple[Kind, str], Unread] = {}
     writers: Mapping[Key, int] = {}  # in how many looks nothing was wrong with what they wrote
     measured: Mapping[tuple[str, Key], int] = {}  # what was shown, and nobody wrote: rules, of whom, how bad
-    sizes: Mapping[tuple[str, Key], float] = {}  # of these how much it was, where it may become more
+    sizes: Mapping[tuple[str, str], float] = {}  # how much it was: by what was measured and a value's name
     refs: frozenset[str] = frozenset()  # what was measured, and of what
 
 
@@ -96,7 +96,10 @@ def joined(one: Look | None, other: Look | None) -> Look | None:
         unread={words: both[words] for words in first},
         writers={**other.writers, **one.writers},
         measured={each: max(one.measured.get(each, 0), other.measured.get(each, 0)) for each in measured},
-        sizes={**other.sizes, **one.sizes},
+        sizes={
+            name: max(one.sizes.get(name, 0.0), other.sizes.get(name, 0.0))
+            for name in {**other.sizes, **one.sizes}
+        },
         refs=one.refs | other.refs,
     )
 

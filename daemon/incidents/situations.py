@@ -205,7 +205,8 @@ class Situation:
         before = self.looked
         if before is not None and not weak(finding):
             self.looked = noted(before, finding, finding.evidence[:2], t)
-        self.stale = self.stale or news or self.looked != before
+        grows = before is not None and bool(before.sizes) and not finding.words  # it may be twice as much
+        self.stale = self.stale or news or grows or self.looked != before
         return news
 
     def end(self, finding: Finding, t: float) -> bool:

@@ -29,7 +29,11 @@ class Unread:
             return False
         if int(t) // 60 != self._minute:
             self._minute, self._told = int(t) // 60, Counter()
-        if self._told.total() >= UNREAD_PER_MINUTE or self._told[payer] >= UNREAD_OF_ONE:
+        told, of_one = self._told.total(), self._told[payer]
+        if told >= UNREAD_PER_MINUTE or of_one >= UNREAD_OF_ONE:
+            return False
+        # What was shown before leaves room for what is new.
+        if template.count not in READ_AT and (2 * told >= UNREAD_PER_MINUTE or 2 * of_one >= UNREAD_OF_ONE):
             return False
         self._told[payer] += 1
         return True

@@ -130,12 +130,11 @@ class LineJudge:
         findings = self._novel(template, watch, writer, line, t) if novel else []
         if meaning.complains and not (thrifty and meaning.complaint is None):
             findings += self._complain(watch, meaning, writer, line, t)
-        if (
-            self._unread
-            and not thrifty
-            and self._unread.wants(template, writer.budget.payer, t, complains=meaning.complains)
-        ):
-            findings += self._conditions.hold(oddities.unread(template, line), line.at, t)
+        if self._unread and not thrifty:
+            said = meaning.complaint
+            complains = said is not None and said.fault is not None
+            if self._unread.wants(template, writer.budget.payer, t, complains=complains):
+                findings += self._conditions.hold(oddities.unread(template, line), line.at, t)
         burst = watch.arrive(t)
         if burst or watch.silent:
             findings += self._rate(template, watch, writer, line, t)

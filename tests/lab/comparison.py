@@ -15,7 +15,7 @@ made.
 | alerts | how many there are in the window of a fault, hauswart's merged incidents included |
 | right class | share of faults with an alert of a right class; peers name none |
 | culprit | share of faults with one that names a right culprit: hauswart in the first place, peers in any |
-| stood before | share of all runs in which an alert stood before anything was done to the host |
+| stood before | share of runs in which an alert stood (hauswart's: came) before anything was done |
 | false alarms | alerts in benign runs, to the end of the watching, hauswart's merged incidents included |
 
 A peer names a culprit if its name stands in the alert's text to the letter, as a whole word or path, a device
@@ -111,8 +111,9 @@ def _stood(verdict: Verdict, who: str) -> bool:
     """Whether somebody had alerted of a host to which nothing had been done; a peer had not taken it back."""
     began = verdict.span_s[0]
     if who in _OURS:
-        if who == HAUSWART and any(one.before_s is not None for one in verdict.told):
-            return True  # it got worse since
+        worse = [one for one in verdict.told if one.before_s is not None]  # since the injection
+        if worse and (who == HAUSWART or any(one.loud_s is not None and one.loud_s < began for one in worse)):
+            return True
         since = [one.told_s if who == HAUSWART else one.loud_s for one in verdict.before]
         return any(at is not None and at < began for at in since)
     return any(

@@ -1,8 +1,8 @@
 """Quiet days as replay: what is said of telemetry that a host recorded while nothing was wrong with it.
 
 Any daemon keeps such telemetry in its state directory. Whether nothing was wrong is for its owner to say, so
-each incident is listed, also one that became part of another one. Habits are learned as live; what they
-silence from its beginning to its end is no news, what somebody had heard of before stays one.
+each incident that was notified is listed, also one that became part of another one. Habits are learned as
+live; what they silence from its beginning to its end is no news, what somebody had heard of before stays one.
 
 Beside them stands how often whoever is alerted by each entry of priority 3 or worse would have been, counted
 as in the comparison with others. Telemetry keeps a share of the lines of each kind, so that is the least.

@@ -18,7 +18,7 @@ and as a false alarm, and is never a right one either; the other one is as loud 
 | precision | right incidents, of all opened (notified of or not) in the window, benign runs included |
 | culprit in 1, in 3 | a right culprit in the first, in the first three places, of the recalled |
 | severity | a right severity, of the recalled |
-| exactly one | the right incident and no other, of all faults |
+| exactly one | the right incident is left and no other, of all faults; one that became part of it is none |
 | noticed once | exactly one, if a right culprit in the first place is enough |
 | told | seconds from the effect until notifying begins: words may have to be read first |
 | delay | seconds from the effect, by the lab's own probe, to the right incident, on the observations' time |

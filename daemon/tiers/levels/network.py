@@ -108,7 +108,7 @@ def retransmits(view: View, label: str, rate: float) -> Breach | None:
     again = view.mean("retransmits", rate, LOSS_S)
     sent = view.mean("out_segments", view.get("net.tcp_out_segments"), LOSS_S)
     # Calls to who is not there are repeated by the dozen where many are asked that sleep; no data is lost.
-    data = again - view.mean("syn_retransmits", view.get("net.tcp_syn_retransmits"), LOSS_S)
+    data = view.mean("data_retransmits", view.get("net.tcp_data_retransmits", rate), LOSS_S)
     opened = view.conditions.opened(rule, label)
     ratio = min(1.0, again / sent) if sent > 0 else float(again > 0.0)
     # 2 a second: a single connection to a host that does not answer repeats itself at most once a second.
