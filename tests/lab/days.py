@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -53,20 +54,25 @@ def replayed(folder: Path, settings: Settings, ask: Mapping[ModelTier, Ask]) -> 
         replay.feed(batch)
         replay.middle.learned()
         for one in batch:
-            watching = last is not None and last.boot == one.at.boot and one.at.mono - last.mono <= HOLE_S
-            if watching and isinstance(one, Line) and one.source == "journal" and one.priority <= NAIVE:
+            gap_s = one.at.mono - last.mono if last is not None and last.boot == one.at.boot else inf
+            if isinstance(one, Line) and gap_s <= HOLE_S and _alerts(one):
                 who = one.subject_unit or one.unit
-                if not who.startswith(OURS):
-                    naive.append(Alert(one.at.wall, who, "error", f"{who} {one.identifier} {one.text}"))
+                naive.append(Alert(one.at.wall, who, "error", f"{who} {one.identifier} {one.text}"))
             if not isinstance(one, Sample) or one.source != "host":
                 continue
             began = began or one.at.wall
-            if last is not None and last.boot == one.at.boot and 0.0 < one.at.mono - last.mono <= HOLE_S:
-                watched_s += one.at.mono - last.mono
+            if 0.0 < gap_s <= HOLE_S:
+                watched_s += gap_s
             last = one.at
     told: list[Incident] = [one for one in replay.incidents.values() if one.id in replay.heard]
     said = as_said(told, lambda wall: wall - began, replay, merged=True)
     return Day(str(folder), watched_s, said, segments.notes, len(without_repeats(naive)))
+
+
+def _alerts(line: Line) -> bool:
+    """Whether somebody who wants each error of the journal is alerted by a line."""
+    bad = line.source == "journal" and line.priority <= NAIVE
+    return bad and not (line.subject_unit or line.unit).startswith(OURS)
 
 
 def summary(days: Sequence[Day]) -> dict[str, Any]:
