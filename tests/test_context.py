@@ -71,6 +71,11 @@ def test_a_backup_explains_its_own_load_and_nothing_grave(finding, expected):
     assert weigh(contexts(BACKUP), finding, 30) == expected
 
 
+def test_what_somebody_reads_as_wrong_is_not_explained_by_a_job():
+    said = find("read.io-saturation", "io-saturation", "unit:borg.service")
+    assert weigh(contexts(BACKUP), said, 30) == "noted"
+
+
 GRAVE = ("disk-failing", "filesystem-corrupt", "auth-bruteforce", "kernel-bug", "hardware-error")
 
 

@@ -1179,6 +1179,53 @@ def test_burst_of_one_kind_is_found_against_its_own_past(host):
     assert "line.burst" in rules([one for one in host.wait(60) if one.ended])
 
 
+def slow(host, seconds, count=1):
+    found = []
+    for _ in range(count):
+        host.t += 1.0
+        found += host.hear(f"order {int(host.t)} of 3 loaves saved in {seconds}")
+    return [one.evidence[0].text for one in found if one.rule == "line.slow"]
+
+
+def test_what_takes_far_longer_than_it_used_to_is_told_at_once_and_seldom_while_it_goes_on(host):
+    assert slow(host, "0.03 s", 5) == []
+    (first,) = slow(host, "4.1 s")
+    assert first.startswith("takes 4.1 s, usually 30 ms: order ")
+    assert slow(host, "4100 ms") == []
+    assert [one[:20] for one in slow(host, "4.3 s")] == ["takes 4.3 s, usually"]
+    assert len(slow(host, "4 s", 24)) == 2  # the ninth and the twenty-seventh
+    assert slow(host, "4 s", 40) == []  # that is how it is now
+    assert slow(host, "30 ms", 40) == []
+    host.wait(120)
+    assert len(slow(host, "1.2 s")) == 1
+
+
+def test_what_was_slow_before_is_as_slow_after_a_restart(host):
+    slow(host, "0.03 s", 6)
+    after = type(host)()
+    assert after.judge.restore(host.judge.snapshot())
+    assert slow(after, "0.03 s", 5) == []
+    assert len(slow(after, "9 s")) == 1
+
+
+@pytest.mark.parametrize(
+    ("usual", "now"),
+    [
+        ("0.5 s", "2.4 s"),  # not five times as long
+        ("1 ms", "900 ms"),  # nobody waits for that
+        ("3 kB", "9000 kB"),
+        ("day 1 s-bahn", "day 90 s-bahn"),
+        ("10.0.0.1 s", "10.0.0.99 s"),
+    ],
+)
+def test_what_is_no_duration_or_no_longer_one_is_not_slow(host, usual, now):
+    assert slow(host, usual, 9) + slow(host, now, 9) == []
+
+
+def test_a_wait_that_doubles_each_time_is_no_surprise(host):
+    assert [one for n in range(12) for one in slow(host, f"{2**n} s")] == []
+
+
 def test_constant_heavy_load_is_no_burst(host):
     found = []
     for number in range(30000):

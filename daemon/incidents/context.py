@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
+from daemon.incidents.unexplained import READ
 from daemon.messages import ContextNote, Event, Finding, Subject
 from daemon.subjects import generic
 from models.taxonomy import FaultClass, Severity, SubjectKind
@@ -129,6 +130,8 @@ class Contexts:
             return Weighing(1.0)
         top = main_class(finding)
         notes = [(one, _effect(one, finding, top, since, t)) for one in self.windows]
+        if finding.rule.startswith(READ):  # whoever read it knew of jobs, and says that somebody suffers
+            notes = [(one, "noted" if effect else None) for one, effect in notes]
         told = tuple((one, effect) for one, effect in notes if effect is not None)[-_MAX_NOTES:]
         effects = {effect for _, effect in told}
         if "explained" in effects:

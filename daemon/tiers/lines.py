@@ -17,12 +17,13 @@ from daemon.questions import Answer, Question
 from daemon.settings import Low
 from daemon.tiers import oddities, opinions
 from daemon.tiers.complaints import Complaints, Meaning
-from daemon.tiers.conditions import Conditions
+from daemon.tiers.conditions import Breach, Conditions
 from daemon.tiers.gates import Gate, Unread
 from daemon.tiers.last_words import LATE_S, LastWords, failure
 from daemon.tiers.meanings import Meanings
 from daemon.tiers.oddities import NOVEL_PER_MINUTE
 from daemon.tiers.opinions import Opinions, Wonder
+from daemon.tiers.paces import Pace, durations
 from daemon.tiers.places import Places
 from daemon.tiers.rates import MISSED, Watch
 from daemon.tiers.writers import MANAGER, Writer, Writers
@@ -38,6 +39,7 @@ FALLBACK = "\0"  # a form that no line has: the fallback's template of each writ
 WORK_PER_SECOND = 1_000_000  # a unit of work is about a microsecond
 # Of reading a kind of line for what it complains about, see models.complaints; of one whose level says no.
 COMPLAINT_WORK, LEVEL_WORK = 100, 15
+PACE_WORK = 3  # of reading how long something took
 KNOWN_MAX, KNOWN_THRIFTY = 16, 4  # meanings tried on the lines of one form
 THRIFTY_CHARS = 200  # at both ends of a line: what is known stands there
 ALL_UNITS = 2.0  # all units together may spend twice a single one's share
@@ -130,17 +132,31 @@ class LineJudge:
         findings = self._novel(template, watch, writer, line, t) if novel else []
         if meaning.complains and not (thrifty and meaning.complaint is None):
             findings += self._complain(watch, meaning, writer, line, t)
-        if self._unread and not thrifty:
-            said = meaning.complaint
-            complains = said is not None and said.fault is not None
-            if self._unread.wants(template, writer.budget.payer, t, complains=complains):
-                findings += self._conditions.hold(oddities.unread(template, line), line.at, t)
+        if not thrifty:
+            findings += self._values(template, meaning, writer, line, t)
         burst = watch.arrive(t)
         if burst or watch.silent:
             findings += self._rate(template, watch, writer, line, t)
         if watch.beating and template.number not in self._beats and len(self._beats) < HEARTBEATS_MAX:
             self._beats[template.number] = template
         return findings
+
+    def _values(
+        self, template: Template, meaning: Meaning, writer: Writer, line: Line, t: float
+    ) -> list[Finding]:
+        """What is in a line beside its kind, for who reads it: all of it, and how long something took."""
+        told: list[Breach] = []
+        if self._unread:
+            said = meaning.complaint
+            complains = said is not None and said.fault is not None
+            if self._unread.wants(template, writer.budget.payer, t, complains=complains):
+                told.append(oddities.unread(template, line))
+        watch: Watch = template.state
+        if watch.pace is not None:
+            self._miner.work += PACE_WORK
+            if slower := watch.pace.take(line.text):
+                told.append(oddities.slow(template, slower, line))
+        return [one for breach in told for one in self._conditions.hold(breach, line.at, t)]
 
     def _tell_failure(self, finding: Finding, line: Line, t: float) -> list[Finding]:
         """What the unit said before it failed."""
@@ -197,6 +213,8 @@ class LineJudge:
     def _admit(self, template: Template, line: Line, t: float) -> Watch:
         watch = template.state = Watch(t, round(word_weight(line.text[:512]), 3), line.priority)
         self._miner.work += 8
+        if durations(line.text):
+            watch.pace = Pace()
         return watch
 
     def _learn_meaning(self, form: Form, writer: Writer, text: str, *, thrifty: bool) -> Meaning:
@@ -355,6 +373,7 @@ class LineJudge:
             if words and all(map(isfinite, watch)):
                 template = self._miner.restore(origin[:256], tuple(words[:64]), max(0, count), key[:64])
                 template.state = Watch.resume(watch, began_t)
+                template.state.pace = Pace() if "<size>" in words else None
         self._began_t = began_t
         return True
 

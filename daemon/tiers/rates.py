@@ -10,6 +10,7 @@ from math import sqrt
 from typing import Any
 
 from daemon.tiers.opinions import Opinion
+from daemon.tiers.paces import Pace
 
 WINDOW_S = 10.0
 SLOW = 1 / 60  # the usual rate is that of the last ten minutes
@@ -32,12 +33,13 @@ class Watch:
 
     __slots__ = (
         *("beating", "failing", "first_t", "gap_s", "gaps", "jitter_s", "last_t", "limit", "mean", "now"),
-        *("opinion", "over", "peak", "priority", "silent", "weight", "window_end", "windows"),
+        *("opinion", "over", "pace", "peak", "priority", "silent", "weight", "window_end", "windows"),
     )
 
     def __init__(self, t: float, weight: float, priority: int) -> None:
         self.failing = 0.0  # of an access log: the share of the latest answers that are failures
         self.opinion: Opinion | None = None
+        self.pace: Pace | None = None  # where its lines say how long something took
         self.weight = weight
         self.priority = priority
         self.first_t = self.last_t = t

@@ -41,7 +41,9 @@ def percent(ratio: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """A duration: `0.4 s`, `8 s`, `3 min`, `2 h`."""
+    """A duration: `30 ms`, `0.4 s`, `8 s`, `3 min`, `2 h`."""
+    if 0.0 < seconds < 0.095:
+        return f"{seconds * 1000:.2g} ms"
     if seconds < 10:
         return f"{seconds:.1f} s".replace(".0", "")
     if seconds < 120:
