@@ -76,6 +76,20 @@ def test_what_somebody_reads_as_wrong_is_not_explained_by_a_job():
     assert weigh(contexts(BACKUP), said, 30) == "noted"
 
 
+def test_a_job_that_others_suffer_from_is_lowered_to_a_warning_that_opens():
+    def slow(who: str) -> Finding:
+        return find("line.slow", "service-hung", who, "info", 0.25)
+
+    load = find("psi.io.level", "io-saturation", "unit:borg.service")
+    for who, t, expected in (("borg", 25, 0.0), ("shop", -1, 0.0), ("shop", 25, 0.92), ("shop", 61, 0.0)):
+        found = contexts(BACKUP)
+        found.suffers(slow(f"unit:{who}.service"), t)
+        assert found.weigh(load, 30, 30).factor == expected
+    found.suffers(slow("unit:shop.service"), 40)
+    weighing = found.weigh(load, 30, 30)
+    assert (weighing.severity(load), weighing.notes[0][1]) == (Severity.WARNING, "lowered")
+
+
 GRAVE = ("disk-failing", "filesystem-corrupt", "auth-bruteforce", "kernel-bug", "hardware-error")
 
 

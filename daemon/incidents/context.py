@@ -21,6 +21,9 @@ BOOT_S = 300.0  # a boot that never reported its end is over after five minutes
 AFTERMATH_S = 600.0  # what begins within ten minutes after a rebuild, an update or a sudo is said to
 TRAIL_S = 30.0  # caches are written back and services settle for a while after a job has ended
 LOWERED = 0.8  # a surely failed unit (0.65) still opens an incident, a guess (0.6) does not
+SUFFERED = 0.92  # a measure that is surely an error (0.7 of 0.8) still opens an incident, a warning does not
+SUFFERS_S = 30.0
+SLOW = "line.slow"  # the rule that says so
 LATE_S = 2.0  # the line that says a job was started may be read this long after its first effect
 # A job that runs longer than this is no excuse any more: a day's backup is rare, a timer's job is short.
 LONGEST_S = {"backup": 12 * 3600.0, "scrub": 48 * 3600.0, "maintenance-job": 4 * 3600.0, "timer": 3600.0}
@@ -92,6 +95,7 @@ class Contexts:
 
     def __init__(self) -> None:
         self.windows: list[Window] = []
+        self._slow: dict[str, float] = {}  # when a writer last told of something that took far too long
 
     def note(self, event: Event, t: float) -> bool:
         """Learn from a context or session event; True if it changed anything."""
@@ -104,6 +108,14 @@ class Contexts:
         if event.action == "running":
             return self._renew(opened, event.attributes.get("running_s", ""), t)
         return self.add(opened) if event.action == "start" else self._end(opened)
+
+    def suffers(self, finding: Finding, t: float) -> None:
+        """Learn of somebody who suffers, by his own words: then load is not a job's own affair any more."""
+        for one in finding.subjects[:1]:
+            self._slow.pop(one.name, None)
+            self._slow[one.name] = t
+            while len(self._slow) > _MAX_WINDOWS:
+                del self._slow[next(iter(self._slow))]
 
     def add(self, window: Window) -> bool:
         """Open a window; the same job or user seen again replaces its older one."""
@@ -132,13 +144,23 @@ class Contexts:
         notes = [(one, _effect(one, finding, top, since, t)) for one in self.windows]
         if finding.rule.startswith(READ):  # whoever read it knew of jobs, and says that somebody suffers
             notes = [(one, "noted" if effect else None) for one, effect in notes]
+        hurts = [one for one, effect in notes if effect == "explained" and self._hurts(one, since, t)]
+        if hurts:
+            notes = [(one, "lowered" if one in hurts else effect) for one, effect in notes]
         told = tuple((one, effect) for one, effect in notes if effect is not None)[-_MAX_NOTES:]
         effects = {effect for _, effect in told}
         if "explained" in effects:
             return Weighing(0.0, told)
         if "lowered" in effects:
-            return Weighing(LOWERED, told)
+            return Weighing(SUFFERED if hurts else LOWERED, told)
         return Weighing(1.0, told)
+
+    def _hurts(self, window: Window, since: float, t: float) -> bool:
+        """Whether somebody else but the job was slow while a load lasted."""
+        job = {window.unit, window.name, f"{window.name}.service"}
+        return any(
+            since - SUFFERS_S <= at_t <= t + SUFFERS_S for who, at_t in self._slow.items() if who not in job
+        )
 
     def _renew(self, told: Window, ran_s: str, t: float) -> bool:
         """Take in what began so long ago, if that is news: whoever was started since heard no start."""

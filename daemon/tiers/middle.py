@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from daemon.clock import Timeline
 from daemon.incidents import lifecycle
 from daemon.incidents.closing import REOPEN_S, Closed
-from daemon.incidents.context import Contexts, weak
+from daemon.incidents.context import SLOW, Contexts, weak
 from daemon.incidents.doubts import doubtful, look, recall, tempered, unheard
 from daemon.incidents.gathering import Gathering, Label
 from daemon.incidents.grouping import blinds
@@ -215,6 +215,8 @@ class MiddleTier:
             self._gathering.end(finding, self._t)
         elif weak(finding) or self._quiet.hushes(finding, self._at.wall):
             self.counters["weak"] += 1
+            if finding.rule == SLOW:
+                self._contexts.suffers(finding, self._t)
             self._gathering.support(finding, self._t)
         else:
             situation = self._gathering.put(finding, self._t)
