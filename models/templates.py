@@ -125,7 +125,7 @@ def _is_value(word: str) -> bool:
 
 # Where the message itself stands in quotes (logfmt's msg="...", klog's E0201 10:00:00 7 file.go:7] "..."),
 # or behind the last word that counts, the words do not tell it from others: each text is a form of its own.
-_QUOTED = re.compile(r'\b(?:msg|message|err|error|reason)="|^[DEFIW]\d{4} [^\]"]{1,96}\] "')
+QUOTED = re.compile(r'\b(?:msg|message|err|error|reason)="|^[DEFIW]\d{4} [^\]"]{1,96}\] "')
 
 
 class Miner:
@@ -214,7 +214,7 @@ class Miner:
         if found is None:
             found = Form(self._place(origin, words))
             self._forms.put(key, found)
-        elif len(words) == MAX_WORDS or ("<str>" in words and _QUOTED.search(normal)):
+        elif len(words) == MAX_WORDS or ("<str>" in words and QUOTED.search(normal)):
             found = Form(found.template)
         return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from daemon.incidents.context import AFTERMATH_S, Contexts, describe
 from daemon.messages import Event, Evidence, Finding, Stamp, Subject
@@ -73,21 +74,58 @@ def test_a_backup_explains_its_own_load_and_nothing_grave(finding, expected):
 
 def test_what_somebody_reads_as_wrong_is_not_explained_by_a_job():
     said = find("read.io-saturation", "io-saturation", "unit:borg.service")
-    assert weigh(contexts(BACKUP), said, 30) == "noted"
+    assert weigh(contexts(BACKUP), said, 30) == "lowered"
 
 
-def test_a_job_that_others_suffer_from_is_lowered_to_a_warning_that_opens():
-    def slow(who: str) -> Finding:
-        return find("line.slow", "service-hung", who, "info", 0.25)
+def slow(who: str, seconds: float = 4.0, lines: int = 2) -> Finding:
+    values = {"duration_s": seconds, "usual_s": 0.1, "lines_count": float(lines)}
+    found = find("line.slow", "service-hung", who, "info", 0.25)
+    return replace(found, evidence=[replace(found.evidence[0], values=values)])
 
-    load = find("psi.io.level", "io-saturation", "unit:borg.service")
-    for who, t, expected in (("borg", 25, 0.0), ("shop", -1, 0.0), ("shop", 25, 0.92), ("shop", 61, 0.0)):
-        found = contexts(BACKUP)
-        found.suffers(slow(f"unit:{who}.service"), t)
-        assert found.weigh(load, 30, 30).factor == expected
-    found.suffers(slow("unit:shop.service"), 40)
-    weighing = found.weigh(load, 30, 30)
-    assert (weighing.severity(load), weighing.notes[0][1]) == (Severity.WARNING, "lowered")
+
+LOAD = find("psi.io.level", "io-saturation", "unit:borg.service")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "explained"),
+        ([(slow("unit:shop.service"), 25)], "lowered"),
+        ([(slow("unit:shop.service"), 55)], "lowered"),  # it goes on, and is told every 30 s
+        ([(slow("unit:shop.service"), 28)], "explained"),  # before it began
+        ([(slow("unit:shop.service", 180), 205)], "lowered"),
+        ([(slow("unit:shop.service", 4), 205)], "explained"),
+        ([(slow("unit:shop.service"), 40), (slow("unit:shop.service"), 62)], "lowered"),
+        ([(slow("unit:shop.service", lines=1), 35)], "explained"),  # a slip
+        ([(slow("unit:borg.service"), 35)], "explained"),
+        ([(slow("unit:session-3.scope"), 35)], "explained"),
+        ([(slow("process:shop"), 35)], "explained"),
+    ],
+)
+def test_a_job_that_a_service_waits_for_is_lowered(words, expected):
+    found = contexts(BACKUP)
+    for one, t in words:
+        found.suffers(one, t)
+    since = 25 if words and words[0][1] == 25 else 29
+    assert weigh(found, LOAD, 33, since) == expected
+
+
+def test_jobs_that_slow_each_other_and_a_clock_that_jumps_at_boot_stay_explained():
+    jobs = contexts(BACKUP, event(11, "scrub", unit="scrub.service"))
+    for who in ("borg", "scrub"):
+        jobs.suffers(slow(f"unit:{who}.service"), 30)
+    assert weigh(jobs, LOAD, 30) == "explained"
+    boot = contexts(event(10, "boot"))
+    boot.suffers(slow("unit:shop.service"), 30)
+    assert weigh(boot, find("clock.level", "clock-jump"), 30) == "explained"
+
+
+def test_who_waits_is_remembered_within_bounds():
+    found = contexts(BACKUP)
+    for number in range(1000):
+        found.suffers(slow(f"unit:shop{number}.service"), 30)
+    assert weigh(found, LOAD, 33, 29) == "lowered"
+    assert len(found._slow) <= 64
 
 
 GRAVE = ("disk-failing", "filesystem-corrupt", "auth-bruteforce", "kernel-bug", "hardware-error")

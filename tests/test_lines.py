@@ -12,6 +12,7 @@ from daemon.messages import Line, Stamp, Subject
 from daemon.settings import Low
 from daemon.tiers.gates import KNOWN_PER_SECOND, WEAK_PER_SECOND
 from daemon.tiers.lines import KNOWN_MAX, KNOWN_THRIFTY, NOVEL_PER_MINUTE, LineJudge
+from daemon.tiers.paces import duration
 from daemon.tiers.symptoms import ENDING_S
 from models.known import load
 from models.taxonomy import FaultClass, Severity, SubjectKind
@@ -1179,51 +1180,111 @@ def test_burst_of_one_kind_is_found_against_its_own_past(host):
     assert "line.burst" in rules([one for one in host.wait(60) if one.ended])
 
 
-def slow(host, seconds, count=1):
+def slow(host, seconds, count=1, text="order {} of 3 loaves saved in {}", **writer):
+    """What is told of lines a second apart that name so long: how many in a row, 0 when it is over."""
     found = []
     for _ in range(count):
         host.t += 1.0
-        found += host.hear(f"order {int(host.t)} of 3 loaves saved in {seconds}")
-    return [one.evidence[0].text for one in found if one.rule == "line.slow"]
+        found += host.hear(text.format(int(host.t), seconds), **writer)
+        found += host.judge.tick(host.t, host.at())
+    told = [one for one in found if one.rule == "line.slow"]
+    return [0 if one.ended else int(one.evidence[0].values["lines_count"]) for one in told]
 
 
-def test_what_takes_far_longer_than_it_used_to_is_told_at_once_and_seldom_while_it_goes_on(host):
+def test_what_takes_far_longer_than_it_used_to_is_told_while_it_does(host):
     assert slow(host, "0.03 s", 5) == []
-    (first,) = slow(host, "4.1 s")
-    assert first.startswith("takes 4.1 s, usually 30 ms: order ")
-    assert slow(host, "4100 ms") == []
-    assert [one[:20] for one in slow(host, "4.3 s")] == ["takes 4.3 s, usually"]
-    assert len(slow(host, "4 s", 24)) == 2  # the ninth and the twenty-seventh
-    assert slow(host, "4 s", 40) == []  # that is how it is now
-    assert slow(host, "30 ms", 40) == []
-    host.wait(120)
-    assert len(slow(host, "1.2 s")) == 1
+    host.t += 1.0
+    (first,) = [one for one in host.hear("order 9 of 3 loaves saved in 4.1 s") if one.rule == "line.slow"]
+    assert first.evidence[0].text == "takes 4.1 s, usually 30 ms: order 9 of 3 loaves saved in 4.1 s"
+    assert (first.words, max(first.hints.values()) < 0.3) == (True, True)
+    assert slow(host, "4100 ms") == [2]
+    assert slow(host, "4.3 s", 6) == [4, 8]
+    assert slow(host, "0.03 s") == [0]
+    assert slow(host, "0.03 s", 9) + slow(host, "8 s", 2) == []  # nearly as long before
+    assert slow(host, "0.03 s", 3) + slow(host, "20 s") == [1]
 
 
-def test_what_was_slow_before_is_as_slow_after_a_restart(host):
+def test_what_stays_slow_is_how_it_is_now(host):
+    slow(host, "0.03 s", 6)
+    assert slow(host, "4 s", 200)[-1:] == [0]
+    assert slow(host, "4 s", 100) == []
+
+
+def test_each_tenth_line_that_is_slow_is_no_news(host):
+    slow(host, "20 ms", 9)
+    assert slow(host, "3 s") == [1]
+    assert [one for _ in range(30) for one in (*slow(host, "20 ms", 9), *slow(host, "3 s"))] == [0]
+
+
+def test_what_was_slow_is_learnt_anew_after_a_restart(host):
     slow(host, "0.03 s", 6)
     after = type(host)()
     assert after.judge.restore(host.judge.snapshot())
     assert slow(after, "0.03 s", 5) == []
-    assert len(slow(after, "9 s")) == 1
+    assert slow(after, "9 s") == [1]
 
 
 @pytest.mark.parametrize(
     ("usual", "now"),
     [
         ("0.5 s", "2.4 s"),  # not five times as long
-        ("1 ms", "900 ms"),  # nobody waits for that
+        ("1 ms", "1900 ms"),  # nobody waits for that
         ("3 kB", "9000 kB"),
         ("day 1 s-bahn", "day 90 s-bahn"),
         ("10.0.0.1 s", "10.0.0.99 s"),
+        ("1 ms, next in 1 s", "1 ms, next in 3600 s"),
+        ("1min 5.1s", "1min 45.1s"),
+        ('3 ms "Mozilla 1 s"', '3 ms "Mozilla 900 s"'),  # what a stranger wrote
     ],
 )
 def test_what_is_no_duration_or_no_longer_one_is_not_slow(host, usual, now):
     assert slow(host, usual, 9) + slow(host, now, 9) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("done after 1h 2min 3.5s", 3723.5),
+        ("took 4.100234031677246 s", 4.100234031677246),
+        ("GET /export 1m3.2s", 63.2),
+        ("12 minutes", 720.0),
+        ("1,250 ms", 1.25),
+        ("elapsed:4.1s", 4.1),
+        ("812.4µs", 0.0008124),
+        ("write=0.3 s, sync=2 s", 2.0),
+        ("at 12:03:04.5 s", None),
+    ],
+)
+def test_durations_are_read_as_programs_write_them(text, seconds):
+    assert duration(text) == (None if seconds is None else pytest.approx(seconds))
+
+
 def test_a_wait_that_doubles_each_time_is_no_surprise(host):
-    assert [one for n in range(12) for one in slow(host, f"{2**n} s")] == []
+    assert [one for n in range(9) for one in slow(host, f"{2**n} s")] == []
+
+
+def test_of_a_loggers_lines_each_message_has_its_own_pace(host):
+    assert slow(host, "30ms", 9, 'level=info n={} msg="request done" took={}') == []
+    assert slow(host, "40s", 9, 'level=info n={} msg="archive written" took={}') == []
+    assert slow(host, "40s", 1, 'level=info n={} msg="request done" took={}') == [1]
+
+
+def test_the_manager_tells_of_what_others_take(host):
+    manager = {"unit": "init.scope", "identifier": "systemd", "pid": 1, "uid": 0}
+    text = "fstrim.service: Run {} consumed {} CPU time."
+    assert slow(host, "300ms", 9, text, **manager) + slow(host, "48.2s", 2, text, **manager) == []
+
+
+def test_who_is_slow_in_very_many_ways_keeps_nobody_from_being_heard(host):
+    names = [f"{a}{b} step" for a in "abcdefgh" for b in "klmnopq"]
+    told = []
+    for seconds in (*["30 ms"] * 6, "30 s"):
+        for name in names:
+            host.t += 0.01
+            told += host.hear(f"{name} took {seconds}", unit="evil.service", identifier="evil")
+        slow(host, seconds, unit="shop.service", identifier="shop") if seconds != "30 s" else None
+    assert len([one for one in told if one.rule == "line.slow"]) <= 10
+    assert slow(host, "30 s", unit="shop.service", identifier="shop") == [1]
 
 
 def test_constant_heavy_load_is_no_burst(host):

@@ -21,8 +21,8 @@ BOOT_S = 300.0  # a boot that never reported its end is over after five minutes
 AFTERMATH_S = 600.0  # what begins within ten minutes after a rebuild, an update or a sudo is said to
 TRAIL_S = 30.0  # caches are written back and services settle for a while after a job has ended
 LOWERED = 0.8  # a surely failed unit (0.65) still opens an incident, a guess (0.6) does not
-SUFFERED = 0.92  # a measure that is surely an error (0.7 of 0.8) still opens an incident, a warning does not
-SUFFERS_S = 30.0
+SUFFERS_S = 30.0  # between two words of one who suffers, and of a load that is told again
+SLIPS = 1.0  # lines: one is a slip
 SLOW = "line.slow"  # the rule that says so
 LATE_S = 2.0  # the line that says a job was started may be read this long after its first effect
 # A job that runs longer than this is no excuse any more: a day's backup is rare, a timer's job is short.
@@ -95,7 +95,7 @@ class Contexts:
 
     def __init__(self) -> None:
         self.windows: list[Window] = []
-        self._slow: dict[str, float] = {}  # when a writer last told of something that took far too long
+        self._slow: dict[str, tuple[float, float]] = {}  # services that wait: since when, until when
 
     def note(self, event: Event, t: float) -> bool:
         """Learn from a context or session event; True if it changed anything."""
@@ -110,12 +110,17 @@ class Contexts:
         return self.add(opened) if event.action == "start" else self._end(opened)
 
     def suffers(self, finding: Finding, t: float) -> None:
-        """Learn of somebody who suffers, by his own words: then load is not a job's own affair any more."""
-        for one in finding.subjects[:1]:
-            self._slow.pop(one.name, None)
-            self._slow[one.name] = t
-            while len(self._slow) > _MAX_WINDOWS:
-                del self._slow[next(iter(self._slow))]
+        """Learn of a service that waits, by its own words: then load is not a job's own affair any more."""
+        who, values = finding.subjects[0], finding.evidence[0].values
+        if who.kind is not SubjectKind.UNIT or not who.name.endswith(".service"):
+            return
+        if values.get("lines_count", 0.0) <= SLIPS:
+            return
+        began_t = t - values.get("duration_s", 0.0)
+        before = self._slow.pop(who.name, (began_t, began_t))
+        self._slow[who.name] = (before[0] if before[1] >= began_t - SUFFERS_S else began_t, t)
+        if len(self._slow) > _MAX_WINDOWS:
+            del self._slow[next(iter(self._slow))]
 
     def add(self, window: Window) -> bool:
         """Open a window; the same job or user seen again replaces its older one."""
@@ -142,24 +147,26 @@ class Contexts:
             return Weighing(1.0)
         top = main_class(finding)
         notes = [(one, _effect(one, finding, top, since, t)) for one in self.windows]
-        if finding.rule.startswith(READ):  # whoever read it knew of jobs, and says that somebody suffers
-            notes = [(one, "noted" if effect else None) for one, effect in notes]
-        hurts = [one for one, effect in notes if effect == "explained" and self._hurts(one, since, t)]
-        if hurts:
-            notes = [(one, "lowered" if one in hurts else effect) for one, effect in notes]
+        # Whoever read it was shown what is done; nobody else's waiting is a job's own affair.
+        if top in _LOAD and (finding.rule.startswith(READ) or self._hurts(since, t)):
+            notes = [(one, _short_of(one, effect)) for one, effect in notes]
         told = tuple((one, effect) for one, effect in notes if effect is not None)[-_MAX_NOTES:]
         effects = {effect for _, effect in told}
         if "explained" in effects:
             return Weighing(0.0, told)
         if "lowered" in effects:
-            return Weighing(SUFFERED if hurts else LOWERED, told)
+            return Weighing(LOWERED, told)
         return Weighing(1.0, told)
 
-    def _hurts(self, window: Window, since: float, t: float) -> bool:
-        """Whether somebody else but the job was slow while a load lasted."""
-        job = {window.unit, window.name, f"{window.name}.service"}
+    def _hurts(self, since: float, t: float) -> bool:
+        """Whether somebody waited who is no job himself while a load lasted that was told at `t`."""
+        if not self._slow:
+            return False
+        jobs = {name for one in self.windows for name in (one.unit, one.name, f"{one.name}.service")}
         return any(
-            since - SUFFERS_S <= at_t <= t + SUFFERS_S for who, at_t in self._slow.items() if who not in job
+            began_t <= t + SUFFERS_S and ended_t >= since
+            for who, (began_t, ended_t) in self._slow.items()
+            if who not in jobs
         )
 
     def _renew(self, told: Window, ran_s: str, t: float) -> bool:
@@ -253,6 +260,11 @@ def _effect(window: Window, finding: Finding, top: FaultClass, since: float, t: 
     if window.kind == "boot":
         return _boot_effect(window, finding, top, t)
     return _session_effect(window, finding, top, since)
+
+
+def _short_of(window: Window, effect: Effect | None) -> Effect | None:
+    """What a job leaves of a load that somebody suffers from."""
+    return "lowered" if effect == "explained" and window.kind != "boot" else effect
 
 
 def _job_effect(window: Window, finding: Finding, top: FaultClass) -> Effect | None:

@@ -39,6 +39,24 @@ class Unread:
         return True
 
 
+class Few:
+    """So many a minute of all and of one writer, so that nobody keeps the others from being heard."""
+
+    def __init__(self, limit: int, of_one: int) -> None:
+        self._limit, self._of_one = limit, of_one
+        self._minute = 0
+        self._told: Counter[str] = Counter()  # by who pays for it
+
+    def take(self, payer: str, t: float) -> bool:
+        """Whether there is room for one more."""
+        if int(t) // 60 != self._minute:
+            self._minute, self._told = int(t) // 60, Counter()
+        if self._told[payer] >= self._of_one or self._told.total() >= self._limit:
+            return False
+        self._told[payer] += 1
+        return True
+
+
 class Gate:
     """Lets a bounded number of findings through, so that nobody floods the tier above with a clever log."""
 

@@ -17,15 +17,16 @@ from daemon.questions import Answer, Question
 from daemon.settings import Low
 from daemon.tiers import oddities, opinions
 from daemon.tiers.complaints import Complaints, Meaning
-from daemon.tiers.conditions import Breach, Conditions
+from daemon.tiers.conditions import Conditions
 from daemon.tiers.gates import Gate, Unread
 from daemon.tiers.last_words import LATE_S, LastWords, failure
 from daemon.tiers.meanings import Meanings
 from daemon.tiers.oddities import NOVEL_PER_MINUTE
 from daemon.tiers.opinions import Opinions, Wonder
-from daemon.tiers.paces import Pace, durations
+from daemon.tiers.paces import TIMELESS
 from daemon.tiers.places import Places
 from daemon.tiers.rates import MISSED, Watch
+from daemon.tiers.waits import Waits
 from daemon.tiers.writers import MANAGER, Writer, Writers
 from models.alertness import word_weight
 from models.complaints import UNSAID
@@ -39,7 +40,6 @@ FALLBACK = "\0"  # a form that no line has: the fallback's template of each writ
 WORK_PER_SECOND = 1_000_000  # a unit of work is about a microsecond
 # Of reading a kind of line for what it complains about, see models.complaints; of one whose level says no.
 COMPLAINT_WORK, LEVEL_WORK = 100, 15
-PACE_WORK = 3  # of reading how long something took
 KNOWN_MAX, KNOWN_THRIFTY = 16, 4  # meanings tried on the lines of one form
 THRIFTY_CHARS = 200  # at both ends of a line: what is known stands there
 ALL_UNITS = 2.0  # all units together may spend twice a single one's share
@@ -60,7 +60,7 @@ class LineJudge:
         places = Places({} if values is None else values)
         self._meanings = Meanings(self._conditions, places, self._writers, read=unread)
         self._complaints = Complaints(self._meanings.symptoms)
-        self._miner = Miner(settings.templates_max, on_merge=_share_opinion)
+        self._miner = Miner(settings.templates_max, on_merge=_share)
         self._beats: dict[int, Template] = {}
         self._own_pids: frozenset[int] = frozenset()
         self._boot = ""
@@ -69,6 +69,7 @@ class LineJudge:
         self._share = int(settings.unit_cpu_share * WORK_PER_SECOND)
         self._second, self._spent = 0, 0
         self._gate = Gate()
+        self._waits = Waits(self._conditions)
         self._opinions = Opinions()
         self._counts = dict.fromkeys(("lines", "own", "fallback", "novel", "known", "capped"), 0)
 
@@ -133,7 +134,7 @@ class LineJudge:
         if meaning.complains and not (thrifty and meaning.complaint is None):
             findings += self._complain(watch, meaning, writer, line, t)
         if not thrifty:
-            findings += self._values(template, meaning, writer, line, t)
+            findings += self._to_read(template, meaning, writer, line, t)
         burst = watch.arrive(t)
         if burst or watch.silent:
             findings += self._rate(template, watch, writer, line, t)
@@ -141,22 +142,18 @@ class LineJudge:
             self._beats[template.number] = template
         return findings
 
-    def _values(
+    def _to_read(
         self, template: Template, meaning: Meaning, writer: Writer, line: Line, t: float
     ) -> list[Finding]:
         """What is in a line beside its kind, for who reads it: all of it, and how long something took."""
-        told: list[Breach] = []
+        findings = self._waits.judge(template, writer, line, t)
+        self._miner.work += self._waits.work
         if self._unread:
             said = meaning.complaint
             complains = said is not None and said.fault is not None
             if self._unread.wants(template, writer.budget.payer, t, complains=complains):
-                told.append(oddities.unread(template, line))
-        watch: Watch = template.state
-        if watch.pace is not None:
-            self._miner.work += PACE_WORK
-            if slower := watch.pace.take(line.text):
-                told.append(oddities.slow(template, slower, line))
-        return [one for breach in told for one in self._conditions.hold(breach, line.at, t)]
+                findings += self._conditions.hold(oddities.unread(template, line), line.at, t)
+        return findings
 
     def _tell_failure(self, finding: Finding, line: Line, t: float) -> list[Finding]:
         """What the unit said before it failed."""
@@ -213,8 +210,6 @@ class LineJudge:
     def _admit(self, template: Template, line: Line, t: float) -> Watch:
         watch = template.state = Watch(t, round(word_weight(line.text[:512]), 3), line.priority)
         self._miner.work += 8
-        if durations(line.text):
-            watch.pace = Pace()
         return watch
 
     def _learn_meaning(self, form: Form, writer: Writer, text: str, *, thrifty: bool) -> Meaning:
@@ -373,7 +368,6 @@ class LineJudge:
             if words and all(map(isfinite, watch)):
                 template = self._miner.restore(origin[:256], tuple(words[:64]), max(0, count), key[:64])
                 template.state = Watch.resume(watch, began_t)
-                template.state.pace = Pace() if "<size>" in words else None
         self._began_t = began_t
         return True
 
@@ -382,8 +376,9 @@ _Saved = tuple[str, list[str | None], int, str, tuple[float, float, float, float
 _State = tuple[int, float, list[_Saved]]
 
 
-def _share_opinion(heir: Template, other: Template) -> None:
-    """What the model said of lines of a merged template, it said of its heir's."""
+def _share(heir: Template, other: Template) -> None:
+    """What the model said of lines of a merged template, it said of its heir's; they are as slow, too."""
     ours, theirs = heir.state, other.state
     if ours is not None and theirs is not None:
         ours.opinion = ours.opinion or theirs.opinion
+        ours.pace = theirs.pace if ours.pace in {None, TIMELESS} else ours.pace

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from daemon.messages import MAX_TEXT, Line, Subject
 from daemon.tiers.conditions import Breach
 from daemon.tiers.opinions import Opinion
-from daemon.tiers.paces import Slow
 from daemon.tiers.rates import SUSTAINED_WINDOWS, WINDOW_S, Watch
 from daemon.tiers.wording import quantity, span
 from daemon.tiers.writers import Writer, nameless_file, of_system
@@ -153,25 +152,6 @@ def burst(template: Template, watch: Watch, line: Line) -> Breach:
         stale_s=3.0 * WINDOW_S,
         category=Category.UNKNOWN if opinion is None else opinion.category,
         path="baseline" if opinion is None else "model",
-    )
-
-
-def slow(template: Template, slower: Slow, line: Line) -> Breach:
-    """What a writer does takes far longer than it used to, by what it writes."""
-    return Breach(
-        rule="line.slow",
-        label=f"{template.key} {slower.times}",
-        severity=Severity.INFO,
-        score=0.3,
-        subjects=[subject_of(line)],
-        hints={FaultClass.SERVICE_HUNG: 0.25},
-        text=f"takes {span(slower.now_s)}, usually {span(slower.usual_s)}: {line.text}"[:MAX_TEXT],
-        values={"duration_s": slower.now_s, "usual_s": slower.usual_s, "lines_count": float(slower.times)},
-        ref=line.cursor or line.source,
-        kind="event",
-        once=True,
-        category=Category.UNKNOWN,
-        words=True,
     )
 
 
