@@ -664,6 +664,19 @@ def test_a_backups_load_opens_nothing_until_it_outlasts_the_backup():
     assert "backup borgbackup-job-home started" in host.only.context[0].text
 
 
+@pytest.mark.parametrize(
+    ("severity", "score", "lines", "told"),
+    [("error", 0.7, 2, ["warning"]), ("error", 0.7, 1, []), ("warning", 0.6, 2, [])],
+)
+def test_a_backups_load_is_a_warning_while_a_service_waits_by_its_own_words(severity, score, lines, told):
+    load = find(12, "psi.io.level", "unit:borg.service", {"io-saturation": 0.8}, severity, score=score)
+    waits = {"lines_count": float(lines), "duration_s": 4.0, "usual_s": 0.03}
+    slow = find(16, "line.slow", "unit:shop.service", {"service-hung": 0.25}, "info", score=0.3, **waits)
+    host = Host().play(context(10, "backup", unit="borg.service"), load, slow, until=30)
+    assert [one.severity.value for one in host.kept.values()] == told
+    assert all(one.context[0].effect == "lowered" for one in host.kept.values())
+
+
 def test_an_oom_kill_during_a_backup_is_told():
     host = Host().play(context(5, "backup", unit="hwlab-memory"), *oom(10), until=30)
     assert host.only.severity == "error"
