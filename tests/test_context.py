@@ -100,6 +100,7 @@ LOAD = find("psi.io.level", "io-saturation", "unit:borg.service")
         ([(slow("unit:borg.service"), 35)], "explained"),
         ([(slow("unit:session-3.scope"), 35)], "explained"),
         ([(slow("process:shop"), 35)], "explained"),
+        ([(slow("unit:user@1000.service"), 35)], "explained"),
     ],
 )
 def test_a_job_that_a_service_waits_for_is_lowered(words, expected):
@@ -126,6 +127,15 @@ def test_who_waits_is_remembered_within_bounds():
         found.suffers(slow(f"unit:shop{number}.service"), 30)
     assert weigh(found, LOAD, 33, 29) == "lowered"
     assert len(found._slow) <= 64
+    found.expire(10_000)
+    assert not found._slow
+
+
+def test_who_has_waited_does_not_wait_for_ever():
+    found = contexts(BACKUP)
+    found.suffers(slow("unit:shop.service"), 40)
+    assert weigh(found, LOAD, 60, 30) == "lowered"
+    assert weigh(found, LOAD, 14400, 30) == "explained"
 
 
 GRAVE = ("disk-failing", "filesystem-corrupt", "auth-bruteforce", "kernel-bug", "hardware-error")

@@ -1235,6 +1235,9 @@ def test_what_was_slow_is_learnt_anew_after_a_restart(host):
         ("1 ms, next in 1 s", "1 ms, next in 3600 s"),
         ("1min 5.1s", "1min 45.1s"),
         ('3 ms "Mozilla 1 s"', '3 ms "Mozilla 900 s"'),  # what a stranger wrote
+        ('3 ms ua="1 s"', '3 ms ua="900 s"'),
+        ("3 ms, connected for 90 s", "3 ms, connected for 3600 s"),
+        ("3 ms, 2 s ago", "3 ms, 900 s ago"),
     ],
 )
 def test_what_is_no_duration_or_no_longer_one_is_not_slow(host, usual, now):
@@ -1253,6 +1256,8 @@ def test_what_is_no_duration_or_no_longer_one_is_not_slow(host, usual, now):
         ("812.4µs", 0.0008124),
         ("write=0.3 s, sync=2 s", 2.0),
         ("at 12:03:04.5 s", None),
+        ("41 s: SELECT age, next FROM users LEFT JOIN old", 41.0),
+        ("GET /next/7 of the last page: 200 in 41 s", 41.0),
     ],
 )
 def test_durations_are_read_as_programs_write_them(text, seconds):
@@ -1263,10 +1268,52 @@ def test_a_wait_that_doubles_each_time_is_no_surprise(host):
     assert [one for n in range(9) for one in slow(host, f"{2**n} s")] == []
 
 
+def test_a_row_is_of_one_service_though_its_instances_write_alike(host):
+    def said(number, seconds):
+        return slow(host, seconds, unit=f"app@{number}.service", identifier="app")
+
+    assert said(1, "30 ms") + said(2, "30 ms") == []
+    for number in (1, 2):
+        slow(host, "30 ms", 6, unit=f"app@{number}.service", identifier="app")
+    assert [said(1, "9 s"), said(2, "30 ms"), said(1, "9 s")] == [[1], [], [2]]
+    assert [said(2, "9 s"), said(2, "9 s")] == [[], []]
+    host.wait(200)
+    assert [said(2, "30 ms"), said(2, "60 s")] == [[], [1]]
+
+
+def test_what_is_slow_each_night_is_known_the_next_night(host):
+    assert slow(host, "12 ms", 9) == []
+    told = []
+    for _ in range(3):
+        told += slow(host, "12 s", 3)
+        host.t += 86400.0
+        told += slow(host, "12 ms", 100)
+    assert told == [1, 2, 0]
+
+
+def test_a_row_that_nobody_goes_on_with_is_over(host):
+    slow(host, "12 ms", 9)
+    assert slow(host, "12 s") == [1]
+    host.wait(86400)
+    assert slow(host, "30 s") == [1]
+
+
+def test_what_goes_on_has_room_beside_what_may_be_slips(host):
+    for seconds in (*["30 ms"] * 6, "9 s"):
+        for number in range(15):
+            unit = {"unit": f"{'abcdefghijklmno'[number]}.service", "identifier": "abcdefghijklmno"[number]}
+            host.t += 0.1
+            host.hear(f"order {number} of 3 loaves saved in {seconds}", **unit)
+    again = [slow(host, "9 s", unit=f"{one}.service", identifier=one) for one in "abcdefghijklmno"]
+    assert again == [[2]] * 15
+
+
 def test_of_a_loggers_lines_each_message_has_its_own_pace(host):
     assert slow(host, "30ms", 9, 'level=info n={} msg="request done" took={}') == []
     assert slow(host, "40s", 9, 'level=info n={} msg="archive written" took={}') == []
     assert slow(host, "40s", 1, 'level=info n={} msg="request done" took={}') == [1]
+    assert slow(host, "30ms", 9, 'level=info msg="order {} saved" took={}') == []
+    assert slow(host, "40s", 1, 'level=info msg="order {} saved" took={}') == [1]
 
 
 def test_the_manager_tells_of_what_others_take(host):

@@ -22,7 +22,7 @@ AFTERMATH_S = 600.0  # what begins within ten minutes after a rebuild, an update
 TRAIL_S = 30.0  # caches are written back and services settle for a while after a job has ended
 LOWERED = 0.8  # a surely failed unit (0.65) still opens an incident, a guess (0.6) does not
 SUFFERS_S = 30.0  # between two words of one who suffers, and of a load that is told again
-SLIPS = 1.0  # lines: one is a slip
+SLIP_LINES = 1.0  # one that says so may be a slip
 SLOW = "line.slow"  # the rule that says so
 LATE_S = 2.0  # the line that says a job was started may be read this long after its first effect
 # A job that runs longer than this is no excuse any more: a day's backup is rare, a timer's job is short.
@@ -112,9 +112,13 @@ class Contexts:
     def suffers(self, finding: Finding, t: float) -> None:
         """Learn of a service that waits, by its own words: then load is not a job's own affair any more."""
         who, values = finding.subjects[0], finding.evidence[0].values
-        if who.kind is not SubjectKind.UNIT or not who.name.endswith(".service"):
+        if (
+            who.kind is not SubjectKind.UNIT
+            or not who.name.endswith(".service")
+            or who.name.startswith("user@")
+        ):
             return
-        if values.get("lines_count", 0.0) <= SLIPS:
+        if values.get("lines_count", 0.0) <= SLIP_LINES:
             return
         began_t = t - values.get("duration_s", 0.0)
         before = self._slow.pop(who.name, (began_t, began_t))
@@ -138,6 +142,8 @@ class Contexts:
 
     def expire(self, t: float) -> None:
         """Forget what cannot matter any more."""
+        if self._slow:
+            self._slow = {who: span for who, span in self._slow.items() if t - span[1] <= AFTERMATH_S}
         if self.windows:
             self.windows = [one for one in self.windows if not _over(one, t)]
 
@@ -149,7 +155,7 @@ class Contexts:
         notes = [(one, _effect(one, finding, top, since, t)) for one in self.windows]
         # Whoever read it was shown what is done; nobody else's waiting is a job's own affair.
         if top in _LOAD and (finding.rule.startswith(READ) or self._hurts(since, t)):
-            notes = [(one, _short_of(one, effect)) for one, effect in notes]
+            notes = [(one, _lowered_at_most(one, effect)) for one, effect in notes]
         told = tuple((one, effect) for one, effect in notes if effect is not None)[-_MAX_NOTES:]
         effects = {effect for _, effect in told}
         if "explained" in effects:
@@ -164,7 +170,7 @@ class Contexts:
             return False
         jobs = {name for one in self.windows for name in (one.unit, one.name, f"{one.name}.service")}
         return any(
-            began_t <= t + SUFFERS_S and ended_t >= since
+            began_t <= t + SUFFERS_S and ended_t >= max(since, t - 2 * SUFFERS_S)
             for who, (began_t, ended_t) in self._slow.items()
             if who not in jobs
         )
@@ -262,7 +268,7 @@ def _effect(window: Window, finding: Finding, top: FaultClass, since: float, t: 
     return _session_effect(window, finding, top, since)
 
 
-def _short_of(window: Window, effect: Effect | None) -> Effect | None:
+def _lowered_at_most(window: Window, effect: Effect | None) -> Effect | None:
     """What a job leaves of a load that somebody suffers from."""
     return "lowered" if effect == "explained" and window.kind != "boot" else effect
 

@@ -2,13 +2,14 @@
 
 "order 5123 saved in 4.1 s" is the same kind of line as ever, and no rule, no level and no count tells it
 from one of 0.03 s. Pure and bounded: of a kind of line its last few durations and the longest, half forgotten
-after a hundred and forty lines.
+after three days.
 """
 
 from __future__ import annotations
 
 import re
 from array import array
+from math import exp2
 from statistics import median
 from typing import NamedTuple
 
@@ -16,8 +17,9 @@ KEPT = 16  # lines
 KNOWN_MIN = 5  # lines before there is something usual
 SLOW_S = 2.0  # somebody waits
 FACTOR = 5.0  # times the median,
-BEYOND = 2.0  # and times the longest
-FADES = 0.995
+BEYOND = 2.1  # and times the longest: a back-off doubles
+HALF_S = 3 * 86400.0  # what a nightly job makes slow is known the next night
+ROW_S = 90.0  # between two lines in a row
 ACCEPTED = 32  # slow lines in a row: that is how it is now
 LOOKS = 4  # lines of a kind that are looked at for a duration
 READ_CHARS = 256
@@ -30,15 +32,17 @@ _SPAN = (
 _DURATION = re.compile(rf"(?<![\w.,/-])(?<!\d:){_SPAN}(?: ?{_SPAN})*(?![\w/-])")
 _PART = re.compile(r"([\d,.]+) ?([a-zµ]+)")
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
-# What others wrote stands in quotes; a logger's own fields do, too, behind their equals sign.
-_FOREIGN = re.compile(r'(?<!=)"[^"]*"')
-# Durations that are planned, allowed, counted down, or ages.
-_PLANNED = re.compile(
-    r"\b(?:next|retry\w*|again|renew\w*|eta|expir\w*|interval|time-?outs?|timed|idle|uptime|sleep\w*|every|delay"
-    r"|ttl|lease|schedul\w*|remain\w*|left|ago|old|age|since|until|back-?off|up to|avg|disconnect\w*|closed"
-    r"|checkpoint)",
+# What others wrote stands in quotes; a logger's own message does, too.
+_FOREIGN = re.compile(r'(\b(?:msg|message)=)?"[^"]*"')
+# Beside durations that are planned, allowed or counted down, ages, and what nobody waits for.
+_BEFORE = re.compile(
+    r"\b(?:next|retry\w*|again|renew\w*|eta|expir\w*|interval|time-?outs?|timed|idle|uptime|sleep\w*"
+    r"|every|delay|ttl|lease|schedul\w*|remain\w*|old|age|since|until|back-?off|up to|disconnect\w*"
+    r"|connected|closed|banned|range|length|checkpoint)\b|\bof $",
     re.IGNORECASE,
 )
+_BEHIND = re.compile(r"\s*(?:\d+ )?(?:ago|left|old|avg|later|remain\w*|from now)\b", re.IGNORECASE)
+_BESIDE_CHARS = 24
 
 
 class Slow(NamedTuple):
@@ -50,14 +54,14 @@ class Slow(NamedTuple):
 
 
 class Pace:
-    """The durations that lines of one kind have named, the longest of each."""
+    """The durations that lines of one kind have named, the longest of each; rows are of one writer."""
 
-    __slots__ = ("_lines", "_longest", "_past", "_row", "_row_longest")
+    __slots__ = ("_lines", "_longest", "_longest_t", "_past", "_row", "_row_longest", "_row_t", "_who")
 
     def __init__(self) -> None:
         self._past = array("f")
-        self._longest = 0.0
-        self._row, self._row_longest = 0, 0.0
+        self._longest, self._longest_t = 0.0, 0.0
+        self._row, self._row_longest, self._row_t, self._who = 0, 0.0, 0.0, ""
         self._lines = 0
 
     @property
@@ -70,44 +74,56 @@ class Pace:
         """How many slow lines there were since the last that was not."""
         return self._row
 
-    def take(self, text: str) -> Slow | None:
-        """Learn one line; how far slower than usual it is, if it is."""
+    def take(self, text: str, who: str, t: float) -> Slow | None:
+        """Learn one line of somebody's; how far slower than usual it is, if it is."""
         self._lines += 1
         seconds = duration(text)
         if seconds is None:
             return None
-        usual = self._slower(seconds)
-        if usual is None or self._row >= ACCEPTED:
-            if self._row:  # it came before: the next such line is no surprise
-                self._learn(self._row_longest)
-                self._row, self._row_longest = 0, 0.0
-            self._learn(seconds)
+        usual = self._slower(seconds, t)
+        other = bool(self._row) and who != self._who
+        if self._row and (t - self._row_t > ROW_S or self._row >= ACCEPTED or (usual is None and not other)):
+            self._learn(self._row_longest, self._row_t)  # it came before: the next such line is no surprise
+            self._row, self._row_longest = 0, 0.0
+            usual, other = self._slower(seconds, t), False
+        if usual is None:
+            self._learn(seconds, t)
+            return None
+        if other:
             return None
         self._row, self._row_longest = self._row + 1, max(self._row_longest, seconds)
+        self._row_t, self._who = t, who
         return Slow(seconds, usual, self._row)
 
-    def _learn(self, seconds: float) -> None:
-        self._longest = max(seconds, self._longest * FADES)
+    def _learn(self, seconds: float, t: float) -> None:
+        self._longest, self._longest_t = max(seconds, self._longest_now(t)), t
         self._past.append(seconds)
         del self._past[:-KEPT]
 
-    def _slower(self, seconds: float) -> float | None:
+    def _longest_now(self, t: float) -> float:
+        return self._longest * exp2(-max(0.0, t - self._longest_t) / HALF_S)
+
+    def _slower(self, seconds: float, t: float) -> float | None:
         """What was usual, if this is far more."""
-        if seconds < SLOW_S or len(self._past) < KNOWN_MIN or seconds <= BEYOND * self._longest:
+        if seconds < SLOW_S or len(self._past) < KNOWN_MIN or seconds <= BEYOND * self._longest_now(t):
             return None
         usual = median(self._past)
         return usual if seconds >= FACTOR * usual else None
 
 
 def duration(text: str) -> float | None:
-    """The longest time that a line says something took, in seconds; None if it names none, or a plan."""
+    """The longest time that a line says something took, in seconds; None if it names none, or plans."""
     text = text[:READ_CHARS]
     if '"' in text:
-        text = _FOREIGN.sub("", text)
-    found = _DURATION.findall(text)
-    if not found or _PLANNED.search(text):
-        return None
-    return max(map(_seconds, found))
+        text = _FOREIGN.sub(lambda found: found[0] if found[1] else "", text)
+    took = [_seconds(found[0]) for found in _DURATION.finditer(text) if not _is_planned(text, found)]
+    return max(took, default=None)
+
+
+def _is_planned(text: str, found: re.Match[str]) -> bool:
+    start, end = found.span()
+    before, behind = text[max(0, start - _BESIDE_CHARS) : start], text[end : end + _BESIDE_CHARS]
+    return bool(_BEFORE.search(before) or _BEHIND.match(behind))
 
 
 def _seconds(span: str) -> float:
@@ -122,4 +138,4 @@ def _scale(unit: str) -> float:
 
 TIMELESS = Pace()  # of all kinds of lines that name none
 for _ in range(LOOKS):
-    TIMELESS.take("")
+    TIMELESS.take("", "", 0.0)

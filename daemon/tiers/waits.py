@@ -14,11 +14,13 @@ from daemon.tiers.paces import READ_CHARS, TIMELESS, Pace, Slow
 from daemon.tiers.rates import Watch
 from daemon.tiers.wording import span
 from daemon.tiers.writers import KERNEL, MANAGER, Writer
+from models.masking import mask
 from models.taxonomy import Category, FaultClass, Severity
 from models.templates import QUOTED, Template
 
 RULE = "line.slow"
-PER_MINUTE, OF_ONE = 20, 5  # of the whole host, of one writer
+PER_MINUTE, OF_ONE = 20, 5  # of the whole host, of one writer; slips, which come before what goes on,
+SLIPS_PER_MINUTE, SLIPS_OF_ONE = 10, 3  # have their own room
 MESSAGES_MAX, MESSAGE_CHARS = 1024, 48  # of loggers
 _CHARS_PER_WORK, _WORK = 8, 2
 _NOBODYS = frozenset({KERNEL, MANAGER})  # they tell of what others take
@@ -30,6 +32,7 @@ class Waits:
     def __init__(self, conditions: Conditions) -> None:
         self._conditions = conditions
         self._few = Few(PER_MINUTE, OF_ONE)
+        self._slips = Few(SLIPS_PER_MINUTE, SLIPS_OF_ONE)
         self._quoted: dict[tuple[int, str], Pace] = {}  # by template and message, the latest last
         self.work = 0  # that the last line took, about microseconds
 
@@ -44,10 +47,13 @@ class Waits:
         if pace is TIMELESS:
             return []
         self.work += min(len(line.text), READ_CHARS) // _CHARS_PER_WORK
-        row, slow = pace.row, pace.take(line.text)
+        row, slow = pace.row, pace.take(line.text, line.unit, t)
         if slow is not None:
-            told = self._conditions.hold(_breach(template, slow, line), line.at, t)
-            return told if told and self._few.take(writer.budget.payer, t) else []
+            few = self._slips if slow.times == 1 else self._few
+            due = slow.times & (slow.times - 1) == 0  # it has doubled
+            if due and not few.take(writer.budget.payer, t):
+                return []
+            return self._conditions.hold(_breach(template, slow, line), line.at, t)
         return self._conditions.end(RULE, template.key, line.at) if row and not pace.row else []
 
     def _pace(self, template: Template, watch: Watch, text: str) -> Pace:
@@ -56,7 +62,8 @@ class Waits:
         if quoted is None:
             watch.pace = _or_none(watch.pace or Pace())
             return watch.pace
-        name = (template.number, text[quoted.end() :].partition('"')[0][:MESSAGE_CHARS])
+        message = text[quoted.end() : quoted.end() + MESSAGE_CHARS].partition('"')[0]
+        name = (template.number, mask(message))
         pace = _or_none(self._quoted.pop(name) if name in self._quoted else Pace())
         if len(self._quoted) >= MESSAGES_MAX:
             del self._quoted[next(iter(self._quoted))]
