@@ -196,6 +196,7 @@ SETS = {
     "fifteenth": 40,
     "sixteenth": 40,
     "sixteenth-noisy": 24,
+    "seventeenth": 40,
 }  # runs
 # By the figures of the day on which they were mended; a change that costs one of them is a step back.
 FOUND = {
@@ -204,9 +205,10 @@ FOUND = {
     "twelfth": {"recall": 20 / 23, "exactly_one": 18 / 23, "quiet": 1.0},
     "thirteenth": {"recall": 17 / 23, "exactly_one": 15 / 23, "quiet": 15 / 16},
     "fourteenth": {"recall": 15 / 24, "exactly_one": 13 / 24, "quiet": 1.0},
-    "fifteenth": {"recall": 14 / 24, "exactly_one": 12 / 24, "quiet": 1.0},
+    "fifteenth": {"recall": 15 / 24, "exactly_one": 13 / 24, "quiet": 1.0},
     "sixteenth": {"recall": 18 / 24, "exactly_one": 16 / 24, "quiet": 15 / 16},
     "sixteenth-noisy": {"recall": 19 / 24, "exactly_one": 17 / 24},
+    "seventeenth": {"recall": 16 / 24, "exactly_one": 15 / 24, "quiet": 1.0},
 }
 # Live advice about an earlier class, to which no other had come when the recording ended; in two languages.
 STALE = {"thirteenth": 2}
@@ -230,6 +232,11 @@ READ = {
         "passphrases-of-the-ventilation",
         "compiler-dies-elsewhere-each-time",
         "screen-in-the-hall-gives-orders",
+    ],
+    "seventeenth": [
+        "community-of-the-new-collector",
+        "a-new-identity-for-the-copied-disk",
+        "module-wants-more-than-its-sandbox",
     ],
 }
 
