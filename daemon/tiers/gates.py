@@ -13,32 +13,6 @@ WEAK_PER_SECOND, WEAK_PER_MINUTE, KNOWN_PER_SECOND = 10, 60, 50
 UNREAD_PER_MINUTE, UNREAD_OF_ONE = 60, 40  # of the whole host, of one writer
 
 
-class Unread:
-    """Which lines somebody is to read who understands what no rule does: few of a kind, few at a time.
-
-    And few of one writer, so that nobody talks the others out of being read.
-    """
-
-    def __init__(self) -> None:
-        self._minute = 0
-        self._told: Counter[str] = Counter()  # by who pays for it
-
-    def wants(self, template: Template, payer: str, t: float, *, complains: bool = False) -> bool:
-        """Whether this line of the template is one: its first, second, eighth, a complaint's fourth, too."""
-        if template.count not in (COMPLAINED_AT if complains else READ_AT):
-            return False
-        if int(t) // 60 != self._minute:
-            self._minute, self._told = int(t) // 60, Counter()
-        told, of_one = self._told.total(), self._told[payer]
-        if told >= UNREAD_PER_MINUTE or of_one >= UNREAD_OF_ONE:
-            return False
-        # What was shown before leaves room for what is new.
-        if template.count not in READ_AT and (2 * told >= UNREAD_PER_MINUTE or 2 * of_one >= UNREAD_OF_ONE):
-            return False
-        self._told[payer] += 1
-        return True
-
-
 class Few:
     """So many a minute of all and of one writer, so that nobody keeps the others from being heard."""
 
@@ -47,14 +21,28 @@ class Few:
         self._minute = 0
         self._told: Counter[str] = Counter()  # by who pays for it
 
-    def take(self, payer: str, t: float) -> bool:
-        """Whether there is room for one more."""
+    def take(self, payer: str, t: float, share: float = 1.0) -> bool:
+        """Whether there is room for one more; `share` of it is for what matters less."""
         if int(t) // 60 != self._minute:
             self._minute, self._told = int(t) // 60, Counter()
-        if self._told[payer] >= self._of_one or self._told.total() >= self._limit:
+        if self._told.total() >= share * self._limit or self._told[payer] >= share * self._of_one:
             return False
         self._told[payer] += 1
         return True
+
+
+class Unread:
+    """Which lines somebody is to read who understands what no rule does: few of a kind, few at a time."""
+
+    def __init__(self) -> None:
+        self._few = Few(UNREAD_PER_MINUTE, UNREAD_OF_ONE)
+
+    def wants(self, template: Template, payer: str, t: float, *, complains: bool = False) -> bool:
+        """Whether this line of the template is one: its first, second, eighth, a complaint's fourth, too."""
+        if template.count not in (COMPLAINED_AT if complains else READ_AT):
+            return False
+        # What was shown before leaves room for what is new.
+        return self._few.take(payer, t, 1.0 if template.count in READ_AT else 0.5)
 
 
 class Gate:
