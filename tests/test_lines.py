@@ -1264,6 +1264,16 @@ def test_durations_are_read_as_programs_write_them(text, seconds):
     assert duration(text) == (None if seconds is None else pytest.approx(seconds))
 
 
+@given(
+    st.lists(
+        st.sampled_from([*'0123456789.,: hmsnu-=/x٣²\0"', "min", "µs", " ago", "msg=", "in "]), max_size=60
+    )
+)
+def test_durations_of_any_text_are_numbers(pieces):
+    seconds = duration("".join(pieces))
+    assert seconds is None or 0.0 <= seconds < 1e16
+
+
 def test_a_wait_that_doubles_each_time_is_no_surprise(host):
     assert [one for n in range(9) for one in slow(host, f"{2**n} s")] == []
 
