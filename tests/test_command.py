@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from daemon.command import times
+from daemon.command import history, times
 from daemon.command.app import app, main
 from daemon.errors import ConfigError
 from daemon.messages import (
@@ -29,6 +29,7 @@ from daemon.messages import (
     Snapshot,
     Stamp,
 )
+from daemon.status import StageView
 from daemon.store.reader import StoreReader
 from daemon.store.segments import SegmentWriter
 from daemon.store.writer import StoreWriter
@@ -127,6 +128,18 @@ def test_show_tells_advice_evidence_and_timeline(state, capsys):
     out = capsys.readouterr().out
     for part in ("/srv is 99 % full.", "du -xh /srv", "Evidence", "f1-1", "Timeline"):
         assert part in out
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_show_says_until_when_an_open_incident_was_watched(state, capsys, monkeypatch, watched):
+    view = StageView(
+        "low", 1, alive=True, text="", cpu_ratio=0.0, pss_bytes=0, latency_p95_s=None, updated=NOW
+    )
+    monkeypatch.setattr(history, "running_stages", lambda _: [view] if watched else [])
+    assert run(state, "show", "abc") == 0
+    out = capsys.readouterr().out
+    assert ("to now (" in out) is watched
+    assert ("nothing is watched now" in out) is not watched
 
 
 def test_show_names_an_unknown_incident(state, capsys):

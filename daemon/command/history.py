@@ -118,8 +118,9 @@ def show(
             print_json(incident_document(found, advice))
             return
         timeline = reader.timeline(found.id)
-    plots = metric_plots(session, found)
-    console().print(render.incident_view(found, advice, timeline, plots, lang=chosen, now=time.time()))
+    plots, watched = metric_plots(session, found), bool(running_stages(session.settings.runtime))
+    view = render.incident_view(found, advice, timeline, plots, lang=chosen, now=time.time(), watched=watched)
+    console().print(view)
 
 
 def metric_plots(session: Session, incident: Incident) -> dict[str, list[float]]:

@@ -40,9 +40,13 @@ def incident_view(
     *,
     lang: str,
     now: float,
+    watched: bool,
 ) -> RenderableType:
-    """Everything about one incident: what, advice, evidence, context, plots, timeline."""
-    parts: list[RenderableType] = [_headline(incident, lang), _facts(incident, now)]
+    """Everything about one incident: what, advice, evidence, context, plots, timeline.
+
+    `watched`: whether a daemon runs; where none does, nobody knows how an open one went on.
+    """
+    parts: list[RenderableType] = [_headline(incident, lang), _facts(incident, now, watched=watched)]
     if advice is not None:
         parts += [Text(), Text(advice.text)]
         if advice.action:
@@ -129,9 +133,15 @@ def _headline(incident: Incident, lang: str) -> Text:
     )
 
 
-def _facts(incident: Incident, now: float) -> Text:
-    until = times.clock(incident.closed_at, now) if incident.closed_at is not None else "now"
-    lasted = times.ago((incident.closed_at or now) - incident.opened_at)
+def _facts(incident: Incident, now: float, *, watched: bool) -> Text:
+    ended = incident.closed_at
+    until = "now"
+    if ended is None and not watched:
+        ended = incident.updated_at
+        until = f"{times.clock(ended, now)} at least, nothing is watched now"
+    elif ended is not None:
+        until = times.clock(ended, now)
+    lasted = times.ago((ended or now) - incident.opened_at)
     culprits = ", ".join(f"{one.kind} {one.name} ({one.score:.0%})" for one in incident.culprits[:3])
     span = f"{times.clock(incident.opened_at, now)} to {until} ({lasted})"
     text = f"{incident.fault_class}, {incident.state}, {span}"

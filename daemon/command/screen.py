@@ -150,7 +150,10 @@ class Watch(App[None]):
         with self._session.reader() as reader:
             advice, timeline = reader.advice(incident.id, lang), reader.timeline(incident.id)
         plots = self._plotted(incident)
-        seen = render.incident_view(incident, advice, timeline, plots, lang=lang, now=time.time())
+        watched = bool(running_stages(self._session.settings.runtime))
+        seen = render.incident_view(
+            incident, advice, timeline, plots, lang=lang, now=time.time(), watched=watched
+        )
         self.query_one("#one", Static).update(seen)
 
     def _plotted(self, incident: Incident) -> dict[str, list[float]]:
