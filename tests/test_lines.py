@@ -1238,6 +1238,7 @@ def test_what_was_slow_is_learnt_anew_after_a_restart(host):
         ('3 ms ua="1 s"', '3 ms ua="900 s"'),
         ("3 ms, connected for 90 s", "3 ms, connected for 3600 s"),
         ("3 ms, 2 s ago", "3 ms, 900 s ago"),
+        ('took_ms=3 ua="took_s=1"', 'took_ms=3 ua="took_s=900"'),
     ],
 )
 def test_what_is_no_duration_or_no_longer_one_is_not_slow(host, usual, now):
@@ -1258,6 +1259,14 @@ def test_what_is_no_duration_or_no_longer_one_is_not_slow(host, usual, now):
         ("at 12:03:04.5 s", None),
         ("41 s: SELECT age, next FROM users LEFT JOIN old", 41.0),
         ("GET /next/7 of the last page: 200 in 41 s", 41.0),
+        ("saved duration_ms=4100 rows=3", 4.1),
+        ('{"msg":"saved","elapsedMs":4100,"idle_time_ms":90000}', 4.1),
+        ('{"msg": "saved", "http.latency_s": 0.25}', 0.25),
+        ("level=info total_time_us=812400", 0.8124),
+        ("saved timeout_ms=4100 retry_wait_s=60 uptime_s=900", None),
+        ("seen start_time_s=1764492000 time_ms=1764492000123 cpu_time_s=7", None),
+        ('GET "/?duration_ms=9000" "\\"took_s\\":9" 200', None),
+        ("version_time_x=4 duration_ms=4100b took_s=1.2.3", None),
     ],
 )
 def test_durations_are_read_as_programs_write_them(text, seconds):
@@ -1266,7 +1275,10 @@ def test_durations_are_read_as_programs_write_them(text, seconds):
 
 @given(
     st.lists(
-        st.sampled_from([*'0123456789.,: hmsnu-=/x٣²\0"', "min", "µs", " ago", "msg=", "in "]), max_size=60
+        st.sampled_from(
+            [*'0123456789.,: hmsnu-=/x٣²\0"', "min", "µs", " ago", "msg=", "in ", "took_ms=", '"wait_s":']
+        ),
+        max_size=60,
     )
 )
 def test_durations_of_any_text_are_numbers(pieces):

@@ -31,6 +31,15 @@ _SPAN = (
 # What stands in a name, a date or an address is no duration.
 _DURATION = re.compile(rf"(?<![\w.,/-])(?<!\d:){_SPAN}(?: ?{_SPAN})*(?![\w/-])")
 _PART = re.compile(r"([\d,.]+) ?([a-zµ]+)")
+# The unit in a field's name: duration_ms=12, "elapsedMs":12.
+_NAMED = re.compile(
+    r"(?<![\w\\.-])(?P<quote>\"?)(?P<name>(?:[a-z]{1,24}[_.]){0,2}"
+    r"(?:duration|elapsed|latency|took|taken|time|wait|waited))_?"
+    r"(?P<unit>h|min|secs?|seconds|s|ms|msecs?|millis(?:econds)?|us|Ms|Millis|Secs?|Seconds)"
+    r"(?P=quote)(?:=|: ?)(?P<number>\d{1,12}(?:\.\d{1,18})?)(?![\w.])"
+)
+_NAMES_OTHERS = re.compile(r"(?:start|end|begin|cpu|user|system)[_.]")  # moments, and work
+_LONGEST_S = 7 * 86400.0  # more is a moment
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 # What others wrote stands in quotes; a logger's own message does, too.
 _FOREIGN = re.compile(r'(\b(?:msg|message)=)?"[^"]*"')
@@ -43,6 +52,7 @@ _BEFORE = re.compile(
 )
 _BEHIND = re.compile(r"\s*(?:\d+ )?(?:ago|left|old|avg|later|remain\w*|from now)\b", re.IGNORECASE)
 _BESIDE_CHARS = 24
+_AS_WORDS = str.maketrans("_.", "  ")
 
 
 class Slow(NamedTuple):
@@ -114,10 +124,23 @@ class Pace:
 def duration(text: str) -> float | None:
     """The longest time that a line says something took, in seconds; None if it names none, or plans."""
     text = text[:READ_CHARS]
+    took = []
     if '"' in text:
+        took = [_named(found) for found in _NAMED.finditer(text) if found["quote"]]
         text = _FOREIGN.sub(lambda found: found[0] if found[1] else "", text)
-    took = [_seconds(found[0]) for found in _DURATION.finditer(text) if not _is_planned(text, found)]
-    return max(took, default=None)
+    if "=" in text:
+        took += [_named(found) for found in _NAMED.finditer(text) if not found["quote"]]
+    took += [_seconds(found[0]) for found in _DURATION.finditer(text) if not _is_planned(text, found)]
+    return max((one for one in took if one is not None), default=None)
+
+
+def _named(found: re.Match[str]) -> float | None:
+    """Seconds of a field that says in its name in what it counts; None if nobody waits for that."""
+    name = found["name"]
+    if _NAMES_OTHERS.search(name) or _BEFORE.search(name.translate(_AS_WORDS)):
+        return None
+    seconds = float(found["number"]) * _scale(found["unit"].lower())
+    return seconds if seconds < _LONGEST_S else None
 
 
 def _is_planned(text: str, found: re.Match[str]) -> bool:
