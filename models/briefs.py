@@ -272,6 +272,17 @@ def sentences(text: str) -> list[str]:
     return _SENTENCE.split(text.strip())
 
 
+def explaining(text: str, brief: Brief) -> str:
+    """What a text says before it advises; "" where that leaves out the culprit or cites nothing."""
+    advises, found = _cues("advises")[brief.lang], []
+    for sentence in sentences(text):
+        if advises.match(sentence):
+            break
+        found.append(sentence)
+    explained = " ".join(found)
+    return "" if _duty_fault(explained, brief) else explained
+
+
 def fault_of(text: str, brief: Brief) -> str:
     """Why this slotted text may not be shown for this brief; empty when nothing speaks against it.
 
@@ -334,11 +345,11 @@ def _sentence_fault(sentence: str, brief: Brief) -> str:
 
 
 @cache
-def _cues(lang: str) -> dict[str, re.Pattern[str]]:
-    """By what words each number may be spoken of."""
+def _cues(table_of: str) -> dict[str, re.Pattern[str]]:
+    """By what words each number may be spoken of, or ("advises") how a sentence of each language advises."""
     import tomllib  # noqa: PLC0415 - only where a text is judged
 
-    table = tomllib.loads(_CUES.read_text("utf-8"))[lang]
+    table = tomllib.loads(_CUES.read_text("utf-8"))[table_of]
     return {name: re.compile(cue, re.IGNORECASE) for name, cue in table.items()}
 
 

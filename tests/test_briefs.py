@@ -3,6 +3,7 @@
 import random
 import re
 import tomllib
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import pytest
 import models
 from daemon.advice import brief
 from daemon.advice.check import check, check_advice
+from daemon.advice.compose import catalogue_advice
 from daemon.advice.tokens import SPELLED, scan
 from daemon.messages import Advice, Culprit, Evidence, Incident
-from models.briefs import SLOTS, Brief, Group, fault_of, sentences, special_tokens
+from models.briefs import SLOTS, Brief, Group, _cues, explaining, fault_of, sentences, special_tokens
 from models.taxonomy import FaultClass, SubjectKind
 from training.chrf import Nearest, chrf, grams
 from training.sources import briefs, phrasing
@@ -53,7 +55,7 @@ def test_text_is_filled_with_what_the_evidence_holds():
     advice = brief.fill(GOOD, brief.tell(incident, "en"), incident)
     assert advice.text == "/mnt/small fills up. It is 100 % full, 0 B of 8.4 MB are left."
     assert advice.origin == "model"
-    assert advice.action == "du -xh --max-depth=1 /mnt/small | sort -h | tail -n 20"
+    assert advice.action == "du -xah --max-depth=1 /mnt/small | sort -h | tail -n 20"
     assert advice.sources["100 %"] == "7a-1"
     assert check_advice(advice, incident) == []
 
@@ -198,6 +200,34 @@ def test_composed_texts_pass_the_rules_and_the_fact_check():
         advice = brief.fill(briefs.row(told, rng)["completion"], told, incident)
         assert isinstance(advice, Advice), advice
         assert check_advice(advice, incident) == []
+
+
+@pytest.mark.parametrize("lang", ["en", "de"])
+def test_what_advises_is_told_from_what_explains(lang):
+    advises = _cues("advises")[lang]
+    for fault in FaultClass:
+        whole, openers, _, _ = phrasing._parts(lang, fault.value)
+        assert [one for one in openers if not advises.match(f"{one} x")] == []
+        assert [one for one in whole if advises.match(one)] == []
+    told = replace(FULL, lang=lang)
+    (opener, *_) = phrasing._parts(lang, "disk-full")[1]
+    assert explaining(f"{GOOD} {opener} more.", told) == GOOD
+    assert explaining(f"It fills up. {opener} <culprit>, it is <used> full.", told) == ""
+
+
+def test_a_models_text_explains_and_the_catalogue_advises():
+    incident = load("full-file-system")
+    told = brief.tell(incident, "en")
+    advice = brief.explain(f"{GOOD} It usually helps to reboot it.", told, incident)
+    whole = catalogue_advice(incident, "en")
+    assert advice.text.startswith(
+        "/mnt/small fills up. It is 100 % full, 0 B of 8.4 MB are left.\n\nCheck:\n- "
+    )
+    assert "reboot" not in advice.text
+    assert advice.text.partition("\n\n")[2] == whole.text.partition("\n\n")[2]
+    assert (advice.origin, advice.action, advice.sources["100 %"]) == ("model", whole.action, "7a-1")
+    assert check_advice(advice, incident) == []
+    assert "too little" in brief.explain("It fills up. See <culprit>. It is <used> full.", told, incident)
 
 
 def test_rows_are_the_same_for_a_seed_and_hold_combinations_out():

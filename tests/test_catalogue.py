@@ -1,5 +1,6 @@
 """The catalogue: complete in both languages, and nothing in it that its validator should refuse."""
 
+import re
 import tomllib
 
 import pytest
@@ -14,14 +15,24 @@ from models.taxonomy import FaultClass, SubjectKind
 
 GOOD = {
     "action": "disk-free",
-    "en": {"means": ["Full."], "look": ["See {run:disk-free}"], "help": ["Tidy."]},
-    "de": {"means": ["Voll."], "look": ["Siehe {run:disk-free}"], "help": ["Aufräumen."]},
+    "means": [{"en": "Full.", "de": "Voll."}],
+    "look": [{"en": "See {run:disk-free}", "de": "Siehe {run:disk-free}"}],
+    "help": [{"en": "Tidy.", "de": "Aufräumen."}],
 }
+SIGNS = {"full": "no space", "quota": "quota exceeded"}
 
 
-def problems(**words):
-    english = GOOD["en"] | words
-    return catalogue.problems_of(catalogue._entry({"any": GOOD | {"en": english}}))
+def entry_of(signs=None, **parts):
+    return catalogue._entry({"any": GOOD | parts} | ({"signs": signs} if signs else {}))
+
+
+def problems(signs=None, **parts):
+    """What is wrong with an entry whose sentences are these, in English."""
+    parts = {
+        name: [one if isinstance(one, dict) else {"en": one, "de": "Voll."} for one in part]
+        for name, part in parts.items()
+    }
+    return catalogue.problems_of(entry_of(signs, **parts))
 
 
 @pytest.mark.parametrize("fault", list(FaultClass))
@@ -107,13 +118,47 @@ def test_validator_accepts_a_constant_only_as_a_whole():
     assert catalogue.faults_of("Root keeps 5 of it.", ("5 %",)) != []
 
 
+def test_sentences_are_chosen_by_signs_that_have_names():
+    full = {"en": "Full.", "de": "Voll.", "said": "full quota"}
+    (item,) = entry_of(SIGNS, means=[[full, *GOOD["means"]]]).sections["any"].words["de"].means
+    assert [(one.text, one.said) for one in item] == [("Voll.", tuple(SIGNS.values())), ("Voll.", ())]
+
+
+def test_a_section_names_sentences_of_the_general_one():
+    general = GOOD | {"means": [{"name": "full", "en": "Full.", "de": "Voll."}]}
+    mount = {"means": [[{"en": "{mount}.", "de": "{mount}."}, "full"]]}
+    section = catalogue._entry({"any": general, "mount": mount}).sections["mount"]
+    assert [one.text for one in section.words["de"].means[0]] == ["{mount}.", "Voll."]
+    assert [one.text for item in section.words["en"].help for one in item] == ["Tidy."]
+    with pytest.raises(KeyError, match="empty"):
+        catalogue._entry({"any": general, "mount": {"means": ["empty"]}})
+
+
+def test_validator_refuses_signs_that_no_sentence_can_meet():
+    assert any("{said}" in problem for problem in problems(means=["It says {said}."]))
+    assert any("used nowhere" in problem for problem in problems(SIGNS))
+    with pytest.raises(KeyError, match="fool"):
+        problems(SIGNS, means=[{"en": "Full.", "de": "Voll.", "said": "fool"}])
+    with pytest.raises(re.error):
+        entry_of({"full": "(no space"})
+
+
+def test_last_action_has_no_condition():
+    found = problems_of_actions({"run": "disk-free", "said": "full quota"})
+    assert any("no action is left" in problem for problem in found)
+    assert problems_of_actions({"run": "disk-free", "said": "full quota"}, "inodes") == []
+
+
+def problems_of_actions(*actions):
+    return catalogue.problems_of(entry_of(SIGNS, action=list(actions)))
+
+
 def test_validator_refuses_a_check_without_a_command():
     assert problems(look=["Look around."])
 
 
 def test_validator_refuses_a_recommended_command_that_alters_the_host():
-    entry = catalogue._entry({"any": GOOD | {"action": "unit-restart"}})
-    assert any("read-only" in problem for problem in catalogue.problems_of(entry))
+    assert any("read-only" in problem for problem in problems_of_actions("unit-restart"))
 
 
 def test_broken_entry_is_an_integrity_error(tmp_path, monkeypatch):
@@ -136,11 +181,16 @@ def test_allow_list_asks_only_for_arguments_that_culprits_give():
 def test_recommended_commands_of_all_sections_only_read():
     for fault in FaultClass:
         for section in catalogue.load(fault).sections.values():
-            assert not allow_list()[section.action].changes
+            assert not any(allow_list()[choice.run].changes for choice in section.actions)
 
 
 def test_every_action_is_used_somewhere():
-    used = {section.action for fault in FaultClass for section in catalogue.load(fault).sections.values()}
+    used = {
+        choice.run
+        for fault in FaultClass
+        for section in catalogue.load(fault).sections.values()
+        for choice in section.actions
+    }
     text = "".join(path.read_text() for path in catalogue.FOLDER.glob("*.toml"))
     assert [name for name in allow_list() if name not in used and f"{{run:{name}}}" not in text] == []
 

@@ -77,7 +77,7 @@ def test_served_text_is_checked_sourced_and_names_who_wrote_it(incident, models)
     assert told == incident
     assert [one.lang for one in advice] == ["en", "de"]
     english = advice[0]
-    assert english.text == EN
+    assert english.text.startswith(f"{EN}\n\nCheck:\n- ")
     assert english.origin == "model"
     assert english.author == f"big at {server.url.split('/')[2]}"
     assert english.action.startswith("systemd-cgls")
@@ -141,7 +141,7 @@ def test_refused_text_is_written_again_and_what_passed_is_kept(incident, models)
     ]
     with serve(replies) as server:
         ((_, advice),) = explain(models(server.url, attempts=2), incident)
-    assert [one.text for one in advice] == [EN, DE]
+    assert [one.text.partition("\n\n")[0] for one in advice] == [EN, DE]
     assert "80 MiB" in server.asked[1]["messages"][-1]["content"]
 
 

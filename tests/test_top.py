@@ -32,7 +32,7 @@ def test_advice_is_checked_from_the_catalogue_with_one_action(incident):
     top = TopTier(Top())
     for advice in top.advise(incident):
         assert advice.origin == "catalogue"
-        assert advice.action == "du -xh --max-depth=1 /mnt/small | sort -h | tail -n 20"
+        assert advice.action == "du -xah --max-depth=1 /mnt/small | sort -h | tail -n 20"
         assert check_advice(advice, incident) == []
     assert {name: count for name, count in top.counters.items() if count} == {"advices": 2}
     assert top.notes == []
@@ -61,6 +61,21 @@ def test_text_that_fails_the_check_gives_way_to_the_minimal_one(incident, monkey
     assert top.advise(incident) == [minimal_advice("en")]
     assert top.counters["refused"] == top.counters["minimal"] == 1
     assert "50 %" in top.notes[0]
+
+
+def test_where_the_catalogue_knows_what_is_said_no_model_is_asked(incident, monkeypatch):
+    asked = []
+
+    def write(prompt, seed):
+        asked.append(prompt)
+        return "<culprit> fills up. It is <used> full, <free> of <total> are left. See why."
+
+    top = TopTier(Top(languages=["en"]), write)
+    assert top.advise(incident)[0].text.startswith("/mnt/small fills up.")
+    assert len(asked) == 1
+    monkeypatch.setattr("daemon.tiers.top.fits", lambda incident: True)
+    assert top.advise(incident) == [compose.catalogue_advice(incident, "en")]
+    assert len(asked) == 1
 
 
 def test_broken_catalogue_is_named_and_survived(incident, monkeypatch, tmp_path):

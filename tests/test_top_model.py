@@ -44,7 +44,7 @@ def test_text_of_the_model_is_shown_with_the_catalogue_s_action(incident):
     top, advice = advise(incident, Script(GOOD))
     assert advice.origin == "model"
     assert "100 % full" in advice.text
-    assert advice.action.startswith("du -xh")
+    assert advice.action.startswith("du -xah")
     assert check_advice(advice, incident) == []
     assert top.counters["model"] == 1
     assert top.notes == []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from daemon.advice.compose import nearest_context, recommended
+from daemon.advice.compose import nearest_context, recommended, with_remedies
 from daemon.advice.facts import closeness, over, quotable, reported, source_of
 from daemon.advice.fill import STATABLE, Filled
 from daemon.advice.formats import Lang, write
@@ -23,6 +23,7 @@ from models.briefs import (
     Brief,
     Group,
     encode,
+    explaining,
     fault_of,
     slots_in,
     slots_of,
@@ -39,6 +40,11 @@ class Told(NamedTuple):
 
     brief: Brief
     parts: dict[str, Filled]
+
+    @property
+    def lang(self) -> Lang:
+        """The language of its texts."""
+        return "de" if self.brief.lang == "de" else "en"
 
     @property
     def prompt(self) -> str:
@@ -78,14 +84,31 @@ def fill(text: str, told: Told, incident: Incident) -> Advice | str:
     text = " ".join(text.split())
     if reason := fault_of(text, told.brief):
         return reason
+    filled = _filled(text, told)
+    return Advice(filled.text, told.lang, "model", recommended(incident), filled.sources)
+
+
+def explain(text: str, told: Told, incident: Incident) -> Advice | str:
+    """What the model's text says before it advises, with the catalogue's advice, or why that cannot be.
+
+    Which check and which remedy fit depends on what the evidence says, and the model sees nothing of that.
+    """
+    text = " ".join(text.split())
+    if reason := fault_of(text, told.brief):
+        return reason
+    if not (text := explaining(text, told.brief)):
+        return "explains too little before it advises"
+    return with_remedies(_filled(text, told), incident, told.lang)
+
+
+def _filled(text: str, told: Told) -> Filled:
     sources: dict[str, str] = {}
     for slot in slots_in(text):
         sources |= told.parts[slot].sources
     for slot, part in told.parts.items():
         text = text.replace(f"<{slot}>", part.text)
     text = text.replace("…”.", "…”").replace("…“.", "…“")
-    lang: Lang = "de" if told.brief.lang == "de" else "en"
-    return Advice(text, lang, "model", recommended(incident), sources)
+    return Filled(text, sources)
 
 
 def _name(incident: Incident, name: str, lang: Lang) -> Filled:
@@ -141,7 +164,7 @@ def _extras(
     """A log line to quote, hauswart's own words where there is nothing else to cite, who else is involved."""
     found = []
     if lines := quotable(incident):
-        found.append(("quote", _quoted(lines[0][1].text, lines[0][1], lang)))
+        found.append(("quote", _quoted(lines[0][0], lines[0][1], lang)))
     elif not numbers and (told := reported(incident)):
         ours = {culprit.name} if culprit is not None else set()
         evidence = max((one for _, one in told), key=lambda one: closeness(incident, one, ours))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from daemon.advice.actions import allow_list
-from daemon.advice.fill import NAME_PLACEHOLDERS, PLACEHOLDER, VALUE, Sentence, sentences
+from daemon.advice.fill import NAME_PLACEHOLDERS, PLACEHOLDER, VALUE, Sentence, compiled
 from daemon.advice.formats import DIMENSION_OF_FORMAT, FORMATS, Lang, dimension_of
 from daemon.advice.tokens import SPELLED, scan
 from daemon.errors import IntegrityError
@@ -44,10 +44,17 @@ class Words(NamedTuple):
     help: Group
 
 
-class Section(NamedTuple):
-    """What is said to one kind of culprit: recommended action and the words by language."""
+class Choice(NamedTuple):
+    """A recommended action, and what the evidence has to say for it."""
 
-    action: str
+    run: str
+    said: tuple[str, ...] = ()
+
+
+class Section(NamedTuple):
+    """What is said to one kind of culprit: the commands to recommend, the first that fits, and the words."""
+
+    actions: tuple[Choice, ...]
     words: dict[Lang, Words]
 
 
@@ -56,6 +63,7 @@ class Entry(NamedTuple):
 
     constants: tuple[str, ...]
     sections: dict[str, Section]
+    unused: frozenset[str] = frozenset()  # signs
 
 
 @lru_cache(maxsize=4)  # incidents come in bursts of few classes; an entry is some 30 KB
@@ -65,7 +73,7 @@ def load(fault: FaultClass) -> Entry:
     try:
         table = tomllib.loads(path.read_text("utf-8"))
         entry = _entry(table)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, re.error) as error:
         raise IntegrityError(f"catalogue {path}: {error!r}", hint="reinstall hauswart") from error
     if problems := problems_of(entry):
         raise IntegrityError(f"catalogue {path}: {problems[0]}", hint="reinstall hauswart")
@@ -73,27 +81,78 @@ def load(fault: FaultClass) -> Entry:
 
 
 def _entry(table: dict[str, Any]) -> Entry:
-    constants = tuple(table.pop("constants", ()))
+    """Raises KeyError, TypeError or re.error where the table is not what it should be."""
+    constants, signs = tuple(table.pop("constants", ())), table.pop("signs", {})
+    for pattern in signs.values():
+        compiled(pattern)
     general = table["any"]
-    return Entry(constants, {name: _section(section, general) for name, section in table.items()})
+    sections = {name: _section(section, general, signs) for name, section in table.items()}
+    return Entry(constants, sections, frozenset(signs) - _signs_of(table))
 
 
-def _section(section: dict[str, Any], general: dict[str, Any]) -> Section:
-    """A section says only what differs from `any`."""
-    words = {}
-    for lang in LANGUAGES:
-        merged = general[lang] | section.get(lang, {})
-        words[lang] = Words(*(tuple(map(sentences, merged[part])) for part in _PARTS))
-    return Section(section.get("action", general["action"]), words)
+def _section(section: dict[str, Any], general: dict[str, Any], signs: dict[str, str]) -> Section:
+    """A section says only what differs from `any`; a string stands for the sentence of that name there."""
+    parts = {
+        part: [_resolved(item, _named(general[part])) for item in section.get(part, general[part])]
+        for part in _PARTS
+    }
+    words = {
+        lang: Words(
+            *(
+                tuple(tuple(_sentence(one, lang, signs) for one in item) for item in parts[part])
+                for part in _PARTS
+            )
+        )
+        for lang in LANGUAGES
+    }
+    found = section.get("action", general["action"])
+    choices = [found] if isinstance(found, str) else found
+    actions = ({"run": one} if isinstance(one, str) else one for one in choices)
+    return Section(tuple(Choice(one["run"], _patterns(one.get("said", ""), signs)) for one in actions), words)
+
+
+def _named(items: list[Any]) -> dict[str, dict[str, Any]]:
+    every = (one for item in items for one in (item if isinstance(item, list) else [item]))
+    return {one["name"]: one for one in every if "name" in one}
+
+
+def _resolved(item: Any, named: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    alternatives = item if isinstance(item, list) else [item]
+    return [named[one] if isinstance(one, str) else one for one in alternatives]
+
+
+def _sentence(table: dict[str, Any], lang: Lang, signs: dict[str, str]) -> Sentence:
+    conditions = {key: value for key, value in table.items() if key not in {"name", *LANGUAGES}}
+    for key in {"said", "unsaid"} & conditions.keys():
+        conditions[key] = _patterns(conditions[key], signs)
+    return Sentence(table[lang], **conditions)
+
+
+def _patterns(names: str, signs: dict[str, str]) -> tuple[str, ...]:
+    return tuple(signs[name] for name in names.split())
+
+
+def _signs_of(table: Any) -> set[str]:
+    """The signs that are named anywhere in a table."""
+    if isinstance(table, list):
+        return set().union(*map(_signs_of, table))
+    if not isinstance(table, dict):
+        return set()
+    own = {name for key in ("said", "unsaid") for name in table.get(key, "").split()}
+    return own.union(*map(_signs_of, table.values()))
 
 
 def problems_of(entry: Entry) -> list[str]:
     """What is wrong with an entry, in words; empty when nothing is."""
     problems = [f"unknown section {name}" for name in entry.sections.keys() - SECTIONS]
+    problems += [f"the sign {name} is used nowhere" for name in sorted(entry.unused)]
     for name, section in entry.sections.items():
-        action = allow_list().get(section.action)
-        if action is None or action.changes:
-            problems.append(f"[{name}] {section.action!r} is not a read-only action")
+        for choice in section.actions:
+            action = allow_list().get(choice.run)
+            if action is None or action.changes:
+                problems.append(f"[{name}] {choice.run!r} is not a read-only action")
+        if section.actions[-1].said:
+            problems.append(f"[{name}] no action is left where nothing of that is said")
         for lang in LANGUAGES:
             for part in _PARTS:
                 group: Group = getattr(section.words[lang], part)
@@ -103,12 +162,14 @@ def problems_of(entry: Entry) -> list[str]:
                 if part == "look" and any("{run:" not in s.text for item in group for s in item):
                     problems.append(f"{where}: a check without a command")
                 problems += [
-                    f"{where}: {p}"
-                    for item in group
-                    for s in item
-                    for p in faults_of(s.text, entry.constants)
+                    f"{where}: {p}" for item in group for s in item for p in _faults_of(s, entry.constants)
                 ]
     return problems
+
+
+def _faults_of(sentence: Sentence, constants: tuple[str, ...]) -> list[str]:
+    unasked = "{said}" in sentence.text and not sentence.said
+    return [*faults_of(sentence.text, constants), *(["{said} of what is not asked for"] if unasked else [])]
 
 
 def faults_of(text: str, constants: tuple[str, ...]) -> list[str]:
@@ -124,7 +185,7 @@ def faults_of(text: str, constants: tuple[str, ...]) -> list[str]:
 
 
 def _placeholder_fault(placeholder: str) -> str:
-    if placeholder in NAME_PLACEHOLDERS | {"quote", "gap", "name"}:
+    if placeholder in NAME_PLACEHOLDERS | {"quote", "said", "gap", "name"}:
         return ""
     if placeholder.startswith("run:"):
         return "" if placeholder[4:] in allow_list() else f"unknown action {placeholder}"

@@ -6,14 +6,14 @@ import tomllib
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from daemon.advice import catalogue
 from daemon.advice.actions import render
 from daemon.advice.catalogue import Group, Section
 from daemon.advice.check import LENGTH_MAX, Violation, check_advice
 from daemon.advice.facts import gap_to, over
-from daemon.advice.fill import Filled, Scene, Sentence
+from daemon.advice.fill import Filled, Scene, Sentence, says
 from daemon.advice.formats import Lang, write
 from daemon.advice.subjects import display, sections
 from daemon.messages import Advice, ContextNote, Culprit, Incident
@@ -31,21 +31,41 @@ def catalogue_advice(incident: Incident, lang: Lang) -> Advice:
     """The catalogue's advice, unchecked; raises IntegrityError when the catalogue is broken."""
     section, culprit = choose(incident)
     scene = Scene(incident, lang, culprit)
-    words = section.words[lang]
-    means = [*_fill(scene, words.means), *_circumstances(scene)]
+    means = [*_fill(scene, section.words[lang].means), *_circumstances(scene)]
+    return _advice(means, scene, section, "catalogue")
+
+
+def with_remedies(explained: Filled, incident: Incident, lang: Lang) -> Advice:
+    """A model's explanation with the catalogue's checks and remedies; raises IntegrityError likewise."""
+    section, culprit = choose(incident)
+    return _advice([explained], Scene(incident, lang, culprit), section, "model")
+
+
+def fits(incident: Incident) -> bool:
+    """Whether the catalogue explains what this very evidence says; raises IntegrityError likewise."""
+    section, culprit = choose(incident)
+    scene = Scene(incident, "en", culprit)
+    chosen = (scene.choose(item) for item in section.words["en"].means)
+    return any(one is not None and one.said for one in chosen)
+
+
+def _advice(
+    means: list[Filled], scene: Scene, section: Section, origin: Literal["model", "catalogue"]
+) -> Advice:
+    words = section.words[scene.lang]
     look, helps = _distinct(_fill(scene, words.look)), _fill(scene, words.help)
-    _shorten(means, look, helps, lang)
-    action = render(section.action, incident) or ""
+    _shorten(means, look, helps, scene.lang)
     sources: dict[str, str] = {}
     for part in (*means, *look, *helps):
         sources |= part.sources
-    return Advice(_layout(means, look, helps, lang), lang, "catalogue", action, sources)
+    text = _layout(means, look, helps, scene.lang)
+    return Advice(text, scene.lang, origin, _action(section, scene.incident) or "", sources)
 
 
 def recommended(incident: Incident) -> str:
     """The command that the catalogue recommends, "" where an argument is missing; raises IntegrityError."""
     section, _ = choose(incident)
-    return render(section.action, incident) or ""
+    return _action(section, incident) or ""
 
 
 def minimal_advice(lang: Lang) -> Advice:
@@ -69,13 +89,15 @@ def choose(incident: Incident) -> tuple[Section, Culprit | None]:
     entry = catalogue.load(incident.fault_class)
     for culprit in incident.culprits:
         for name in sections(culprit.kind, culprit.name):
-            if name in entry.sections and _recommendable(entry.sections[name], incident):
+            if name in entry.sections and _action(entry.sections[name], incident) is not None:
                 return entry.sections[name], culprit
     return entry.sections["any"], _first_named(incident)
 
 
-def _recommendable(section: Section, incident: Incident) -> bool:
-    return render(section.action, incident) is not None
+def _action(section: Section, incident: Incident) -> str | None:
+    """The first of the section's commands that the evidence asks for and has the arguments of."""
+    fitting = (render(one.run, incident) for one in section.actions if says(incident, one.said))
+    return next((command for command in fitting if command is not None), None)
 
 
 def _first_named(incident: Incident) -> Culprit | None:

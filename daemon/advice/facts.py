@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
@@ -119,15 +120,59 @@ def _forms(kind: SubjectKind, name: str) -> tuple[str, ...]:
     return (name, f"/dev/{name}") if kind is SubjectKind.DEVICE else (name,)
 
 
+# What says that something went wrong.
+_TELLS = re.compile(
+    r"err(?:or|no)|exception|fail|refus|reject|denied|forbid|unauthori|cannot|can't|could ?n[o']t|unable"
+    r"|time[d-]? ?out|lost|missing|mismatch|invalid|illegal|unknown|unrecogni|wrong|different|expired"
+    r"|corrupt|damaged|not (?:found|permitted|allowed|valid|yet)|no (?:such|space|route)|exceed|exhaust"
+    r"|too (?:many|long|large|deep)|abort|terminate called|panic|killed|giv(?:e|ing) up|dropp|disconnect"
+    r"|gone|unreachable",
+    re.IGNORECASE,
+)
+# What only says that something began or ended, or where: a reader learns nothing of it.
+_ENDS = re.compile(
+    r"(?:\S{1,255}: )?(?:(?:Main|Control) process exited|Failed with result|Scheduled restart|Deactivated"
+    r"|Start request repeated)|Failed to start|(?:Start|Stopp|Reload)(?:ing|ed) |Traceback|\s*(?:at|File) |#\d"
+)
+_STAMP = re.compile(  # and what servers write between it and the message
+    r"\[?\d{2,4}[-/.]\w{2,3}[-/.]\d{2,4}[T ] ?\d{1,2}:\d\d:\d\d\S{0,12}\]? "
+    r"(?:(?:\[\w{4,8}\]|\d{1,7}(?:#\d{1,7}:)?|\*\d{1,7}|\w{1,24}\[\d{1,7}\]:) ){0,4}"
+)
+_BEFORE_CHARS = 60  # of a long line, before what it complains about
+_TELLING, _ENDING, _BESIDE = 0.3, -0.5, 0.1
+
+
 def quotable(incident: Incident) -> list[tuple[str, Evidence]]:
     """The log lines that speak for the incident's class, as they may be quoted; the best comes first."""
-    lines = [(_speaks(evidence, incident.fault_class), evidence) for evidence in incident.evidence]
-    ranked = sorted((pair for pair in lines if pair[0] > 0.0), key=lambda pair: -pair[0])
-    return [(escape(evidence.text, SHOWN_LINE), evidence) for _, evidence in ranked]
+    lines = [(_worth(evidence, incident.fault_class), evidence) for evidence in incident.evidence]
+    ranked = sorted(
+        (pair for pair in lines if pair[0] is not None), key=lambda pair: pair[0] or 0.0, reverse=True
+    )
+    return [(escape(_telling(evidence.text), SHOWN_LINE), evidence) for _, evidence in ranked]
+
+
+def _worth(evidence: Evidence, fault: FaultClass) -> float | None:
+    """How much a reader learns from a line; None of one that is only odd, or about another class."""
+    speaks, tells = _speaks(evidence, fault), _TELLS.search(evidence.text) is not None
+    if evidence.kind == "line" and fault in _CRASHES and tells:
+        speaks = max(speaks, _BESIDE)  # what a program said last is why it ended
+    if speaks <= 0.0:
+        return None
+    return speaks + (_TELLING if tells else 0.0) + (_ENDING if _ENDS.match(evidence.text) else 0.0)
+
+
+def _telling(text: str) -> str:
+    """The part of a line that is worth its room: without its time, and of a long one where it complains."""
+    if stamp := _STAMP.match(text):
+        text = text[stamp.end() :] or text
+    if len(text) <= SHOWN_LINE or not (found := _TELLS.search(text)) or found.start() < SHOWN_LINE // 2:
+        return text
+    start = text.find(" ", min(found.start() - _BEFORE_CHARS, len(text) - SHOWN_LINE))
+    return text[start + 1 :] if start < found.start() else text
 
 
 def _speaks(evidence: Evidence, fault: FaultClass) -> float:
-    """How strongly a log line names this class; one that is only odd, or about another, does not."""
+    """How strongly a log line names this class."""
     if evidence.kind != "line" or not evidence.text.strip():
         return 0.0
     alike = _CRASHES if fault in _CRASHES else {fault}

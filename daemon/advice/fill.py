@@ -1,20 +1,21 @@
 """Fills a sentence from one piece of evidence, or drops it: what cannot be stated is left out.
 
 Placeholders: `{culprit}` or a kind (`{mount}`, `{user}`, ...) is a name, `{other}` that of the next culprit
-of the same kind; `{run:ACTION}` is a command of the allow-list; `{quote}` is the log line that says most;
-`{key:format}` or `{key@family:format}` is a number of `Evidence.values`, the latter only from evidence whose
-metric begins with `family`. All numbers of a sentence come from the same piece of evidence, so that "5 in
-60 s" never mixes two of them.
+of the same kind; `{run:ACTION}` is a command of the allow-list; `{quote}` is the log line that says most, and
+`{said}` the part of one that the sentence's `said` asks for; `{key:format}` or `{key@family:format}` is a
+number of `Evidence.values`, the latter only from evidence whose metric begins with `family`. All numbers of a
+sentence come from the same piece of evidence, so that "5 in 60 s" never mixes two of them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from daemon.advice.actions import render
-from daemon.advice.facts import closeness, quotable, source_of
+from daemon.advice.facts import closeness, is_quotation, quotable, source_of
 from daemon.advice.formats import Lang, write
 from daemon.advice.subjects import display, named, quote
 from daemon.messages import Culprit, Evidence, Incident
@@ -34,6 +35,8 @@ class Sentence(NamedTuple):
     state: str = ""
     at_least: Mapping[str, float] = {}
     at_most: Mapping[str, float] = {}
+    said: tuple[str, ...] = ()  # a piece of evidence says one of these (see `compiled`),
+    unsaid: tuple[str, ...] = ()  # and none says one of those
 
 
 class Filled(NamedTuple):
@@ -48,7 +51,8 @@ def sentences(entry: Any) -> tuple[Sentence, ...]:
     if isinstance(entry, str):
         return (Sentence(entry),)
     if isinstance(entry, dict):
-        return (Sentence(**entry),)
+        said = (entry["said"],) if "said" in entry else ()
+        return (Sentence(**(entry | {"said": said})),)
     return tuple(sentence for item in entry for sentence in sentences(item))
 
 
@@ -74,10 +78,12 @@ class Scene:
         self, alternatives: tuple[Sentence, ...], extra: Mapping[str, Filled] | None = None
     ) -> Filled | None:
         """The first of `alternatives` that can be stated truthfully."""
-        for sentence in alternatives:
-            if filled := self.fill(sentence, extra or {}):
-                return filled
-        return None
+        filled = (self.fill(sentence, extra or {}) for sentence in alternatives)
+        return next(filter(None, filled), None)
+
+    def choose(self, alternatives: tuple[Sentence, ...]) -> Sentence | None:
+        """Which of them that is."""
+        return next((sentence for sentence in alternatives if self.fill(sentence, {})), None)
 
     def fill(self, sentence: Sentence, extra: Mapping[str, Filled]) -> Filled | None:
         """The sentence with every placeholder replaced, None when one has no value or a condition fails."""
@@ -90,7 +96,7 @@ class Scene:
         replaced: dict[str, str] = {}
         sources: dict[str, str] = {}
         for placeholder in placeholders:
-            part = extra.get(placeholder) or self._part(placeholder, evidence)
+            part = extra.get(placeholder) or self._part(placeholder, evidence, sentence.said)
             if part is None:
                 return None
             replaced[placeholder] = part.text
@@ -103,15 +109,19 @@ class Scene:
             return False
         if sentence.below and rank >= Severity(sentence.below).rank:
             return False
-        return not sentence.state or sentence.state == self.incident.state
+        if sentence.state and sentence.state != self.incident.state:
+            return False
+        return says(self.incident, sentence.said) and (
+            not sentence.unsaid or not says(self.incident, sentence.unsaid)
+        )
 
-    def _part(self, placeholder: str, evidence: Evidence) -> Filled | None:
+    def _part(self, placeholder: str, evidence: Evidence, said: tuple[str, ...]) -> Filled | None:
         if placeholder.startswith("run:"):
             command = render(placeholder[4:], self.incident)
             return Filled(f"`{command}`", {}) if command is not None else None
-        if placeholder == "quote":
-            lines = quotable(self.incident)
-            return Filled(quote(lines[0][1].text, self.lang), {}) if lines else None
+        if placeholder in {"quote", "said"}:
+            part = self._quotation(said, whole=placeholder == "quote")
+            return Filled(quote(part, self.lang), {}) if part else None
         if placeholder in NAME_PLACEHOLDERS:
             name = self._names.get(placeholder)
             if not name:
@@ -123,6 +133,17 @@ class Scene:
             return None
         shown = write(evidence.values[match[1]], match[3], self.lang)
         return Filled(shown, {shown: evidence.id})
+
+    def _quotation(self, said: tuple[str, ...], *, whole: bool) -> str:
+        """The line that tells most of those that say it, or the part that its pattern asks for."""
+        for line, _ in quotable(self.incident):
+            if not said:
+                return line
+            for pattern in said:
+                if found := compiled(pattern).search(line):
+                    part = line if whole else found[found.lastindex or 0]
+                    return part if whole or is_quotation(part, self.incident, {}) else ""
+        return ""
 
     def _evidence(self, sentence: Sentence, placeholders: list[str]) -> Evidence | None:
         """The one piece of evidence that all numbers of the sentence come from."""
@@ -151,6 +172,19 @@ class Scene:
                 )
                 ranked.append((near, evidence.end, counted, index))
         return (self.incident.evidence[index] for *_, index in sorted(ranked, reverse=True))
+
+
+def says(incident: Incident, patterns: tuple[str, ...]) -> bool:
+    """Whether a piece of evidence says one of these; true where nothing is asked for."""
+    return not patterns or any(
+        compiled(pattern).search(one.text) for pattern in patterns for one in incident.evidence
+    )
+
+
+@lru_cache(maxsize=512)  # of some ten classes
+def compiled(pattern: str) -> re.Pattern[str]:
+    """What evidence may say, letter case aside; raises re.error."""
+    return re.compile(pattern, re.IGNORECASE)
 
 
 STATABLE = 1e18  # larger, infinite or no number at all: nothing a person could use

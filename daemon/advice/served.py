@@ -17,8 +17,8 @@ from msgspec import Meta, Struct
 from daemon.advice import brief, facts
 from daemon.advice.actions import allow_list, render
 from daemon.advice.check import LENGTH_MAX, Violation, check_advice
-from daemon.advice.compose import choose, recommended
-from daemon.advice.fill import PLACEHOLDER
+from daemon.advice.compose import choose, recommended, with_remedies
+from daemon.advice.fill import PLACEHOLDER, Filled
 from daemon.advice.formats import Lang, parse
 from daemon.advice.subjects import SHOWN_LINE, display, escape
 from daemon.advice.titles import title
@@ -163,8 +163,15 @@ def read(answer: str, asked: Question, author: str) -> Reading:
         candidate = Advice(shown, lang, "model", action, sources, author[:200])
         wrong = [*check_advice(candidate, asked.incident), *_unsound(candidate, text.evidence, asked)]
         faults += [f"{lang}: {one.part[:80]!r}: {one.reason}" for one in wrong]
-        advice += [] if wrong else [candidate]
+        advice += [] if wrong else [_with_remedies(candidate, asked.incident)]
     return Reading(advice, faults)
+
+
+def _with_remedies(explained: Advice, incident: Incident) -> Advice:
+    """The model's explanation, with the catalogue's checks and remedies below it."""
+    found = with_remedies(Filled(explained.text, explained.sources), incident, explained.lang)
+    whole = msgspec.structs.replace(found, action=explained.action, author=explained.author)
+    return explained if check_advice(whole, incident) else whole
 
 
 # --- the question -------------------------------------------------------------------------------------------
@@ -208,7 +215,7 @@ def _remedies(incident: Incident, lang: Lang) -> list[str]:
 def _offered(incident: Incident) -> dict[str, str]:
     """The read-only commands that the catalogue has for this class, by id."""
     section, _ = choose(incident)
-    names = [section.action]
+    names = [one.run for one in section.actions]
     for alternatives in section.words["en"].look:
         for one in alternatives:
             names += [part[4:] for part in PLACEHOLDER.findall(one.text) if part.startswith("run:")]

@@ -2,7 +2,8 @@
 
 Pure judgement: no I/O but the lazy reading of the catalogue, no clock, no randomness. The model lives
 elsewhere and is asked through `write`; what it writes goes through the same check as the catalogue's text.
-Where it is silent or wrong, the catalogue speaks.
+It explains; which check and which remedy fit is the catalogue's to say, and where that knows what the
+evidence says, or the model is silent or wrong, the catalogue explains, too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import msgspec
 
 from daemon.advice import brief
 from daemon.advice.check import Citation, Violation, check_advice
-from daemon.advice.compose import catalogue_advice, first_true, minimal_advice
+from daemon.advice.compose import catalogue_advice, first_true, fits, minimal_advice
 from daemon.advice.formats import Lang
 from daemon.errors import IntegrityError
 from daemon.messages import Advice, Incident
@@ -84,7 +85,7 @@ class TopTier:
     def _candidates(self, incident: Incident, lang: Lang) -> Iterator[Advice]:
         """The texts to try, the best first; the next is made only when the one before was refused."""
         try:
-            if self._write is not None:
+            if self._write is not None and not fits(incident):
                 yield from self._written(self._write, incident, lang)
             yield catalogue_advice(incident, lang)
         except IntegrityError as error:
@@ -100,7 +101,7 @@ class TopTier:
                 self.counters["model_silent"] += 1
                 self._add("the top tier's model gave no text in time; the catalogue spoke")
                 return
-            advice = brief.fill(text, told, incident)
+            advice = brief.explain(text, told, incident)
             if isinstance(advice, Advice):
                 yield advice
             self.counters["model_refused"] += (

@@ -1,8 +1,9 @@
 """Task advice: are the top tier's texts true, its own, and about the right culprit and evidence?
 
 Reads incidents, one JSON object a line (`schema: 1`). Each is explained in English and German by the bundle
-and by the catalogue. A text is the model's own if no text that it learned from, nor any of the catalogue's,
-is nearly the same (chrF of 0.8 or more). `own_text` counts texts that are own, name the first culprit and
+and by the catalogue, which is alone asked where it knows what the evidence says. A text is the model's own
+if no text that it learned from, nor any explanation of the catalogue's, is nearly the same (chrF of 0.8 or
+more). `own_text` counts texts that are own, name the first culprit and
 cite evidence of the incident, among all incidents; `invented` counts shown texts that the fact check refuses;
 `fluent` is the share of the model's texts made of sound sentences only.
 """
@@ -22,6 +23,7 @@ import numpy as np
 from daemon.advice import brief, catalogue
 from daemon.advice.check import check_advice
 from daemon.advice.compose import catalogue_advice
+from daemon.advice.facts import quotable, reported
 from daemon.advice.fill import Scene
 from daemon.advice.formats import Lang
 from daemon.advice.subjects import display
@@ -126,7 +128,7 @@ def _show(incident: Incident, lang: Lang, write: Write | None, known: Nearest | 
     if advice.origin == "model" and known is not None:
         likeness = max(
             known.highest(" ".join(written[-1].split())),
-            Nearest(catalogue_texts(incident, lang)).highest(advice.text),
+            Nearest(catalogue_texts(incident, lang)).highest(advice.text.partition("\n\n")[0]),
         )
         fluent = all(well_formed(one, lang, incident.fault_class.value) for one in sentences(written[-1]))
         return _judge(advice, incident, lang, likeness)._replace(fluent=fluent)
@@ -150,7 +152,8 @@ def _judge(advice: Advice, incident: Incident, lang: Lang, likeness: float) -> S
     culprit = not blamed or display(blamed, lang) in advice.text
     known = {one.id for one in incident.evidence}
     cited = any(source in known and part in advice.text for part, source in advice.sources.items())
-    quoted = any(f"{one.text[:60]}" in advice.text for one in incident.evidence if one.text)
+    lines = [line for line, _ in (*quotable(incident), *reported(incident))]
+    quoted = any(line[:60] in advice.text for line in lines)
     citable = bool(brief.tell(incident, lang).brief.groups) or any(one.text for one in incident.evidence)
     return Shown(
         advice.origin, bool(check_advice(advice, incident)), culprit, cited or quoted or not citable, likeness
