@@ -272,15 +272,15 @@ def sentences(text: str) -> list[str]:
     return _SENTENCE.split(text.strip())
 
 
-def explaining(text: str, brief: Brief) -> str:
-    """What a text says before it advises; "" where that leaves out the culprit or cites nothing."""
+def citing(text: str, brief: Brief) -> str:
+    """The sentences of a text that cite what is known, without those that only claim or advise."""
     advises, found = _cues("advises")[brief.lang], []
     for sentence in sentences(text):
         if advises.match(sentence):
             break
-        found.append(sentence)
-    explained = " ".join(found)
-    return "" if _duty_fault(explained, brief) else explained
+        if set(slots_in(sentence)) - {"culprit"}:
+            found.append(sentence)
+    return " ".join(found)
 
 
 def fault_of(text: str, brief: Brief) -> str:

@@ -214,6 +214,7 @@ def test_variants_belong_to_known_actions():
         ("device", "loop3", "virtual-device"),
         ("device", "md127", "array"),
         ("device", "dm-0", "mapped-device"),
+        ("device", "/dev/loop3", "virtual-device"),
         ("unit", "nginx.service", "unit"),
         ("unit", "/lab/one", "group"),
         ("unit", "user@1000.service", "unit"),

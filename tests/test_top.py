@@ -70,10 +70,11 @@ def test_where_the_catalogue_knows_what_is_said_no_model_is_asked(incident, monk
         asked.append(prompt)
         return "<culprit> fills up. It is <used> full, <free> of <total> are left. See why."
 
+    monkeypatch.setattr("daemon.tiers.top.lacks_citation", lambda incident: True)
     top = TopTier(Top(languages=["en"]), write)
-    assert top.advise(incident)[0].text.startswith("/mnt/small fills up.")
+    assert "It is 100 % full, 0 B of 8.4 MB are left." in top.advise(incident)[0].text
     assert len(asked) == 1
-    monkeypatch.setattr("daemon.tiers.top.fits", lambda incident: True)
+    monkeypatch.setattr("daemon.tiers.top.lacks_citation", lambda incident: False)
     assert top.advise(incident) == [compose.catalogue_advice(incident, "en")]
     assert len(asked) == 1
 

@@ -24,6 +24,12 @@ def incident():
     return msgspec.json.decode((FIXTURES / "full-file-system.json").read_bytes(), type=Incident)
 
 
+@pytest.fixture(autouse=True)
+def _general(monkeypatch):
+    """As where the catalogue has but general words; for a full file system it has better ones."""
+    monkeypatch.setattr("daemon.tiers.top.lacks_citation", lambda _incident: True)
+
+
 class Script:
     """A model that gives these texts, one after the other, and remembers what it was asked."""
 
@@ -76,7 +82,7 @@ def test_catalogue_speaks_at_once_when_the_model_is_silent(incident):
 
 def test_fact_check_guards_the_filled_text_too(incident, monkeypatch):
     monkeypatch.setattr("daemon.advice.brief.fault_of", lambda _text, _brief: "")
-    top, advice = advise(incident, Script("<culprit> lost 3 TB. All is <used> bad.", *[GOOD] * 2))
+    top, advice = advise(incident, Script("<culprit> is bad. It lost 3 TB of <used>.", *[GOOD] * 2))
     assert "3 TB" not in advice.text
     assert top.counters["refused"] == 1
     assert "3 TB" in top.notes[0]

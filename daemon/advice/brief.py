@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from daemon.advice.compose import nearest_context, recommended, with_remedies
+from daemon.advice.compose import advice_citing, nearest_context, recommended
 from daemon.advice.facts import closeness, over, quotable, reported, source_of
 from daemon.advice.fill import STATABLE, Filled
 from daemon.advice.formats import Lang, write
@@ -22,8 +22,8 @@ from models.briefs import (
     SLOTS,
     Brief,
     Group,
+    citing,
     encode,
-    explaining,
     fault_of,
     slots_in,
     slots_of,
@@ -89,16 +89,17 @@ def fill(text: str, told: Told, incident: Incident) -> Advice | str:
 
 
 def explain(text: str, told: Told, incident: Incident) -> Advice | str:
-    """What the model's text says before it advises, with the catalogue's advice, or why that cannot be.
+    """What the model's text cites, within the catalogue's advice, or why that cannot be.
 
-    Which check and which remedy fit depends on what the evidence says, and the model sees nothing of that.
+    What is wrong, which check and which remedy fit depends on what the evidence says, and the model sees
+    nothing of that.
     """
     text = " ".join(text.split())
     if reason := fault_of(text, told.brief):
         return reason
-    if not (text := explaining(text, told.brief)):
-        return "explains too little before it advises"
-    return with_remedies(_filled(text, told), incident, told.lang)
+    if not (text := citing(text, told.brief)):
+        return "cites nothing"
+    return advice_citing(_filled(text, told), incident, told.lang)
 
 
 def _filled(text: str, told: Told) -> Filled:

@@ -13,7 +13,7 @@ from daemon.advice.actions import render
 from daemon.advice.catalogue import Group, Section
 from daemon.advice.check import LENGTH_MAX, Violation, check_advice
 from daemon.advice.facts import gap_to, over
-from daemon.advice.fill import Filled, Scene, Sentence, says
+from daemon.advice.fill import PLACEHOLDER, VALUE, Filled, Scene, Sentence, says
 from daemon.advice.formats import Lang, write
 from daemon.advice.subjects import display, sections
 from daemon.messages import Advice, ContextNote, Culprit, Incident
@@ -35,18 +35,27 @@ def catalogue_advice(incident: Incident, lang: Lang) -> Advice:
     return _advice(means, scene, section, "catalogue")
 
 
+def advice_citing(cited: Filled, incident: Incident, lang: Lang) -> Advice:
+    """The catalogue's advice with what a model cites in the place of its own citations; raises likewise."""
+    section, culprit = choose(incident)
+    scene = Scene(incident, lang, culprit)
+    return _advice([*_fill(scene, section.words[lang].means[:1]), cited], scene, section, "model")
+
+
 def with_remedies(explained: Filled, incident: Incident, lang: Lang) -> Advice:
     """A model's explanation with the catalogue's checks and remedies; raises IntegrityError likewise."""
     section, culprit = choose(incident)
     return _advice([explained], Scene(incident, lang, culprit), section, "model")
 
 
-def fits(incident: Incident) -> bool:
-    """Whether the catalogue explains what this very evidence says; raises IntegrityError likewise."""
+def lacks_citation(incident: Incident) -> bool:
+    """Whether the catalogue has but general words for this incident; raises IntegrityError likewise."""
     section, culprit = choose(incident)
     scene = Scene(incident, "en", culprit)
-    chosen = (scene.choose(item) for item in section.words["en"].means)
-    return any(one is not None and one.said for one in chosen)
+    first, *more = (scene.choose(item) for item in section.words["en"].means)
+    if first is None or any(one is not None and one.said for one in (first, *more)):
+        return False
+    return not any(part == "quote" or VALUE.fullmatch(part) for part in PLACEHOLDER.findall(first.text))
 
 
 def _advice(

@@ -132,7 +132,8 @@ _TELLS = re.compile(
 # What only says that something began or ended, or where: a reader learns nothing of it.
 _ENDS = re.compile(
     r"(?:\S{1,255}: )?(?:(?:Main|Control) process exited|Failed with result|Scheduled restart|Deactivated"
-    r"|Start request repeated)|Failed to start|(?:Start|Stopp|Reload)(?:ing|ed) |Traceback|\s*(?:at|File) |#\d"
+    r"|Start request repeated)|Failed to start|(?:Start|Stopp|Reload)(?:ing|ed) |Traceback"
+    r"|\s*(?:at|File) |#\d"
 )
 _STAMP = re.compile(  # and what servers write between it and the message
     r"\[?\d{2,4}[-/.]\w{2,3}[-/.]\d{2,4}[T ] ?\d{1,2}:\d\d:\d\d\S{0,12}\]? "

@@ -79,7 +79,7 @@ def sections(kind: SubjectKind, name: str) -> tuple[str, ...]:
         return ("group",)  # a bare control group has no unit to ask systemd about
     if kind is SubjectKind.DEVICE:
         for pattern, section in _DEVICE_SECTIONS:
-            if pattern.fullmatch(name):
+            if pattern.fullmatch(name.removeprefix("/dev/")):
                 return (section, "device")
     return (kind.value,)
 
@@ -119,7 +119,7 @@ def _pid(name: str) -> str | None:
 _ARGUMENTS: dict[SubjectKind, tuple[str, Callable[[str], str | None]]] = {
     SubjectKind.UNIT: ("unit", _matching(_UNIT)),
     SubjectKind.PROCESS: ("pid", _pid),
-    SubjectKind.DEVICE: ("device", _matching(_DEVICE)),
+    SubjectKind.DEVICE: ("device", lambda name: _matching(_DEVICE)(name.removeprefix("/dev/"))),
     SubjectKind.MOUNT: ("mount", _path),
     SubjectKind.INTERFACE: ("interface", _matching(_INTERFACE)),
     SubjectKind.ADDRESS: ("address", _address),

@@ -2,8 +2,8 @@
 
 Pure judgement: no I/O but the lazy reading of the catalogue, no clock, no randomness. The model lives
 elsewhere and is asked through `write`; what it writes goes through the same check as the catalogue's text.
-It explains; which check and which remedy fit is the catalogue's to say, and where that knows what the
-evidence says, or the model is silent or wrong, the catalogue explains, too.
+It cites; what is wrong, which check and which remedy fit is the catalogue's to say, and where that knows what
+the evidence says, or the model is silent or wrong, the catalogue cites, too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 from daemon.advice import brief
 from daemon.advice.check import Citation, Violation, check_advice
-from daemon.advice.compose import catalogue_advice, first_true, fits, minimal_advice
+from daemon.advice.compose import catalogue_advice, first_true, lacks_citation, minimal_advice
 from daemon.advice.formats import Lang
 from daemon.errors import IntegrityError
 from daemon.messages import Advice, Incident
@@ -85,7 +85,7 @@ class TopTier:
     def _candidates(self, incident: Incident, lang: Lang) -> Iterator[Advice]:
         """The texts to try, the best first; the next is made only when the one before was refused."""
         try:
-            if self._write is not None and not fits(incident):
+            if self._write is not None and lacks_citation(incident):
                 yield from self._written(self._write, incident, lang)
             yield catalogue_advice(incident, lang)
         except IntegrityError as error:

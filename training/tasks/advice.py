@@ -1,9 +1,9 @@
 """Task advice: are the top tier's texts true, its own, and about the right culprit and evidence?
 
 Reads incidents, one JSON object a line (`schema: 1`). Each is explained in English and German by the bundle
-and by the catalogue, which is alone asked where it knows what the evidence says. A text is the model's own
-if no text that it learned from, nor any explanation of the catalogue's, is nearly the same (chrF of 0.8 or
-more). `own_text` counts texts that are own, name the first culprit and
+and by the catalogue, whole, though the daemon shows only what it cites and only where the catalogue has
+general words. A text is the model's own if no text that it learned from, nor any of the catalogue's, is
+nearly the same (chrF of 0.8 or more). `own_text` counts texts that are own, name the first culprit and
 cite evidence of the incident, among all incidents; `invented` counts shown texts that the fact check refuses;
 `fluent` is the share of the model's texts made of sound sentences only.
 """
@@ -29,7 +29,7 @@ from daemon.advice.formats import Lang
 from daemon.advice.subjects import display
 from daemon.messages import Advice, Incident
 from daemon.settings import Top
-from daemon.tiers.top import TopTier, Write
+from daemon.tiers.top import SEEDS, TopTier, Write
 from models.briefs import MAX_TOKENS, TEMPERATURE, TOP_K, sentences
 from training.chrf import Nearest
 from training.intervals import Array, intervals, number
@@ -116,23 +116,28 @@ def learned_texts(lang: Lang, table: Path | None) -> Iterator[str]:
 
 
 def _show(incident: Incident, lang: Lang, write: Write | None, known: Nearest | None) -> Shown:
-    written: list[str] = []
+    text, advice = _write(incident, lang, write) if write is not None else ("", None)
+    if advice is None or known is None:
+        return _judge(TopTier(Top(languages=[lang])).advise(incident)[0], incident, lang, 1.0)
+    likeness = max(
+        known.highest(" ".join(text.split())),
+        Nearest(catalogue_texts(incident, lang)).highest(advice.text),
+    )
+    fluent = all(well_formed(one, lang, incident.fault_class.value) for one in sentences(text))
+    return _judge(advice, incident, lang, likeness)._replace(fluent=fluent)
 
-    def ask(prompt: str, seed: int) -> str | None:
-        text = write(prompt, seed) if write is not None else None
-        written.append(text or "")
-        return text
 
-    advice = TopTier(Top(languages=[lang]), None if write is None else ask).advise(incident)[0]
-    likeness = 1.0
-    if advice.origin == "model" and known is not None:
-        likeness = max(
-            known.highest(" ".join(written[-1].split())),
-            Nearest(catalogue_texts(incident, lang)).highest(advice.text.partition("\n\n")[0]),
-        )
-        fluent = all(well_formed(one, lang, incident.fault_class.value) for one in sentences(written[-1]))
-        return _judge(advice, incident, lang, likeness)._replace(fluent=fluent)
-    return _judge(advice, incident, lang, likeness)
+def _write(incident: Incident, lang: Lang, write: Write) -> tuple[str, Advice | None]:
+    """The first whole text that passes every check, as the model wrote it and filled."""
+    told = brief.tell(incident, lang)
+    for seed in range(SEEDS):
+        text = write(told.prompt, seed)
+        if text is None:
+            break
+        advice = brief.fill(text, told, incident)
+        if isinstance(advice, Advice) and not check_advice(advice, incident):
+            return text, advice
+    return "", None
 
 
 def catalogue_texts(incident: Incident, lang: Lang) -> list[str]:
