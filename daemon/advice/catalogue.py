@@ -66,7 +66,7 @@ class Entry(NamedTuple):
     unused: frozenset[str] = frozenset()  # signs
 
 
-@lru_cache(maxsize=4)  # incidents come in bursts of few classes; an entry is some 30 KB
+@lru_cache(maxsize=4)  # incidents come in bursts of few classes; an entry is up to 0.2 MB
 def load(fault: FaultClass) -> Entry:
     """The entry of `fault`; raises IntegrityError when it is missing or wrong."""
     path = FOLDER / f"{fault.value}.toml"

@@ -124,9 +124,10 @@ def _forms(kind: SubjectKind, name: str) -> tuple[str, ...]:
 _TELLS = re.compile(
     r"err(?:or|no)|exception|fail|refus|reject|denied|forbid|unauthori|cannot|can't|could ?n[o']t|unable"
     r"|time[d-]? ?out|lost|missing|mismatch|invalid|illegal|unknown|unrecogni|wrong|different|expired"
-    r"|corrupt|damaged|not (?:found|permitted|allowed|valid|yet)|no (?:such|space|route)|exceed|exhaust"
-    r"|too (?:many|long|large|deep)|abort|terminate called|panic|killed|giv(?:e|ing) up|dropp|disconnect"
-    r"|gone|unreachable",
+    r"|corrupt|damaged|broken|no (?:such|space|route|more)|exceed|exhaust|too (?:many|long|large|deep)"
+    r"|not (?:found|permitted|allowed|valid|yet|installed|supported|available|enabled|configured|running|set)"
+    r"|abort|terminate called|panic|killed|giv(?:e|ing) up|dropp|disconnect|gone|unreachable|stuck|stalled"
+    r"|overflow|overrun|is full",
     re.IGNORECASE,
 )
 # What only says that something began or ended, or where: a reader learns nothing of it.
