@@ -2,6 +2,7 @@
 
 import random
 import re
+import time
 from pathlib import Path
 
 import msgspec
@@ -12,10 +13,10 @@ from hypothesis import strategies as st
 from daemon.advice import compose
 from daemon.advice.check import LENGTH_MAX, check, check_advice
 from daemon.advice.compose import catalogue_advice
-from daemon.advice.fill import Scene, Sentence
+from daemon.advice.fill import Scene, Sentence, says
 from daemon.advice.subjects import quoted_parts
 from daemon.advice.titles import title
-from daemon.messages import ContextNote, Culprit, Evidence, Incident
+from daemon.messages import REVIEWED, ContextNote, Culprit, Evidence, Incident
 from models import known, metrics
 from models.taxonomy import FaultClass, Severity, SubjectKind
 
@@ -417,7 +418,31 @@ def test_what_a_line_names_is_quoted_if_it_may_be():
     assert said(incident, sentence, (line, 0.5)) == "It concerns “/srv/pictures/heat.jpg”."
     assert said(incident, sentence, (line, 0.0)) is None  # about something else
     assert said(incident, sentence, ("failed writing to a/b", 0.5)) is None  # too short to be a quotation
+    assert said(incident, sentence, ("failed writing to 7/64", 0.5)) is None  # may be a number
+    assert said(incident, sentence, ("failed writing to nas.lan", 0.5)) == "It concerns “nas.lan”."
+    assert said(incident, sentence, ("failed writing to a/b", 0.5), (line, 0.3)) is not None
     assert said(incident, sentence, ("failed", 0.5), (line, 0.3)) == "It concerns “/srv/pictures/heat.jpg”."
+
+
+def test_what_somebody_read_and_the_end_of_a_long_line_say_nothing():
+    incident = load("full-file-system")
+    sentence = {"text": "A quota.", "said": "quota"}
+    read = Evidence("r", "event", REVIEWED, 1.0, 1.0, "a served model read this as quota")
+    assert said(incident, sentence, (f"{'x ' * 400}quota", 0.5)) is None
+    assert not says(msgspec.structs.replace(incident, evidence=[read]), ("quota",))
+    assert says(incident, ())
+
+
+@pytest.mark.parametrize("text", ['dns"', "file ", "memfd", "exceedaa--a", "mongo", "a.", "\\", "( "])
+def test_hostile_lines_do_not_hold_the_tier_up(text):
+    """Signs are regular expressions, and whoever writes a line chooses what they have to search."""
+    lines = [Evidence(f"l-{n}", "line", "journal", T, T, f"{text * 500}{n}"[-2048:]) for n in range(32)]
+    for fault in FaultClass:
+        about = load("cpu-hog", fault_class=fault, evidence=lines)
+        began = time.process_time()
+        for lang in ("en", "de"):
+            catalogue_advice(about, lang)
+        assert time.process_time() - began < 2.0, fault
 
 
 def test_the_line_that_tells_most_is_quoted_without_its_time():

@@ -1266,6 +1266,8 @@ def test_what_is_no_duration_or_no_longer_one_is_not_slow(host, usual, now):
         ("saved timeout_ms=4100 retry_wait_s=60 uptime_s=900", None),
         ("seen start_time_s=1764492000 time_ms=1764492000123 cpu_time_s=7", None),
         ('GET "/?duration_ms=9000" "\\"took_s\\":9" 200', None),
+        ("request done duration_ms: 4100", 4.1),
+        ("at time_us=1700000000 keepalive_time_s=7200 poll_wait_ms=30000", None),
         ("version_time_x=4 duration_ms=4100b took_s=1.2.3", None),
     ],
 )

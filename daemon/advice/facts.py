@@ -202,9 +202,10 @@ def reported(incident: Incident) -> list[tuple[str, Evidence]]:
 
 
 def _stretch(text: str, line: str) -> bool:
-    """At least ten characters (so that no lone number passes) from word border to word border."""
+    """From word border to word border ten characters, or four without a digit: no lone number passes."""
     at = line.find(text)
-    if at < 0 or (len(text) < 10 and text != line):
+    short = len(text) < 4 or (len(text) < 10 and any(one.isdigit() for one in text))
+    if at < 0 or (short and text != line):
         return False
     before, after = line[at - 1 : at] if at else "", line[at + len(text) : at + len(text) + 1]
     return not (before.isalnum() and text[0].isalnum()) and not (after.isalnum() and text[-1].isalnum())

@@ -18,11 +18,12 @@ from daemon.advice.actions import render
 from daemon.advice.facts import closeness, is_quotation, quotable, source_of
 from daemon.advice.formats import Lang, write
 from daemon.advice.subjects import display, named, quote
-from daemon.messages import Culprit, Evidence, Incident
+from daemon.messages import REOPENED, REVIEWED, Culprit, Evidence, Incident
 from models.taxonomy import Severity, SubjectKind
 
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 VALUE = re.compile(r"(\w+)(?:@([\w.]+))?:(\w+)")
+HEARD_CHARS = 512  # of a piece of evidence: strangers write lines that make a search long
 NAME_PLACEHOLDERS = frozenset({"culprit", "other", *(kind.value for kind in SubjectKind)} - {"host"})
 
 
@@ -142,7 +143,8 @@ class Scene:
             for pattern in said:
                 if found := compiled(pattern).search(line):
                     part = line if whole else found[found.lastindex or 0]
-                    return part if whole or is_quotation(part, self.incident, {}) else ""
+                    if whole or is_quotation(part, self.incident, {}):
+                        return part
         return ""
 
     def _evidence(self, sentence: Sentence, placeholders: list[str]) -> Evidence | None:
@@ -174,11 +176,33 @@ class Scene:
         return (self.incident.evidence[index] for *_, index in sorted(ranked, reverse=True))
 
 
+class _Heard:
+    """What the evidence of one incident says; each pattern is searched for once."""
+
+    def __init__(self, incident: Incident) -> None:
+        self.incident = incident
+        self._texts = [
+            one.text[:HEARD_CHARS] for one in incident.evidence if one.ref not in {REVIEWED, REOPENED}
+        ]
+        self._found: dict[str, bool] = {}
+
+    def says(self, pattern: str) -> bool:
+        if (found := self._found.get(pattern)) is None:
+            search = compiled(pattern).search
+            found = self._found[pattern] = any(search(text) for text in self._texts)
+        return found
+
+
+_latest: list[_Heard] = []
+
+
 def says(incident: Incident, patterns: tuple[str, ...]) -> bool:
     """Whether a piece of evidence says one of these; true where nothing is asked for."""
-    return not patterns or any(
-        compiled(pattern).search(one.text) for pattern in patterns for one in incident.evidence
-    )
+    if not patterns:
+        return True
+    if not _latest or _latest[0].incident is not incident:
+        _latest[:] = [_Heard(incident)]
+    return any(map(_latest[0].says, patterns))
 
 
 @lru_cache(maxsize=512)  # of some ten classes

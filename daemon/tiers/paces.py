@@ -38,7 +38,9 @@ _NAMED = re.compile(
     r"(?P<unit>h|min|secs?|seconds|s|ms|msecs?|millis(?:econds)?|us|Ms|Millis|Secs?|Seconds)"
     r"(?P=quote)(?:=|: ?)(?P<number>\d{1,12}(?:\.\d{1,18})?)(?![\w.])"
 )
-_NAMES_OTHERS = re.compile(r"(?:start|end|begin|cpu|user|system)[_.]")  # moments, and work
+_NAMES_OTHERS = re.compile(
+    r"(?:start|end|begin|cpu|user|usr|sys|system|keep_?alive|poll|down|up)[_.]"
+)  # no waits
 _LONGEST_S = 7 * 86400.0  # more is a moment
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 # What others wrote stands in quotes; a logger's own message does, too.
@@ -128,7 +130,7 @@ def duration(text: str) -> float | None:
     if '"' in text:
         took = [_named(found) for found in _NAMED.finditer(text) if found["quote"]]
         text = _FOREIGN.sub(lambda found: found[0] if found[1] else "", text)
-    if "=" in text:
+    if "=" in text or ":" in text:
         took += [_named(found) for found in _NAMED.finditer(text) if not found["quote"]]
     took += [_seconds(found[0]) for found in _DURATION.finditer(text) if not _is_planned(text, found)]
     return max((one for one in took if one is not None), default=None)
@@ -137,7 +139,7 @@ def duration(text: str) -> float | None:
 def _named(found: re.Match[str]) -> float | None:
     """Seconds of a field that says in its name in what it counts; None if nobody waits for that."""
     name = found["name"]
-    if _NAMES_OTHERS.search(name) or _BEFORE.search(name.translate(_AS_WORDS)):
+    if name == "time" or _NAMES_OTHERS.search(name) or _BEFORE.search(name.translate(_AS_WORDS)):
         return None
     seconds = float(found["number"]) * _scale(found["unit"].lower())
     return seconds if seconds < _LONGEST_S else None
