@@ -197,6 +197,7 @@ SETS = {
     "sixteenth": 40,
     "sixteenth-noisy": 24,
     "seventeenth": 40,
+    "seventeenth-watched": 40,  # once more, with four others beside
 }  # runs
 # By the figures of the day on which they were mended; a change that costs one of them is a step back.
 FOUND = {
@@ -209,9 +210,8 @@ FOUND = {
     "sixteenth": {"recall": 18 / 24, "exactly_one": 16 / 24, "quiet": 15 / 16},
     "sixteenth-noisy": {"recall": 19 / 24, "exactly_one": 17 / 24},
     "seventeenth": {"recall": 16 / 24, "exactly_one": 15 / 24, "quiet": 1.0},
+    "seventeenth-watched": {"recall": 16 / 24, "exactly_one": 14 / 24, "quiet": 1.0},
 }
-# Live advice about an earlier class, to which no other had come when the recording ended; in two languages.
-STALE = {"thirteenth": 2}
 READ = {
     "tenth": ["zones-not-fetched-any-more", "mast-renames-the-harbour", "network-of-a-pod-never-goes"],
     "eleventh": ["kiosk-asks-the-bus", "greylist-stands-after-a-reload"],
@@ -238,6 +238,7 @@ READ = {
         "a-new-identity-for-the-copied-disk",
         "module-wants-more-than-its-sandbox",
     ],
+    "seventeenth-watched": ["keys-from-tutorials-at-the-name-server", "clock-chip-stands-still"],
 }
 
 
@@ -266,7 +267,7 @@ def test_rules_and_models_find_in_them_no_less_than_they_did(name, capsys):
     for figure, least in FOUND[name].items():
         assert found[figure]["value"] >= least, figure
     assert found["replay"]["same_twice"] == SETS[name]
-    assert found["advice"]["violations"] == STALE.get(name, 0)
+    assert found["advice"]["violations"] == 0
 
 
 @pytest.mark.parametrize("name", SETS)

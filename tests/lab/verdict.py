@@ -12,7 +12,7 @@ import msgspec
 
 from daemon import config as configuration
 from daemon.advice.check import check_advice
-from daemon.messages import Advice, Incident
+from daemon.messages import Incident
 from daemon.replay import Ask, Read, Replay
 from daemon.status import ModelTier
 from daemon.store.segments import SegmentReader, segment_paths
@@ -184,7 +184,7 @@ def judge(
     within = [heard for one in told if (heard := heard_since(began, one)) is not None]
     others = [one for one in within if of_others(one, run, label)]
     scored = [one for one in within if one not in others]
-    checked, wrong = _check_advice(folder, first.kept, run, live, write)
+    checked, wrong = _check_advice(folder, first.kept, write)
     return Verdict(
         id=str(folder.relative_to(folder.parents[2])),
         scenario=run["scenario"],
@@ -286,14 +286,13 @@ def _gist(said: Said) -> tuple[str, str, str]:
     return said.fault_class, said.severity, said.culprits[0] if said.culprits else ""
 
 
-def _check_advice(
-    folder: Path, replayed: list[Incident], run: dict[str, Any], live: list[Incident], write: Write | None
-) -> tuple[int, list[str]]:
-    """How many advices the daemon's own check was asked about, and what it found wrong with them."""
+def _check_advice(folder: Path, replayed: list[Incident], write: Write | None) -> tuple[int, list[str]]:
+    """How many advices the daemon's own check was asked about, and what it found wrong with them.
+
+    Those of the replay: what was said live was checked by the catalogue and the commands of its day.
+    """
     top = TopTier(configuration.load(folder / "hauswart.toml").top, write)
     pairs = [(advice, one) for one in replayed for advice in top.advise(one)]
-    for one, told in zip(live, run["live"], strict=True):
-        pairs += [(msgspec.convert(advice, Advice), one) for advice in told["advice"]]
     wrong = [
         f"{one.id} {advice.lang} {violation.part!r}: {violation.reason}"
         for advice, one in pairs
