@@ -5,6 +5,8 @@
     record [NAME ...]  play scenarios and keep each run's telemetry; goes on where it was interrupted
     score [NAME ...]   replay what was recorded and say how right it was
     report [NAME ...]  the same as one HTML page
+    pair OLD NEW       put two versions of advice (score --advice) beside one another, for blind judging
+    judged DIR         what judges said of them
     quiet DIR          record days of a virtual machine in hours, on which nothing goes wrong
     days DIR ...       replay what a host's daemon recorded while nothing was wrong: false incidents a day
     cases [NAME ...]   replay the open ones and write their incidents with the answers, to learn from
@@ -64,8 +66,10 @@ def parser() -> argparse.ArgumentParser:
         )
         if name == "score":
             verb.add_argument("--json", action="store_true")
+            verb.add_argument("--advice", type=Path, metavar="FILE", help="write what is advised, for `pair`")
         else:
             verb.add_argument("--out", type=Path, default=Path("lab-report.html"))
+    _add_judging(verbs)
     quiet = _verb(verbs, "quiet", commands.record_quiet, names=False)
     quiet.add_argument("folder", type=Path, metavar="DIR", help="what `days` replays")
     quiet.add_argument("--hours", type=float, default=24.0, help="of the machine's clock")
@@ -129,6 +133,17 @@ def _add_record(record: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_judging(verbs) -> None:
+    pair = _verb(verbs, "pair", commands.pair_advice, names=False)
+    pair.add_argument("former", type=Path, help="what `score --advice` wrote")
+    pair.add_argument("latter", type=Path, help="and what another version did")
+    pair.add_argument("--out", type=Path, default=Path("lab-judging"), metavar="DIR")
+    pair.add_argument("--lang", choices=("en", "de"), default="en")
+    judged = _verb(verbs, "judged", commands.tell_judged, names=False)
+    judged.add_argument("folder", type=Path, metavar="DIR", help="with what judges wrote")
+    judged.add_argument("--json", action="store_true")
+
+
 def _verb(verbs, name: str, function, *, names: bool = True) -> argparse.ArgumentParser:
     verb = verbs.add_parser(name)
     verb.set_defaults(function=function, both_sides=False)  # only `record` takes both
@@ -139,7 +154,8 @@ def _verb(verbs, name: str, function, *, names: bool = True) -> argparse.Argumen
 
 def main(argv: list[str]) -> int:
     """Do what the command line asks for."""
-    verbs = {"try", "list", "record", "score", "report", "quiet", "days", "cases", "publish", "freeze"}
+    verbs = {"try", "list", "record", "score", "report", "pair", "judged", "quiet", "days"}
+    verbs |= {"cases", "publish", "freeze"}
     if not argv or (argv[0] not in verbs and argv[0] not in {"-h", "--help"}):
         argv = ["try", *argv]
     options = parser().parse_args(argv)

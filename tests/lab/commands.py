@@ -23,7 +23,7 @@ from daemon.settings import Settings
 from daemon.stages.top import writer
 from daemon.status import ModelTier
 from daemon.tiers.top import Write
-from tests.lab import cases, dataset, days, peers, quiet, report, runner, split, tables
+from tests.lab import cases, dataset, days, judging, peers, quiet, report, runner, split, tables
 from tests.lab.comparison import compare
 from tests.lab.reader import Reader
 from tests.lab.recording import RecordingError, Watch, is_current, record
@@ -112,6 +112,20 @@ def score_runs(options: argparse.Namespace) -> int:
         print(json.dumps({**found, "runs": [one.document() for one in verdicts]}, indent=1))
     else:
         print(tables.text(verdicts, covered))
+    return 0
+
+
+def pair_advice(options: argparse.Namespace) -> int:
+    """Put two versions of advice beside one another, for somebody to judge."""
+    number = judging.pair(options.former, options.latter, options.out, options.lang)
+    print(f"{options.out}: {number} pairs, to be judged as {options.out / judging.INSTRUCTION} says")
+    return 0
+
+
+def tell_judged(options: argparse.Namespace) -> int:
+    """What judges said of the pairs."""
+    found = judging.judged(options.folder)
+    print(json.dumps(found, indent=1) if options.json else judging.text(found))
     return 0
 
 
@@ -247,12 +261,17 @@ def _judged(
     read = Reader(options.served, options.served_model, options.answers) if wanted_reader else None
     with _models(wanted=not options.no_models) as (_, ask, write), _progress() as bar:
         task = bar.add_task("replaying", total=len(folders))
-        found = []
+        found, advice = [], []
         for folder in folders:
-            found.append(judge(folder, wanted[_name(folder)], (ask, read), write, options.age))
+            scenario, advised = wanted[_name(folder)], []
+            found.append(judge(folder, scenario, (ask, read), write, options.age, tell=advised.extend))
+            if not scenario.benign and (row := judging.advised(scenario, advised)):
+                advice.append(row)
             bar.advance(task)
     if read:
         _tell_reader(read)
+    if getattr(options, "advice", None):
+        options.advice.write_text("".join(f"{json.dumps(row)}\n" for row in advice), encoding="utf-8")
     return found, read
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ import msgspec
 
 from daemon import config as configuration
 from daemon.advice.check import check_advice
-from daemon.messages import Incident
+from daemon.messages import Advice, Incident
 from daemon.replay import Ask, Read, Replay
 from daemon.status import ModelTier
 from daemon.store.segments import SegmentReader, segment_paths
@@ -165,12 +165,14 @@ def judge(
     models: Models,
     write: Write | None = None,
     age_s: float = 0.0,
+    *,
+    tell: Callable[[list[tuple[Incident, list[Advice]]]], None] = lambda _: None,
 ) -> Verdict:
     """Replay a recording, twice, and compare it with the scenario's label and with what was said live.
 
     What the daemon said of itself only the recording knows: a replay has no stages that could be silent or
     die. It counts as it was said live. With `age_s`, as of a host that had been quiet for so long before; if
-    that is long, but once.
+    that is long, but once. `tell` gets the incidents with what is advised.
     """
     run = json.loads((folder / "run.json").read_text())
     label = Run(scenario, run["seed"], run["number"], run["parameters"])
@@ -184,7 +186,10 @@ def judge(
     within = [heard for one in told if (heard := heard_since(began, one)) is not None]
     others = [one for one in within if of_others(one, run, label)]
     scored = [one for one in within if one not in others]
-    checked, wrong = _check_advice(folder, first.kept, write)
+    top = TopTier(configuration.load(folder / "hauswart.toml").top, write)
+    advised = [(one, top.advise(one)) for one in first.kept]
+    checked, wrong = _check_advice(advised)
+    tell(advised)
     return Verdict(
         id=str(folder.relative_to(folder.parents[2])),
         scenario=run["scenario"],
@@ -286,13 +291,12 @@ def _gist(said: Said) -> tuple[str, str, str]:
     return said.fault_class, said.severity, said.culprits[0] if said.culprits else ""
 
 
-def _check_advice(folder: Path, replayed: list[Incident], write: Write | None) -> tuple[int, list[str]]:
+def _check_advice(advised: list[tuple[Incident, list[Advice]]]) -> tuple[int, list[str]]:
     """How many advices the daemon's own check was asked about, and what it found wrong with them.
 
     Those of the replay: what was said live was checked by the catalogue and the commands of its day.
     """
-    top = TopTier(configuration.load(folder / "hauswart.toml").top, write)
-    pairs = [(advice, one) for one in replayed for advice in top.advise(one)]
+    pairs = [(advice, one) for one, every in advised for advice in every]
     wrong = [
         f"{one.id} {advice.lang} {violation.part!r}: {violation.reason}"
         for advice, one in pairs
