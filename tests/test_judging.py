@@ -112,6 +112,7 @@ def test_a_folder_without_judgement_is_named(folder, tmp_path):
     [
         ("twelfth-to-fourteenth", {"former": 5, "latter": 65, "neither": 0}, (36, 6)),
         ("tenth-and-eleventh", {"former": 4, "latter": 45, "neither": 1}, (29, 2)),
+        ("rules-alone", {"former": 1, "latter": 82, "neither": 1}, (50, 11)),
     ],
 )
 def test_judgements_that_come_with_the_code_say_what_is_told_of_them(name, preferred, remedies):
