@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daemon.advice import compose
+from daemon.advice import compose, fill
 from daemon.advice.check import LENGTH_MAX, check, check_advice
 from daemon.advice.compose import catalogue_advice
 from daemon.advice.fill import Scene, Sentence, says
@@ -431,6 +431,24 @@ def test_what_somebody_read_and_the_end_of_a_long_line_say_nothing():
     assert said(incident, sentence, (f"{'x ' * 400}quota", 0.5)) is None
     assert not says(msgspec.structs.replace(incident, evidence=[read]), ("quota",))
     assert says(incident, ())
+
+
+def test_threads_that_ask_of_two_incidents_do_not_hear_one_anothers_evidence(monkeypatch):
+    """The page titles incidents in several threads; here the other one asks at the worst moment."""
+    ours, other = (
+        load("cpu-hog", evidence=[Evidence("l", "line", "journal", T, T, text)])
+        for text in ("quota", "panic")
+    )
+
+    class Raced(list):
+        def __setitem__(self, place, heard):
+            super().__setitem__(place, heard)
+            if heard.incident is ours:
+                assert not says(other, ("quota",))
+
+    monkeypatch.setattr(fill, "_latest", Raced([None]))
+    assert says(ours, ("quota",))
+    assert not says(ours, ("panic",))
 
 
 @pytest.mark.parametrize("text", ['dns"', "file ", "memfd", "exceedaa--a", "mongo", "a.", "\\", "( "])

@@ -219,7 +219,7 @@ def test_what_advises_is_told_from_what_cites(lang):
 def test_a_model_cites_and_the_catalogue_says_what_is_wrong_and_what_helps():
     incident = load("full-file-system")
     told = brief.tell(incident, "en")
-    advice = brief.explain(f"{GOOD} It usually helps to reboot it.", told, incident)
+    advice = brief.cite(f"{GOOD} It usually helps to reboot it.", told, incident)
     whole = catalogue_advice(incident, "en")
     first = whole.text.partition(". ")[0]
     assert advice.text.startswith(f"{first}. It is 100 % full, 0 B of 8.4 MB are left.\n\nCheck:\n- ")
@@ -227,7 +227,7 @@ def test_a_model_cites_and_the_catalogue_says_what_is_wrong_and_what_helps():
     assert advice.text.partition("\n\n")[2] == whole.text.partition("\n\n")[2]
     assert (advice.origin, advice.action, advice.sources["0 B"]) == ("model", whole.action, "7a-1")
     assert check_advice(advice, incident) == []
-    assert brief.explain("It fills up. See <culprit>. It is <used> full.", told, incident) == "cites nothing"
+    assert brief.cite("It fills up. See <culprit>. It is <used> full.", told, incident) == "cites nothing"
 
 
 def test_rows_are_the_same_for_a_seed_and_hold_combinations_out():

@@ -88,7 +88,7 @@ def fill(text: str, told: Told, incident: Incident) -> Advice | str:
     return Advice(filled.text, told.lang, "model", recommended(incident), filled.sources)
 
 
-def explain(text: str, told: Told, incident: Incident) -> Advice | str:
+def cite(text: str, told: Told, incident: Incident) -> Advice | str:
     """What the model's text cites, within the catalogue's advice, or why that cannot be.
 
     What is wrong, which check and which remedy fit depends on what the evidence says, and the model sees

@@ -29,33 +29,35 @@ _MINIMAL = {
 
 def catalogue_advice(incident: Incident, lang: Lang) -> Advice:
     """The catalogue's advice, unchecked; raises IntegrityError when the catalogue is broken."""
-    section, culprit = choose(incident)
-    scene = Scene(incident, lang, culprit)
+    section, scene = _told(incident, lang)
     means = [*_fill(scene, section.words[lang].means), *_circumstances(scene)]
     return _advice(means, scene, section, "catalogue")
 
 
 def advice_citing(cited: Filled, incident: Incident, lang: Lang) -> Advice:
     """The catalogue's advice with what a model cites in the place of its own citations; raises likewise."""
-    section, culprit = choose(incident)
-    scene = Scene(incident, lang, culprit)
+    section, scene = _told(incident, lang)
     return _advice([*_fill(scene, section.words[lang].means[:1]), cited], scene, section, "model")
 
 
 def with_remedies(explained: Filled, incident: Incident, lang: Lang) -> Advice:
     """A model's explanation with the catalogue's checks and remedies; raises IntegrityError likewise."""
-    section, culprit = choose(incident)
-    return _advice([explained], Scene(incident, lang, culprit), section, "model")
+    section, scene = _told(incident, lang)
+    return _advice([explained], scene, section, "model")
 
 
 def lacks_citation(incident: Incident) -> bool:
     """Whether the catalogue has but general words for this incident; raises IntegrityError likewise."""
-    section, culprit = choose(incident)
-    scene = Scene(incident, "en", culprit)
+    section, scene = _told(incident, "en")
     first, *more = (scene.choose(item) for item in section.words["en"].means)
     if first is None or any(one is not None and one.said for one in (first, *more)):
         return False
     return not any(part == "quote" or VALUE.fullmatch(part) for part in PLACEHOLDER.findall(first.text))
+
+
+def _told(incident: Incident, lang: Lang) -> tuple[Section, Scene]:
+    section, culprit = choose(incident)
+    return section, Scene(incident, lang, culprit)
 
 
 def _advice(

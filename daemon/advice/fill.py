@@ -193,16 +193,17 @@ class _Heard:
         return found
 
 
-_latest: list[_Heard] = []
+_latest: list[_Heard | None] = [None]
 
 
 def says(incident: Incident, patterns: tuple[str, ...]) -> bool:
     """Whether a piece of evidence says one of these; true where nothing is asked for."""
     if not patterns:
         return True
-    if not _latest or _latest[0].incident is not incident:
-        _latest[:] = [_Heard(incident)]
-    return any(map(_latest[0].says, patterns))
+    heard = _latest[0]
+    if heard is None or heard.incident is not incident:
+        _latest[0] = heard = _Heard(incident)  # the page asks from several threads: each goes on with its own
+    return any(map(heard.says, patterns))
 
 
 @lru_cache(maxsize=512)  # of some ten classes

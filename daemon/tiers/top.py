@@ -101,7 +101,7 @@ class TopTier:
                 self.counters["model_silent"] += 1
                 self._add("the top tier's model gave no text in time; the catalogue spoke")
                 return
-            advice = brief.explain(text, told, incident)
+            advice = brief.cite(text, told, incident)
             if isinstance(advice, Advice):
                 yield advice
             self.counters["model_refused"] += (

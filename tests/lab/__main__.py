@@ -69,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
             verb.add_argument("--advice", type=Path, metavar="FILE", help="write what is advised, for `pair`")
         else:
             verb.add_argument("--out", type=Path, default=Path("lab-report.html"))
+            verb.set_defaults(advice=None)
     _add_judging(verbs)
     quiet = _verb(verbs, "quiet", commands.record_quiet, names=False)
     quiet.add_argument("folder", type=Path, metavar="DIR", help="what `days` replays")

@@ -270,7 +270,7 @@ def _judged(
             bar.advance(task)
     if read:
         _tell_reader(read)
-    if getattr(options, "advice", None):
+    if options.advice:
         options.advice.write_text("".join(f"{json.dumps(row)}\n" for row in advice), encoding="utf-8")
     return found, read
 
